@@ -1,0 +1,122 @@
+"""Explain every image of a dataset: saliency maps as Parquet.
+
+Without flags: sample images, a small model that comes with a package, results in out/.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.config import Yaml
+from tqdm import tqdm
+
+from sess_ray.errors import SessError
+from sess_ray.pipeline.config import ExplainConfig
+
+if TYPE_CHECKING:
+    from sess_ray.pipeline.explain import Job, Summary
+
+INTERRUPTED, WRONG_USAGE, FAILED = 130, 2, 1
+
+app = App(name="explain_dataset.py", help=__doc__, version_flags=[], result_action="return_value")
+
+
+class Progress:
+    """A line that tells how far a run is."""
+
+    def __init__(self, total: int) -> None:
+        interactive = sys.stderr.isatty()
+        self._bar = tqdm(total=total, unit="image", dynamic_ncols=True, mininterval=0.2 if interactive else 10)
+
+    def __call__(self, summary: Summary) -> None:
+        speed = summary.windows / summary.seconds
+        kept = 100 * summary.kept / summary.patches if summary.patches else 0
+        self._bar.set_postfix_str(f"{speed:.0f} patches/s, {kept:.0f} % kept, {summary.errors} errors", refresh=False)
+        self._bar.update(summary.images + summary.errors - self._bar.n)
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+@app.default
+def explain(
+    config: Annotated[ExplainConfig, Parameter(name="*")] = ExplainConfig(),  # noqa: B008 - frozen
+    *,
+    config_file: Annotated[
+        str | None, Parameter(name="--config", help="A YAML file of these settings; flags win.")
+    ] = None,
+) -> int:
+    """Explain a dataset; return the exit code."""
+    from sess_ray.pipeline.explain import prepare, run
+
+    del config_file  # read by main, before the flags are
+    job = prepare(config)
+    if config.dry_run:
+        _describe(job)
+        return 0
+    print(f"explaining {len(job.tasks)} images with {job.model.name}, {config.method} on {job.model.layer}", flush=True)
+    progress = Progress(len(job.tasks))
+    try:
+        summary = run(job, progress)
+    finally:
+        progress.close()
+    _report(job, summary)
+    too_many = config.max_errors is not None and summary.errors > config.max_errors
+    return FAILED if too_many or not summary.images else 0
+
+
+def _describe(job: Job) -> None:
+    errors = sum(task.error is not None for task in job.tasks)
+    print(f"would explain {len(job.tasks) - errors} images, {errors} with errors, into {job.store.url}")
+    print(
+        f"model {job.model.name}, layer {job.model.layer}, input {job.model.input_size} px,"
+        f" {job.model.num_classes} classes"
+    )
+    for task in job.tasks[:5]:
+        print(f"  {task.item.image_id}: {task.error or task.targets}")
+
+
+def _report(job: Job, summary: Summary) -> None:
+    rate = summary.images / summary.seconds if summary.seconds else 0
+    print(
+        f"{summary.images} images, {summary.maps} maps, {summary.errors} errors"
+        f" in {summary.seconds:.1f} s: {rate:.2f} images/s"
+    )
+    for name in summary.errors_files[:1]:
+        for row in job.store.read_table(name).to_pylist()[:3]:
+            print(f"  {row['image_id']!r}, {row['stage']}: {row['error']}")
+    if summary.errors:
+        print(f"errors:   {job.store.path('errors/')}")
+    print(f"maps:     {job.store.path('maps/')}")
+    if summary.overlays:
+        print(f"pictures: {job.store.path('overlays/')}")
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command line; return its exit code."""
+    try:
+        if "--config" in arguments[:-1]:
+            path = arguments[arguments.index("--config") + 1]
+            app.config = (Yaml(path, must_exist=True, allow_unknown=False, search_parents=False),)
+        result: int = app(arguments, exit_on_error=False, print_error=False)
+        return result or 0
+    except (CycloptsError, FileNotFoundError) as error:
+        print(f"error: {error} (see --help)", file=sys.stderr)
+        return WRONG_USAGE
+    except SessError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return WRONG_USAGE
+    except KeyboardInterrupt:
+        print("stopped: what is written stays; add --overwrite to start again", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        if "RayTaskError" not in type(error).__name__ and "Ray" not in type(error).__name__:
+            raise
+        print(f"error: the run failed: {str(error).strip().splitlines()[-1]}", file=sys.stderr)
+        return FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

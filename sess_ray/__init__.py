@@ -1,0 +1,35 @@
+"""sess-ray: what an image classifier looks at, for whole image datasets.
+
+The core (this module) needs torch alone; `sess_ray.pipeline` runs it over a dataset with Ray Data.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from sess_ray.errors import SessError
+
+if TYPE_CHECKING:
+    from sess_ray import methods
+    from sess_ray.explainer import SESS, Explanation
+    from sess_ray.models import Model, load_model
+
+__version__ = "0.1.0"
+__all__ = ["SESS", "Explanation", "Model", "SessError", "load_model", "methods"]
+
+# Imported on first use: `--help` and the workers that only read and write have no need of torch.
+_HOMES = {
+    "SESS": "sess_ray.explainer",
+    "Explanation": "sess_ray.explainer",
+    "Model": "sess_ray.models",
+    "load_model": "sess_ray.models",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name == "methods":
+        return importlib.import_module("sess_ray.methods")
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'sess_ray' has no attribute {name!r}")

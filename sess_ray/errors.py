@@ -1,0 +1,23 @@
+"""The one exception type that sess-ray raises on purpose."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SessError(ValueError):
+    """Something the caller can put right; the message is one line that says how."""
+
+
+def unknown(kind: str, given: object, choices: Iterable[str], more: str = "") -> SessError:
+    """Return the error for a name that is not among `choices`, naming the nearest (or all, where they are few)."""
+    names = sorted(choices)
+    near = difflib.get_close_matches(str(given), names, n=3)
+    if len(names) <= 20:
+        hint = f"choose one of: {', '.join(names)}"
+    elif near:
+        hint = f"did you mean {' or '.join(near)}?"
+    else:
+        hint = f"there are {len(names)}, for example {', '.join(names[:3])}"
+    return SessError(f"unknown {kind} {str(given)!r}: {hint}{more}")

@@ -1,0 +1,396 @@
+"""SESS: windows of many images through one scoring pass, their maps fused image by image.
+
+Tursun et al., "SESS: Saliency Enhancing with Scaling and Sliding", ECCV 2022.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from sess_ray import methods
+from sess_ray.errors import SessError, unknown
+from sess_ray.fusion import FUSIONS, fuse, keep
+from sess_ray.models import Model, load_model
+from sess_ray.models.model import DTYPES, Precision, Tap
+from sess_ray.patches import Normalizer, Source, cut, resize
+from sess_ray.windows import Plan, sess_plan, whole_plan
+
+ImageLike = Image.Image | np.ndarray
+TargetSpec = str | int | Sequence[int]
+
+PATCH_DTYPE = np.dtype([("scale", "i4"), ("y", "i4"), ("x", "i4"), ("score", "f4"), ("kept", "?")])
+# On a CPU a small batch stays in the cache; a GPU wants to be full.
+BATCH_SIZES = {"cpu": 8, "cuda": 128}
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One saliency map, of one image for one class.
+
+    Attributes
+    ----------
+    saliency : numpy.ndarray, (H, W) float32
+        At the image's own size, in 0..1.
+    target : int
+        Class explained.
+    target_name : str
+    score : float
+        Softmax probability of the target on the whole image, resized to the model's input.
+    predicted, predicted_name, predicted_score : int, str, float
+        Top class on the whole image.
+    patches : numpy.ndarray, (P,) structured
+        Every window: ``scale`` (index), ``y``, ``x`` (in pixels of the scaled image), ``score`` (probability of the
+        target), ``kept``. A data frame is one ``pandas.DataFrame(explanation.patches)`` away.
+    """
+
+    saliency: np.ndarray
+    target: int
+    target_name: str
+    score: float
+    predicted: int
+    predicted_name: str
+    predicted_score: float
+    patches: np.ndarray
+
+    @property
+    def num_patches(self) -> int:
+        return len(self.patches)
+
+    @property
+    def num_kept(self) -> int:
+        return int(self.patches["kept"].sum())
+
+    @property
+    def peak(self) -> tuple[int, int]:
+        """(x, y) of the first maximum of the map."""
+        y, x = np.unravel_index(self.saliency.argmax(), self.saliency.shape)
+        return int(x), int(y)
+
+
+@dataclass
+class _Work:
+    """An image on its way through the scoring pass. Row 0 of its windows is the whole image, resized."""
+
+    index: int
+    source: Source
+    plan: Plan
+    whole_is_patch: bool
+    spec: str | list[int]
+    probabilities: Tensor = field(default_factory=lambda: torch.empty(0))
+    targets: list[int] = field(default_factory=list)
+    scores: Tensor = field(default_factory=lambda: torch.empty(0))
+    maps: list[Tensor] = field(default_factory=list)
+    seen: int = 0
+
+    @property
+    def rows(self) -> int:
+        return self.plan.num_patches + (not self.whole_is_patch)
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """Rows first..first + count of a batch, which are windows of one image, the first being its window `start`."""
+
+    work: _Work
+    first: int
+    count: int
+    start: int
+
+
+class SESS:
+    """Explain images with a base saliency method inside SESS.
+
+    Parameters
+    ----------
+    model : Model, nn.Module or str
+        What `load_model` makes or takes. A copy is used: yours keeps its device, mode and gradients.
+    method : str
+        A registered base method (``sess_ray.methods.names()``).
+    num_scales : int or None
+        Scales with a short side of window + 64 i pixels. None explains without SESS: the whole image resized to the
+        model's input, one map, resized back; then neither filter nor fusion nor smoothing applies.
+    step_size : int, optional
+        Pixels between windows; by default the window's side.
+    pre_filter_ratio : float
+        Share of the windows, those of lowest class score, that are dropped.
+    fusion : {"seamless", "reference"}
+        See `sess_ray.fusion.fuse`. ``reference`` with ``normalize=False, smooth=False, precision="fp32"`` is the
+        arithmetic of the public release of SESS.
+    normalize, smooth : bool
+        Min-max and Gaussian smoothing of the fused map.
+    precision : {"fp32", "bf16"}
+        Of the model; maps and scores are float32 in both.
+    device : str or torch.device, optional
+        By default ``cuda`` where there is one.
+    batch_size : int, optional
+        Patches in one batch, of as many images as it takes. By default 8 on a CPU and 128 on a GPU.
+    max_patches : int
+        Refuse images that need more windows, such as 20,000 x 30 pixels.
+    seed : int
+        Of methods that draw random numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sess = SESS(load_model("squeezenet1_1", weights="random"), num_scales=2, device="cpu")
+    >>> [[explanation]] = sess.explain([np.zeros((240, 320, 3), np.uint8)], targets=[[7]])
+    >>> explanation.saliency.shape, explanation.target_name, explanation.num_patches, explanation.num_kept
+    ((240, 320), 'cock', 8, 1)
+    """
+
+    def __init__(
+        self,
+        model: Model | nn.Module | str,
+        method: str = "gradcam",
+        num_scales: int | None = 12,
+        step_size: int | None = None,
+        pre_filter_ratio: float = 0.9,
+        fusion: str = "seamless",
+        normalize: bool = True,
+        smooth: bool = True,
+        precision: Precision = "fp32",
+        device: str | torch.device | None = None,
+        batch_size: int | None = None,
+        max_patches: int = 5000,
+        seed: int = 0,
+    ) -> None:
+        self.method = methods.get(method)
+        if num_scales is not None and num_scales < 1:
+            raise SessError(f"num_scales is {num_scales}: use 1 or more, or None for no SESS")
+        if step_size is not None and step_size < 1:
+            raise SessError(f"step_size is {step_size}: use 1 pixel or more")
+        if not 0 <= pre_filter_ratio <= 1:
+            raise SessError(f"pre_filter_ratio is {pre_filter_ratio}: use a share from 0 to 1")
+        if fusion not in FUSIONS:
+            raise unknown("fusion", fusion, FUSIONS)
+        if precision not in DTYPES:
+            raise unknown("precision", precision, DTYPES)
+        if batch_size is not None and batch_size < 1:
+            raise SessError(f"batch_size is {batch_size}: use 1 or more")
+        try:
+            self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError) as error:
+            raise SessError(f"device {str(device)!r} is not available: {str(error).split(chr(10))[0]}") from error
+        self.model = load_model(model).prepared(self.device, precision)
+        self.num_scales = num_scales
+        self.step_size = step_size or self.model.input_size
+        self.pre_filter_ratio = pre_filter_ratio if num_scales else 0.0
+        self.fusion = fusion
+        self.normalize = normalize
+        self.smooth = smooth and num_scales is not None
+        self.batch_size = batch_size or BATCH_SIZES.get(self.device.type, BATCH_SIZES["cuda"])
+        self.max_patches = max_patches
+        self.seed = seed
+        self._dtype = DTYPES[precision]
+        self._normalizer = Normalizer(self.model.mean, self.model.std, self.device)
+
+    def plan(self, height: int, width: int) -> Plan:
+        """Return the windows of an image of this size; `SessError` where they are more than `max_patches`."""
+        side = self.model.input_size
+        if self.num_scales is None:
+            return whole_plan(height, width, side)
+        if max(height, width) / max(1, min(height, width)) > self.max_patches:  # do not even count them
+            raise SessError(f"an image of {width} x {height} pixels needs more than {self.max_patches} windows")
+        plan = sess_plan(height, width, side, self.num_scales, self.step_size)
+        if plan.num_patches > self.max_patches:
+            raise SessError(
+                f"an image of {width} x {height} pixels needs {plan.num_patches} windows,"
+                f" more than the {self.max_patches} that max_patches allows"
+            )
+        return plan
+
+    def explain(
+        self, images: Sequence[ImageLike], targets: str | Sequence[TargetSpec] = "top1"
+    ) -> list[list[Explanation]]:
+        """Explain images.
+
+        Parameters
+        ----------
+        images : sequence of PIL images or (H, W, 3) uint8 arrays
+            RGB, of any sizes.
+        targets : str or sequence
+            ``"top1"``, ``"top5"`` ... for the classes of highest score on the whole image, or for each image its class
+            indices, such as ``[[948], [553, 235]]``.
+
+        Returns
+        -------
+        list of list of Explanation
+            For each image, one for each of its targets.
+
+        Raises
+        ------
+        SessError
+            If an image has no pixels or needs more windows than `max_patches`, or a target is no class of the model.
+        """
+        specs = [targets] * len(images) if isinstance(targets, str) else list(targets)
+        if len(specs) != len(images):
+            raise SessError(f"{len(specs)} targets for {len(images)} images: give one entry an image")
+        results: list[list[Explanation]] = [[] for _ in images]
+        for index, explanations in self.stream(zip(images, specs, strict=True)):
+            results[index] = explanations
+        return results
+
+    def stream(self, images: Iterable[tuple[ImageLike, TargetSpec]]) -> Iterator[tuple[int, list[Explanation]]]:
+        """Explain (image, targets) pairs one after the other, as `explain` does, without holding them all.
+
+        Yields
+        ------
+        (int, list of Explanation)
+            Position in `images`, in ascending order, as soon as the image's last window is scored.
+        """
+        for patches, segments in self._batches(self._start(*item) for item in enumerate(images)):
+            tap = self.model.tap(patches)
+            self._score(tap, segments)
+            for segment in segments:
+                if segment.work.seen == segment.work.rows:
+                    yield segment.work.index, self._finish(segment.work)
+
+    def _start(self, index: int, item: tuple[ImageLike, TargetSpec]) -> _Work:
+        image, spec = item
+        array = np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
+        if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
+            raise SessError(f"image {index} is {array.dtype} {array.shape}: give PIL images or (H, W, 3) uint8 arrays")
+        plan = self.plan(*array.shape[:2])
+        spec = self._checked(spec)
+        array = array if array.flags.writeable else array.copy()
+        pixels = torch.from_numpy(array).to(self.device).permute(2, 0, 1)
+        return _Work(index, Source(pixels, self._normalizer), plan, self.num_scales is None, spec)
+
+    def _checked(self, spec: TargetSpec) -> str | list[int]:
+        """Return a target as "topK" or a list of class indices, or say what is wrong with it."""
+        if isinstance(spec, str):
+            if not is_top(spec):
+                raise SessError(f"targets {spec!r}: use top1, top5 ... or class indices")
+            return f"top{min(int(spec[3:]), self.model.num_classes)}"
+        wanted = [spec] if isinstance(spec, int | np.integer) else list(spec)
+        if not wanted:
+            raise SessError("an image without targets: give at least one class index")
+        return [self.model.class_index(int(target)) for target in wanted]
+
+    def _batches(self, works: Iterator[_Work]) -> Iterator[tuple[Tensor, list[_Segment]]]:
+        """Fill batches with the windows of one image after the other."""
+        side = self.model.input_size
+        buffer = torch.empty(self.batch_size, 3, side, side, dtype=self._dtype, device=self.device)
+        buffer = buffer.contiguous(memory_format=torch.channels_last)
+        segments: list[_Segment] = []
+        filled = 0
+        for work in works:
+            first, start = filled, 0
+            for row, patch in enumerate(self._windows(work)):
+                buffer[filled].copy_(patch)
+                filled += 1
+                if filled == self.batch_size:
+                    yield buffer, [*segments, _Segment(work, first, filled - first, start)]
+                    segments, filled, first, start = [], 0, 0, row + 1
+            if filled > first:
+                segments.append(_Segment(work, first, filled - first, start))
+        if filled:
+            yield buffer[:filled], segments
+
+    def _windows(self, work: _Work) -> Iterator[Tensor]:
+        if not work.whole_is_patch:
+            side = self.model.input_size
+            yield resize(work.source, side, side).permute(2, 0, 1)
+        yield from cut(work.source, work.plan)
+
+    def _score(self, tap: Tap, segments: list[_Segment]) -> None:
+        """Take the scores, and with methods of family T the maps, of a batch into the images that it is made of."""
+        probabilities = tap.logits.softmax(1)
+        for segment in segments:
+            segment.work.seen += segment.count
+            if segment.start == 0:
+                self._meet(segment.work, probabilities[segment.first])
+        for slot in range(max(len(segment.work.targets) for segment in segments)):
+            classes = torch.zeros(len(probabilities), dtype=torch.int64)
+            active = [segment for segment in segments if slot < len(segment.work.targets)]
+            for segment in active:
+                classes[segment.first : segment.first + segment.count] = segment.work.targets[slot]
+            classes = classes.to(self.device)
+            scores = probabilities.gather(1, classes[:, None])[:, 0]
+            maps = self.method.function(tap.activations, tap.gradients(classes)) if self.method.family == "T" else None
+            for segment in active:
+                self._take(segment, slot, scores, maps)
+
+    def _meet(self, work: _Work, probabilities: Tensor) -> None:
+        """Learn what the model says of the whole image, and so which classes to explain."""
+        work.probabilities = probabilities
+        if isinstance(work.spec, str):
+            work.targets = probabilities.topk(int(work.spec[3:])).indices.tolist()
+        else:
+            work.targets = work.spec
+        work.scores = torch.empty(len(work.targets), work.plan.num_patches, device=self.device)
+
+    def _take(self, segment: _Segment, slot: int, scores: Tensor, maps: Tensor | None) -> None:
+        work = segment.work
+        skipped = int(segment.start == 0 and not work.whole_is_patch)
+        source = slice(segment.first + skipped, segment.first + segment.count)
+        begin = segment.start + skipped - (not work.whole_is_patch)
+        target = slice(begin, begin + segment.count - skipped)
+        work.scores[slot, target] = scores[source]
+        if maps is not None:
+            if slot == len(work.maps):
+                work.maps.append(maps.new_zeros(work.plan.num_patches, *maps.shape[1:]))
+            work.maps[slot][target] = maps[source]
+
+    def _extract(self, work: _Work, target: int, kept: Tensor) -> Tensor:
+        """Return the maps of an image's kept windows by a method that wants the patches themselves."""
+        maps: Tensor | None = None
+        wanted = kept.nonzero()[:, 0].tolist()
+        cuts = cut(work.source, work.plan)
+        windows = (patch.to(self._dtype, copy=True) for patch, on in zip(cuts, kept.tolist(), strict=True) if on)
+        for begin in range(0, len(wanted), self.batch_size):
+            rows = wanted[begin : begin + self.batch_size]
+            batch = torch.stack([next(windows) for _ in rows]).contiguous(memory_format=torch.channels_last)
+            found = self.method.function(self.model, batch, torch.full((len(rows),), target, device=self.device))
+            if maps is None:
+                maps = torch.zeros(work.plan.num_patches, *found.shape[1:], device=self.device)
+            maps[rows] = found.detach().float()
+        assert maps is not None
+        return maps
+
+    def _finish(self, work: _Work) -> list[Explanation]:
+        if not work.probabilities.isfinite().all():
+            raise SessError("the model gives scores that are not finite")
+        predicted = int(work.probabilities.argmax())
+        explanations = []
+        for slot, target in enumerate(work.targets):
+            scores = work.scores[slot]
+            kept = keep(scores, self.pre_filter_ratio)
+            maps = work.maps[slot] if work.maps else self._extract(work, target, kept)
+            saliency = fuse(
+                work.plan, maps, scores, kept, fusion=self.fusion, normalize=self.normalize, smooth=self.smooth
+            )
+            explanations.append(
+                Explanation(
+                    saliency=saliency.cpu().numpy(),
+                    target=target,
+                    target_name=self.model.class_name(target),
+                    score=float(work.probabilities[target]),
+                    predicted=predicted,
+                    predicted_name=self.model.class_name(predicted),
+                    predicted_score=float(work.probabilities[predicted]),
+                    patches=_patch_table(work.plan, scores, kept),
+                )
+            )
+        return explanations
+
+
+def is_top(spec: str) -> bool:
+    """Say whether a target reads top1, top5, ..."""
+    return spec.startswith("top") and spec[3:].isdigit() and int(spec[3:]) > 0
+
+
+def _patch_table(plan: Plan, scores: Tensor, kept: Tensor) -> np.ndarray:
+    table = np.empty(plan.num_patches, PATCH_DTYPE)
+    positions = np.array(plan.positions())
+    table["scale"], table["y"], table["x"] = positions.T
+    table["score"] = scores.cpu().numpy()
+    table["kept"] = kept.cpu().numpy()
+    return table

@@ -1,0 +1,307 @@
+"""From one map a patch to one map an image: min-max, pre-filter, calibrate, weigh, average, smooth.
+
+Nothing here is ever as large as (patches x H x W). A window covers a rectangle of the image, and bilinear resampling is
+separable, so what a row of windows adds to the image is one matrix product an axis: resampling (window to image)
+times up-sampling (map to window). The image itself is made in bands of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sess_ray.errors import unknown
+from sess_ray.windows import Plan
+
+BAND_PIXELS = 1 << 21
+SMOOTHING_SIZE = 11
+SMOOTHING_SIGMA = 5.0
+
+Fusion = Literal["seamless", "reference"]
+
+
+@dataclass(frozen=True)
+class Taps:
+    """Where bilinear resampling reads: pixel i of the result is (1 - fraction) src[first] + fraction src[second]."""
+
+    first: Tensor
+    second: Tensor
+    fraction: Tensor
+
+
+def taps(source: int, target: int, device: torch.device) -> Taps:
+    """Return the taps of bilinear resampling, half-pixel centres, no antialias, borders clamped.
+
+    Coordinates are float64: in float32 they are off by 1e-5 and now and then name another pixel.
+    """
+    centres = torch.arange(target, dtype=torch.float64, device=device) + 0.5
+    coordinates = (centres * (source / target) - 0.5).clamp_(min=0)
+    first = coordinates.long().clamp_(max=source - 1)
+    return Taps(first, (first + 1).clamp_(max=source - 1), coordinates - first)
+
+
+def upsampling(cells: int, window: int, device: torch.device) -> Tensor:
+    """Return the (window, cells) float64 matrix that resamples `cells` values to `window` pixels."""
+    matrix = torch.zeros(window, cells, dtype=torch.float64, device=device)
+    at = taps(cells, window, device)
+    matrix.scatter_add_(1, at.first[:, None], 1 - at.fraction[:, None])
+    return matrix.scatter_add_(1, at.second[:, None], at.fraction[:, None])
+
+
+def axis_matrix(scaled: int, target: int, starts: tuple[int, ...], up: Tensor) -> Tensor:
+    """Return what each cell of each window adds to each pixel of the image, along one axis.
+
+    Parameters
+    ----------
+    scaled, target : int
+        Lengths of the axis in the scaled image and in the image.
+    starts : tuple of int
+        First pixels of the windows in the scaled image.
+    up : Tensor, (window, cells) float64
+        Up-sampling of a map to its window.
+
+    Returns
+    -------
+    Tensor, (target, windows, cells) float64
+        Outside its window a patch is zero: a tap that reads past the border adds nothing.
+    """
+    window = up.shape[0]
+    padded = F.pad(up, (0, 0, 1, 1))
+    at = taps(scaled, target, up.device)
+    begins = torch.tensor(starts, device=up.device)
+    first = (at.first[:, None] - begins + 1).clamp_(0, window + 1)
+    second = (at.second[:, None] - begins + 1).clamp_(0, window + 1)
+    fraction = at.fraction[:, None, None]
+    return padded[first] * (1 - fraction) + padded[second] * fraction
+
+
+def keep(scores: Tensor, ratio: float) -> Tensor:
+    """Pre-filter: mark the patches to keep.
+
+    Sorted by score, ascending and stable, patches from int(P * ratio) on are kept: all for 0, always at least one.
+
+    Parameters
+    ----------
+    scores : Tensor, (P,)
+    ratio : float
+        Share of the patches to drop, 0 <= ratio <= 1.
+
+    Returns
+    -------
+    Tensor, (P,) bool
+    """
+    count = len(scores)
+    dropped = min(int(count * ratio), count - 1)
+    kept = torch.ones(count, dtype=torch.bool, device=scores.device)
+    kept[scores.argsort(stable=True)[:dropped]] = False
+    return kept
+
+
+def _extreme_rows(cells: int, window: int, device: torch.device) -> Tensor:
+    """Return the rows of the up-sampled map among which its extremes are.
+
+    Between two cells a bilinear map is linear along each axis, so on the pixels there it is largest (and smallest) at
+    the first or the last of them.
+    """
+    if cells >= window:
+        return torch.arange(window, device=device)
+    first = taps(cells, window, device).first
+    change = (first[1:] != first[:-1]).nonzero()[:, 0]
+    ends = torch.tensor([0, window - 1], device=device)
+    return torch.cat([ends, change, change + 1]).unique()
+
+
+def min_max(maps: Tensor, window: int) -> Tensor:
+    """Scale maps so that, up-sampled to the window, each runs from 0 to 1.
+
+    Parameters
+    ----------
+    maps : Tensor, (N, u, v)
+    window : int
+        Side of the window, in whose pixels the minimum and maximum are taken.
+
+    Returns
+    -------
+    Tensor, (N, u, v)
+        Constant maps, and maps that are not finite, become zero.
+    """
+    n, u, v = maps.shape
+    rows = upsampling(u, window, maps.device)[_extreme_rows(u, window, maps.device)].to(maps.dtype)
+    columns = upsampling(v, window, maps.device)[_extreme_rows(v, window, maps.device)].to(maps.dtype)
+    values = (rows @ maps @ columns.T).flatten(1)
+    low, high = values.amin(1), values.amax(1)
+    spread = high - low
+    # A map is constant when its spread is what rounding leaves of equal values.
+    alive = (spread > torch.finfo(maps.dtype).eps * 8 * high.abs().maximum(low.abs())) & spread.isfinite()
+    scaled = (maps - low.view(n, 1, 1)) / spread.where(alive, 1).view(n, 1, 1)
+    return scaled.where(alive.view(n, 1, 1), 0)
+
+
+Rows = Callable[[int, int], Tensor]
+
+
+def _seamless(plan: Plan, maps: Tensor, kept: Tensor) -> Rows:
+    """Sum of the weighted maps over the coverage of all windows of the plan, kept or dropped."""
+    u, v = maps.shape[1:]
+    up_rows, up_columns = (upsampling(cells, plan.window, maps.device) for cells in (u, v))
+    maps = maps * kept.view(-1, 1, 1)
+    heights, widths, grids, tall, wide = [], [], [], [], []
+    start = 0
+    for scale in plan.scales:
+        rows = axis_matrix(scale.height, plan.height, scale.ys, up_rows).flatten(1)
+        columns = axis_matrix(scale.width, plan.width, scale.xs, up_columns).flatten(1)
+        tall.append(rows.sum(1))
+        wide.append(columns.sum(1))
+        stop = start + scale.num_windows
+        grid = maps[start:stop].view(len(scale.ys), len(scale.xs), u, v).permute(0, 2, 1, 3)
+        if kept[start:stop].any():
+            heights.append(rows.to(maps.dtype))
+            widths.append(columns.to(maps.dtype).T)
+            grids.append(grid.reshape(len(scale.ys) * u, len(scale.xs) * v))
+        start = stop
+    covered_rows = torch.stack(tall, 1).to(maps.dtype)
+    covered_columns = torch.stack(wide).to(maps.dtype)
+
+    def band(top: int, bottom: int) -> Tensor:
+        total = maps.new_zeros(bottom - top, plan.width)
+        for rows, columns, grid in zip(heights, widths, grids, strict=True):
+            total.addmm_(rows[top:bottom] @ grid, columns)
+        return total.div_(covered_rows[top:bottom] @ covered_columns)
+
+    return band
+
+
+def _reference(plan: Plan, maps: Tensor, kept: Tensor) -> Rows:
+    """Mean of the positive weighted values at each pixel, as the public release takes it, seams included."""
+    u, v = maps.shape[1:]
+    up_rows, up_columns = (upsampling(cells, plan.window, maps.device) for cells in (u, v))
+    whole = torch.eye(plan.window, dtype=torch.float64, device=maps.device)
+    matrices = []
+    for scale in plan.scales:
+        rows = axis_matrix(scale.height, plan.height, scale.ys, whole).to(maps.dtype)
+        columns = axis_matrix(scale.width, plan.width, scale.xs, whole).to(maps.dtype)
+        matrices.append((rows, columns, _reach(rows), _reach(columns)))
+    patches = [
+        (index, i, scale.ys.index(y), scale.xs.index(x))
+        for index, (i, y, x) in enumerate(plan.positions())
+        for scale in [plan.scales[i]]
+        if kept[index]
+    ]
+    up_rows, up_columns = up_rows.to(maps.dtype), up_columns.to(maps.dtype).T
+
+    def band(top: int, bottom: int) -> Tensor:
+        total = maps.new_zeros(bottom - top, plan.width)
+        count = torch.zeros_like(total)
+        for index, i, row, column in patches:
+            rows, columns, down, across = matrices[i]
+            first, last = max(top, down[row][0]), min(bottom, down[row][1])
+            if first >= last:
+                continue
+            left, right = across[column]
+            # Whether a pixel counts depends on exact zeros: the map is up-sampled before anything else, as there.
+            value = (up_rows @ maps[index] @ up_columns).clamp_(min=0)
+            value = rows[first:last, row] @ value @ columns[left:right, column].T
+            total[first - top : last - top, left:right] += value
+            count[first - top : last - top, left:right] += value > 0
+        return total.div_(count.clamp_(min=1))
+
+    return band
+
+
+def _reach(matrix: Tensor) -> list[tuple[int, int]]:
+    """Return for each window the range of pixels that it touches, from its (target, windows, window) matrix."""
+    touched = matrix.amax(2) > 0
+    ranges = []
+    for column in touched.T:
+        pixels = column.nonzero()[:, 0]
+        ranges.append((int(pixels[0]), int(pixels[-1]) + 1) if len(pixels) else (0, 0))
+    return ranges
+
+
+FUSIONS: dict[str, Callable[[Plan, Tensor, Tensor], Rows]] = {"seamless": _seamless, "reference": _reference}
+
+
+def fuse(
+    plan: Plan,
+    maps: Tensor,
+    scores: Tensor,
+    kept: Tensor,
+    *,
+    fusion: str = "seamless",
+    normalize: bool = True,
+    smooth: bool = True,
+) -> Tensor:
+    """Fuse the maps of an image's windows.
+
+    Parameters
+    ----------
+    plan : Plan
+    maps : Tensor, (P, u, v)
+        Base maps of all windows; those of dropped windows are not read.
+    scores : Tensor, (P,)
+        Class score of each window. The weight of a window is its score over the largest.
+    kept : Tensor, (P,) bool
+    fusion : {"seamless", "reference"}
+        ``seamless`` divides the weighted sum by the coverage of all windows, ``reference`` by the number of positive
+        values at the pixel (Tursun et al., ECCV 2022, equation 4 as its public release computes it).
+    normalize : bool
+        Min-max the result, after smoothing: the two commute but for the range, which so is exactly 0 to 1.
+    smooth : bool
+        Gaussian of 11 x 11 pixels, sigma 5, mirrored at the border.
+
+    Returns
+    -------
+    Tensor, (plan.height, plan.width)
+        In 0..1. A constant result becomes zero where it is normalised.
+    """
+    if fusion not in FUSIONS:
+        raise unknown("fusion", fusion, FUSIONS)
+    top_score = scores.max()
+    weights = (scores / top_score.where(top_score > 0, 1)).to(maps.dtype)
+    weighted = min_max(maps, plan.window) * weights.view(-1, 1, 1)
+    rows = FUSIONS[fusion](plan, weighted, kept)
+    if smooth:
+        rows = _smoothed(rows, plan.height)
+    result = maps.new_empty(plan.height, plan.width)
+    step = max(1, BAND_PIXELS // plan.width)
+    for top in range(0, plan.height, step):
+        bottom = min(top + step, plan.height)
+        result[top:bottom] = rows(top, bottom)
+    if normalize:
+        low, high = result.amin(), result.amax()
+        spread = high - low
+        result.sub_(low).div_(spread.where(spread > 0, 1))
+    return result
+
+
+def _mirrored(start: int, stop: int, length: int, device: torch.device) -> Tensor:
+    """Return indices start..stop mirrored into 0..length, the border pixel not repeated (reflect 101)."""
+    period = max(2 * (length - 1), 1)
+    index = torch.arange(start, stop, device=device).remainder(period)
+    return torch.minimum(index, period - index) if length > 1 else torch.zeros_like(index)
+
+
+def _smoothed(rows: Rows, height: int) -> Rows:
+    """Blur bands of rows; a band takes as many more rows as the kernel reaches."""
+    reach = SMOOTHING_SIZE // 2
+    offsets = torch.arange(-reach, reach + 1, dtype=torch.float64)
+    weights = torch.exp(-0.5 * (offsets / SMOOTHING_SIGMA) ** 2)
+    weights /= weights.sum()
+
+    def band(top: int, bottom: int) -> Tensor:
+        first, last = max(0, top - reach), min(height, bottom + reach)
+        values = rows(first, last)
+        kernel = weights.to(values)
+        down = _mirrored(top - reach, bottom + reach, height, values.device) - first
+        # A mirrored row of a band lies within it, except in images shorter than the kernel, which are one band.
+        across = _mirrored(-reach, values.shape[1] + reach, values.shape[1], values.device)
+        values = values[down][:, across][None, None]
+        values = F.conv2d(F.conv2d(values, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))
+        return values[0, 0]
+
+    return band

@@ -1,0 +1,133 @@
+"""Which layer a class activation map looks at, and how its output is laid out.
+
+No list of architectures: a probe runs once through the model and watches what each layer gives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isqrt
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from sess_ray.errors import SessError, unknown
+
+Layout = Literal["NCHW", "NHWC", "NTC"]
+
+_POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+_NOTHING = (nn.Identity, nn.Dropout, nn.Dropout2d)
+_TRANSFORMER_NORMS = ("norm1", "ln_1")
+
+
+@dataclass(frozen=True)
+class _Output:
+    name: str
+    module: nn.Module
+    tensor: Tensor
+
+
+def _probe(module: nn.Module, size: int) -> tuple[list[_Output], Tensor]:
+    """Run one grey image through the model; return the layers' outputs in the order they end, and the logits."""
+    outputs: list[_Output] = []
+
+    def watch(name: str) -> torch.utils.hooks.RemovableHandle:
+        def hook(layer: nn.Module, _: object, output: object) -> None:
+            if isinstance(output, Tensor):
+                outputs.append(_Output(name, layer, output))
+
+        return module.get_submodule(name).register_forward_hook(hook)
+
+    handles = [watch(name) for name, _ in module.named_modules() if name]
+    parameter = next(module.parameters(), torch.zeros(1))
+    try:
+        with torch.no_grad():
+            logits = module(torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype))
+    except Exception as error:
+        message = str(error).split("\n")[0]
+        raise SessError(f"the model does not take a 1 x 3 x {size} x {size} input: {message}") from error
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        raise SessError("the model must map N x 3 x H x W images to N x classes logits")
+    return outputs, logits
+
+
+def _layout(tensor: Tensor) -> Layout | None:
+    """Return how a layer's output holds a grid of positions, or None where it does not."""
+    if tensor.ndim == 3 and tensor.shape[0] == 1 and tensor.shape[1] >= 4:
+        return "NTC"
+    if tensor.ndim == 4 and tensor.shape[0] == 1:
+        _, a, b, c = tensor.shape
+        if b == c and b > 1:
+            return "NCHW"
+        if a == b and a > 1:
+            return "NHWC"
+    return None
+
+
+def to_grid(tensor: Tensor, layout: Layout) -> Tensor:
+    """Return a layer's output (or its gradient) as (N, K, u, v).
+
+    Tokens are taken as a square grid in row-major order behind the class (and register) tokens, which are left out.
+    """
+    if layout == "NTC":
+        n, tokens, channels = tensor.shape
+        side = isqrt(tokens)
+        return tensor[:, tokens - side * side :].reshape(n, side, side, channels).permute(0, 3, 1, 2)
+    if layout == "NHWC":
+        return tensor.permute(0, 3, 1, 2)
+    return tensor
+
+
+def find_layer(module: nn.Module, size: int, layer: str | None) -> tuple[str, Layout, int]:
+    """Return the layer to look at, its layout and the number of classes.
+
+    Parameters
+    ----------
+    module : nn.Module
+        In evaluation mode.
+    size : int
+        Side of its input.
+    layer : str or None
+        A layer's name as in ``named_modules``. None finds the last layer in front of the classifier that still has
+        positions, pooling apart (VGG-16 features.29, ResNet layer4, SqueezeNet features, EfficientNet the
+        last convolution's norm), or in a transformer the last block's first norm.
+
+    Raises
+    ------
+    SessError
+        If there is no such layer or its output has no positions.
+    """
+    outputs, logits = _probe(module, size)
+    num_classes = logits.shape[1]
+    if layer is not None:
+        known = [name for name, _ in module.named_modules() if name]
+        if layer not in known:
+            raise unknown("layer", layer, known)
+        found = [output for output in outputs if output.name == layer]
+        layout = _layout(found[-1].tensor) if found else None
+        if layout is None:
+            gives = tuple(found[-1].tensor.shape) if found else "no tensor"
+            raise SessError(f"layer {layer!r} has no grid of positions to make a map of (it gives {gives})")
+        return layer, layout, num_classes
+
+    ends = [i for i, output in enumerate(outputs) if isinstance(output.module, nn.Linear | nn.Conv2d)]
+    before = outputs[: ends[-1]] if ends else []
+    pooled = {id(output.tensor) for output in before if isinstance(output.module, _POOLS)}
+    candidates = [
+        output
+        for output in before
+        if _layout(output.tensor) and not isinstance(output.module, _NOTHING) and id(output.tensor) not in pooled
+    ]
+    norms = [output for output in candidates if output.name.endswith(_TRANSFORMER_NORMS)]
+    if norms and _layout(norms[-1].tensor) != "NCHW":
+        candidates = norms
+    if not candidates:
+        raise SessError("found no layer to look at in this model: name one with layer=")
+    chosen = candidates[-1]
+    layout = _layout(chosen.tensor)
+    assert layout is not None
+    return chosen.name, layout, num_classes

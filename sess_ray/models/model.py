@@ -1,0 +1,180 @@
+"""A classifier with all that is needed to explain it."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from sess_ray.errors import SessError, unknown
+from sess_ray.models.heads import restricted_head
+from sess_ray.models.layers import Layout, to_grid
+
+Precision = Literal["fp32", "bf16"]
+DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass
+class Tap:
+    """What a scoring pass leaves behind for the base methods.
+
+    Attributes
+    ----------
+    logits : Tensor, (N, classes) float32
+    activations : Tensor, (N, K, u, v) float32
+        Output of the chosen layer.
+    gradients : callable
+        classes (N,) int64 to d(logit of that class)/d(activations), (N, K, u, v) float32. Costs one backward pass
+        through the head; may be called again with other classes.
+    """
+
+    logits: Tensor
+    activations: Tensor
+    gradients: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A classifier, its preprocessing and the layer that is looked at. `load_model` makes one.
+
+    Attributes
+    ----------
+    module : nn.Module
+        Maps (N, 3, input_size, input_size) to (N, num_classes) logits.
+    name : str
+    layer : str
+        Name of the layer in ``module.named_modules()``.
+    layout : {"NCHW", "NHWC", "NTC"}
+        How the layer's output is laid out.
+    num_classes, input_size : int
+    mean, std : tuple of 3 floats
+        Normalisation of RGB in 0..1.
+    classes : tuple of str
+        Names of the classes; empty where nobody knows them.
+    aliases : dict
+        Further names of classes in lower case, such as WordNet ids, to indices.
+    """
+
+    module: nn.Module
+    name: str
+    layer: str
+    layout: Layout
+    num_classes: int
+    input_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    classes: tuple[str, ...] = ()
+    aliases: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
+
+    def prepared(self, device: torch.device, precision: Precision) -> Model:
+        """Return a frozen copy on a device, in a precision, channels last; this one stays as it is.
+
+        In bfloat16 batch norms keep float32 parameters: their running statistics do not bear 8 bits.
+        """
+        module = copy.deepcopy(self.module).eval().requires_grad_(False)
+        module = module.to(device=device, dtype=DTYPES[precision])
+        if precision != "fp32":
+            originals = dict(self.module.named_modules())
+            for name, layer in module.named_modules():
+                if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+                    layer.float().load_state_dict(originals[name].state_dict())
+        return replace(self, module=module.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+
+    def tap(self, patches: Tensor) -> Tap:
+        """Score patches, with gradients recorded from the chosen layer on.
+
+        The layer's output becomes a leaf that requires a gradient, and nothing in front of it does: autograd
+        records the head alone.
+
+        Parameters
+        ----------
+        patches : Tensor, (N, 3, input_size, input_size)
+            Normalised. Use a prepared model: its parameters must not require gradients.
+
+        Returns
+        -------
+        Tap
+        """
+        head = restricted_head(self.module, self.layer)
+        leaves: list[Tensor] = []
+
+        def leave(_: nn.Module, __: object, output: Tensor) -> Tensor | None:
+            leaf = output.detach().requires_grad_(requires_grad=head is None)
+            leaves.append(leaf)
+            # The clone protects the leaf from layers that work in place.
+            return leaf.clone() if head is None else None
+
+        recorded = torch.enable_grad() if head is None else torch.no_grad()
+        with recorded, _hooked(self.module.get_submodule(self.layer), leave):
+            logits = self.module(patches)
+        leaf = leaves[-1]
+
+        def gradients(classes: Tensor) -> Tensor:
+            with torch.enable_grad():
+                if head is None:
+                    wanted = logits.gather(1, classes[:, None])
+                    gradient = torch.autograd.grad(wanted.sum(), leaf, retain_graph=True)[0]
+                else:
+                    few, index = classes.unique(return_inverse=True)
+                    start = leaf.detach().requires_grad_()
+                    wanted = head(self.module, start, few).gather(1, index[:, None])
+                    gradient = torch.autograd.grad(wanted.sum(), start)[0]
+            return to_grid(gradient.float(), self.layout)
+
+        activations = to_grid(leaf.detach().float(), self.layout)
+        return Tap(logits.detach().float(), activations, gradients)
+
+    def class_name(self, index: int) -> str:
+        """Return the name of a class; its number where the names are unknown."""
+        return self.classes[index] if self.classes else str(index)
+
+    def class_index(self, given: str | int) -> int:
+        """Return the index of a class given by index or by name (any case, or an alias such as a WordNet id).
+
+        Raises
+        ------
+        SessError
+            If there is no such class, or several of that name.
+        """
+        text = str(given).strip()
+        if text.lstrip("-").isdigit():
+            index = int(text)
+            if not 0 <= index < self.num_classes:
+                raise SessError(f"class {index} is out of range: {self.name} has classes 0 to {self.num_classes - 1}")
+            return index
+        found = tuple(i for i, name in enumerate(self.classes) if name.lower() == text.lower())
+        found = found or self.aliases.get(text.lower(), ())
+        if len(found) > 1:
+            raise SessError(
+                f"{self.name} has {len(found)} classes named {text!r}: use an index, {' or '.join(map(str, found))}"
+            )
+        if not found:
+            if not self.classes:
+                raise SessError(
+                    f"the class names of {self.name} are unknown, so {text!r} must be an index: or give class names"
+                )
+            raise unknown("class", text, self.classes, f" ({self.name})")
+        return found[0]
+
+    def weights_sha256(self) -> str:
+        """Return the sha256 over the names and bytes of all parameters and buffers."""
+        digest = hashlib.sha256()
+        for key, tensor in sorted(self.module.state_dict().items()):
+            digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+
+@contextmanager
+def _hooked(module: nn.Module, hook: Callable[..., object]) -> Iterator[None]:
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()

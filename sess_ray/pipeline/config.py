@@ -1,0 +1,138 @@
+"""The settings of an explain job: one definition for flags, file, help and run.json."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sess_ray.errors import SessError
+
+DEMO_MODEL = "sess_ray.demo:efficientnet_lite0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainConfig:
+    """Settings of `sess_ray.pipeline.explain.run`.
+
+    Parameters
+    ----------
+    input
+        A folder (searched recursively), a glob, a manifest (.csv, .tsv, .jsonl, .parquet) or one image, as a path or a
+        URL such as s3://bucket/images. Without it, sample images are explained.
+    output
+        Folder or URL for the results.
+    model
+        A torchvision or timm classifier (timm/NAME where both have one), or your own package.module:function.
+    weights
+        A .safetensors file or a state dict, as a path or a URL; "random" for untrained weights. Without it, the
+        pretrained weights are downloaded.
+    layer
+        Layer for class activation maps, as in named_modules(); found by itself without it.
+    class_names
+        A text file with the names of the classes, one a line.
+    method
+        Base saliency method.
+    targets
+        Classes to explain: auto (what the manifest says, else top1), label (of the manifest, else the folder's name),
+        top1, top5 ..., or class indices or names, separated by commas.
+    num_scales
+        Scales, with a short side of the model's input + 64 i pixels; 0 explains without SESS.
+    step_size
+        Pixels between windows; without it, the model's input size.
+    pre_filter_ratio
+        Share of the windows, those of lowest class score, that is dropped.
+    fusion
+        seamless divides by the coverage of all windows; reference is the arithmetic of SESS's public release.
+    normalize
+        Stretch each fused map to 0..1.
+    smooth
+        Blur each fused map with a Gaussian of 11 x 11 pixels, sigma 5.
+    precision
+        Of the model; bf16 is faster on GPUs and on CPUs that have it.
+    batch_size
+        Windows in one forward pass; without it, 8 on a CPU and 128 on a GPU.
+    actors
+        Workers that hold the model, N or MIN-MAX; without it, one for each GPU, or for each CPU where there is none.
+    gpus_per_actor
+        Share of a GPU for each worker; without it, 1 where the cluster has GPUs.
+    limit
+        Explain the first N images only.
+    overwrite
+        Replace the run that is in the output.
+    dry_run
+        Check everything, say what would be done, and stop.
+    max_errors
+        Fail when more than N images can not be explained; without it, they are only counted.
+    max_pixels
+        Refuse larger images.
+    max_patches
+        Refuse images that need more windows, such as 20,000 x 30 pixels.
+    overlays
+        Draw the first N images with their maps.
+    seed
+        Of methods that draw random numbers.
+    address
+        Ray cluster to use; without it, $RAY_ADDRESS (which ray job submit sets), else this machine alone.
+    """
+
+    input: str | None = None
+    output: str = "out"
+    model: str = DEMO_MODEL
+    weights: str | None = None
+    layer: str | None = None
+    class_names: str | None = None
+    method: str = "gradcam"
+    targets: str = "auto"
+    num_scales: int = 12
+    step_size: int | None = None
+    pre_filter_ratio: float = 0.9
+    fusion: Literal["seamless", "reference"] = "seamless"
+    normalize: bool = True
+    smooth: bool = True
+    precision: Literal["fp32", "bf16"] = "fp32"
+    batch_size: int | None = None
+    actors: str | None = None
+    gpus_per_actor: float | None = None
+    limit: int | None = None
+    overwrite: bool = False
+    dry_run: bool = False
+    max_errors: int | None = None
+    max_pixels: int = 100_000_000
+    max_patches: int = 5000
+    overlays: int = 8
+    seed: int = 0
+    address: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_scales < 0:
+            raise SessError(f"--num-scales {self.num_scales}: use 1 or more, or 0 for no SESS")
+        if self.limit is not None and self.limit < 1:
+            raise SessError(f"--limit {self.limit}: use 1 or more")
+        if self.gpus_per_actor is not None and self.gpus_per_actor < 0:
+            raise SessError(f"--gpus-per-actor {self.gpus_per_actor}: use 0 or more")
+        self.actor_range()
+
+    def actor_range(self) -> tuple[int, int] | None:
+        """Return (min, max) actors, or None for as many as fit."""
+        if self.actors is None:
+            return None
+        low, _, high = self.actors.partition("-")
+        if not low.isdigit() or not (high or low).isdigit() or not 1 <= int(low) <= int(high or low):
+            raise SessError(f"--actors {self.actors!r}: use N or MIN-MAX, such as 4 or 2-16")
+        return int(low), int(high or low)
+
+    def explainer_options(self) -> dict[str, object]:
+        """Return the keyword arguments of `sess_ray.SESS`."""
+        return {
+            "method": self.method,
+            "num_scales": self.num_scales or None,
+            "step_size": self.step_size,
+            "pre_filter_ratio": self.pre_filter_ratio,
+            "fusion": self.fusion,
+            "normalize": self.normalize,
+            "smooth": self.smooth,
+            "precision": self.precision,
+            "batch_size": self.batch_size,
+            "max_patches": self.max_patches,
+            "seed": self.seed,
+        }

@@ -1,0 +1,96 @@
+"""Which classes to explain, from flags, manifests and folder names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sess_ray.errors import SessError
+from sess_ray.explainer import is_top
+from sess_ray.io.inputs import Item
+from sess_ray.models import Model
+
+
+@dataclass
+class Task:
+    """An image with the classes to explain: "topK" or indices, or why they are not known."""
+
+    item: Item
+    targets: str | list[int] = "top1"
+    error: str | None = None
+
+
+def resolve(items: Sequence[Item], targets: str, model: Model) -> list[Task]:
+    """Find the classes to explain of each image.
+
+    Parameters
+    ----------
+    items : sequence of Item
+    targets : str
+        ``auto``, ``label``, ``topK``, or class indices or names separated by commas.
+    model : Model
+
+    Returns
+    -------
+    list of Task
+        An image whose label is no class of the model has an error instead of targets.
+
+    Raises
+    ------
+    SessError
+        If `targets` names no class, or no image has a label that is one.
+    """
+    if is_top(targets):
+        return [Task(item, targets) for item in items]
+    if targets not in ("auto", "label"):
+        indices = _named(targets, model)
+        return [Task(item, indices) for item in items]
+    declared = any(item.targets for item in items)
+    if targets == "auto" and not declared:
+        return [Task(item) for item in items]
+    folders = _folder_classes(items, model)
+    tasks = []
+    for item in items:
+        try:
+            tasks.append(Task(item, _declared(item, model, folders) or _undeclared(targets)))
+        except SessError as error:
+            tasks.append(Task(item, error=str(error)))
+    if all(task.error for task in tasks):
+        raise SessError(f"no image has a label that {model.name} knows, the first: {tasks[0].error}")
+    return tasks
+
+
+def _declared(item: Item, model: Model, folders: dict[str, int]) -> str | list[int] | None:
+    """Return the targets that an image comes with: those of the manifest, else its label."""
+    if item.targets:
+        if len(item.targets) == 1 and is_top(item.targets[0]):
+            return item.targets[0]
+        return list(dict.fromkeys(model.class_index(name) for name in item.targets))
+    if item.label is not None:
+        return [folders[item.label] if item.label in folders else model.class_index(item.label)]
+    return None
+
+
+def _undeclared(targets: str) -> str:
+    if targets == "label":
+        raise SessError("the image has no label")
+    return "top1"
+
+
+def _named(targets: str, model: Model) -> list[int]:
+    try:
+        return [model.class_index(targets)]  # a name may hold a comma itself
+    except SessError:
+        names = [name for name in targets.split(",") if name.strip()]
+        if not names:
+            raise
+        return list(dict.fromkeys(model.class_index(name) for name in names))
+
+
+def _folder_classes(items: Sequence[Item], model: Model) -> dict[str, int]:
+    """Return torchvision's ImageFolder rule (sorted folders are the classes) where the names themselves say nothing."""
+    labels = sorted({item.label for item in items if item.label is not None})
+    if len(labels) != model.num_classes or any(label.isdigit() for label in labels):
+        return {}
+    known = {name.lower() for name in model.classes} | set(model.aliases)
+    return {} if any(label.lower() in known for label in labels) else {label: i for i, label in enumerate(labels)}

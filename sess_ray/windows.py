@@ -1,0 +1,125 @@
+"""Scales and sliding windows of SESS: integers only.
+
+Tursun et al., "SESS: Saliency Enhancing with Scaling and Sliding", ECCV 2022, section 3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from sess_ray.errors import SessError
+
+SCALE_STEP = 64  # pixels of the short side between one scale and the next
+
+
+@dataclass(frozen=True)
+class Scale:
+    """One resized version of an image and the windows that slide over it.
+
+    Attributes
+    ----------
+    height, width : int
+        Size of the resized image in pixels.
+    ys, xs : tuple of int
+        Top rows and left columns of the windows; every pair (y, x) is a window.
+    """
+
+    height: int
+    width: int
+    ys: tuple[int, ...]
+    xs: tuple[int, ...]
+
+    @property
+    def num_windows(self) -> int:
+        return len(self.ys) * len(self.xs)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every window of one image: scales in ascending order, windows row by row.
+
+    Attributes
+    ----------
+    height, width : int
+        Size of the image in pixels.
+    window : int
+        Side of a window, which is the model's input size.
+    scales : tuple of Scale
+    """
+
+    height: int
+    width: int
+    window: int
+    scales: tuple[Scale, ...]
+
+    @property
+    def num_patches(self) -> int:
+        return sum(scale.num_windows for scale in self.scales)
+
+    def positions(self) -> list[tuple[int, int, int]]:
+        """Return (scale index, y, x) of every window, in the order of the plan."""
+        return [(i, y, x) for i, scale in enumerate(self.scales) for y in scale.ys for x in scale.xs]
+
+
+def starts(length: int, window: int, step: int) -> tuple[int, ...]:
+    """Return the first pixels of the windows along one axis.
+
+    0, step, 2 step, ...; the first window that reaches the end is moved back to end there, and is the last.
+
+    >>> starts(500, 224, 224)
+    (0, 224, 276)
+    """
+    regular = range(0, length - window, step)
+    return (*regular, length - window)
+
+
+def scaled_size(height: int, width: int, short: int) -> tuple[int, int]:
+    """Return (height, width) with the short side made `short` and the long side int(short * long / short side)."""
+    if height <= width:
+        return short, int(short * width / height)
+    return int(short * height / width), short
+
+
+def _check(height: int, width: int) -> None:
+    if height < 1 or width < 1:
+        raise SessError(f"an image of {width} x {height} pixels has nothing to explain")
+
+
+@lru_cache(maxsize=1024)
+def sess_plan(height: int, width: int, window: int, num_scales: int, step: int) -> Plan:
+    """Return the windows of SESS for an image.
+
+    Parameters
+    ----------
+    height, width : int
+        Size of the image in pixels.
+    window : int
+        Side of a window. Scale i has a short side of window + 64 i pixels.
+    num_scales : int
+        How many scales; the paper uses up to 12.
+    step : int
+        Pixels between one window and the next; the paper uses the window's side, or half of it.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    SessError
+        If the image is empty.
+    """
+    _check(height, width)
+    scales = []
+    for i in range(num_scales):
+        h, w = scaled_size(height, width, window + SCALE_STEP * i)
+        scales.append(Scale(h, w, starts(h, window, step), starts(w, window, step)))
+    return Plan(height, width, window, tuple(scales))
+
+
+@lru_cache(maxsize=1024)
+def whole_plan(height: int, width: int, window: int) -> Plan:
+    """Return the plan without SESS: the whole image resized to one window."""
+    _check(height, width)
+    return Plan(height, width, window, (Scale(window, window, (0,), (0,)),))
