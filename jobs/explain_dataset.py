@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 
 INTERRUPTED, WRONG_USAGE, FAILED = 130, 2, 1
 
-app = App(name="explain_dataset.py", help=__doc__, version_flags=[], result_action="return_value")
+app = App(
+    name="explain_dataset.py",
+    help=__doc__,
+    version_flags=[],
+    result_action="return_value",
+    suppress_keyboard_interrupt=False,
+)
 
 
 class Progress:

@@ -18,7 +18,7 @@ from sess_ray.errors import SessError, unknown
 from sess_ray.fusion import FUSIONS, fuse, keep
 from sess_ray.models import Model, load_model
 from sess_ray.models.model import DTYPES, Precision, Tap
-from sess_ray.patches import Normalizer, Source, cut, resize
+from sess_ray.patches import Normalizer, Source, cut, resized
 from sess_ray.windows import Plan, sess_plan, whole_plan
 
 ImageLike = Image.Image | np.ndarray
@@ -188,8 +188,8 @@ class SESS:
         self.batch_size = batch_size or BATCH_SIZES.get(self.device.type, BATCH_SIZES["cuda"])
         self.max_patches = max_patches
         self.seed = seed
-        self._dtype = DTYPES[precision]
-        self._normalizer = Normalizer(self.model.mean, self.model.std, self.device)
+        self.dtype = DTYPES[precision]
+        self.normalizer = Normalizer(self.model.mean, self.model.std, self.device)
 
     def plan(self, height: int, width: int) -> Plan:
         """Return the windows of an image of this size; `SessError` where they are more than `max_patches`."""
@@ -261,7 +261,7 @@ class SESS:
         spec = self._checked(spec)
         array = array if array.flags.writeable else array.copy()
         pixels = torch.from_numpy(array).to(self.device).permute(2, 0, 1)
-        return _Work(index, Source(pixels, self._normalizer), plan, self.num_scales is None, spec)
+        return _Work(index, Source(pixels, self.normalizer), plan, self.num_scales is None, spec)
 
     def _checked(self, spec: TargetSpec) -> str | list[int]:
         """Return a target as "topK" or a list of class indices, or say what is wrong with it."""
@@ -277,7 +277,7 @@ class SESS:
     def _batches(self, works: Iterator[_Work]) -> Iterator[tuple[Tensor, list[_Segment]]]:
         """Fill batches with the windows of one image after the other."""
         side = self.model.input_size
-        buffer = torch.empty(self.batch_size, 3, side, side, dtype=self._dtype, device=self.device)
+        buffer = torch.empty(self.batch_size, 3, side, side, dtype=self.dtype, device=self.device)
         buffer = buffer.contiguous(memory_format=torch.channels_last)
         segments: list[_Segment] = []
         filled = 0
@@ -297,7 +297,7 @@ class SESS:
     def _windows(self, work: _Work) -> Iterator[Tensor]:
         if not work.whole_is_patch:
             side = self.model.input_size
-            yield resize(work.source, side, side).permute(2, 0, 1)
+            yield resized(work.source, side, side)(0, side).permute(2, 0, 1)
         yield from cut(work.source, work.plan)
 
     def _score(self, tap: Tap, segments: list[_Segment]) -> None:
@@ -344,7 +344,7 @@ class SESS:
         maps: Tensor | None = None
         wanted = kept.nonzero()[:, 0].tolist()
         cuts = cut(work.source, work.plan)
-        windows = (patch.to(self._dtype, copy=True) for patch, on in zip(cuts, kept.tolist(), strict=True) if on)
+        windows = (patch.to(self.dtype, copy=True) for patch, on in zip(cuts, kept.tolist(), strict=True) if on)
         for begin in range(0, len(wanted), self.batch_size):
             rows = wanted[begin : begin + self.batch_size]
             batch = torch.stack([next(windows) for _ in rows]).contiguous(memory_format=torch.channels_last)

@@ -8,7 +8,6 @@ times up-sampling (map to window). The image itself is made in bands of rows.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -16,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sess_ray.errors import unknown
+from sess_ray.resampling import taps
 from sess_ray.windows import Plan
 
 BAND_PIXELS = 1 << 21
@@ -23,26 +23,6 @@ SMOOTHING_SIZE = 11
 SMOOTHING_SIGMA = 5.0
 
 Fusion = Literal["seamless", "reference"]
-
-
-@dataclass(frozen=True)
-class Taps:
-    """Where bilinear resampling reads: pixel i of the result is (1 - fraction) src[first] + fraction src[second]."""
-
-    first: Tensor
-    second: Tensor
-    fraction: Tensor
-
-
-def taps(source: int, target: int, device: torch.device) -> Taps:
-    """Return the taps of bilinear resampling, half-pixel centres, no antialias, borders clamped.
-
-    Coordinates are float64: in float32 they are off by 1e-5 and now and then name another pixel.
-    """
-    centres = torch.arange(target, dtype=torch.float64, device=device) + 0.5
-    coordinates = (centres * (source / target) - 0.5).clamp_(min=0)
-    first = coordinates.long().clamp_(max=source - 1)
-    return Taps(first, (first + 1).clamp_(max=source - 1), coordinates - first)
 
 
 def upsampling(cells: int, window: int, device: torch.device) -> Tensor:
@@ -171,7 +151,9 @@ def _seamless(plan: Plan, maps: Tensor, kept: Tensor) -> Rows:
         total = maps.new_zeros(bottom - top, plan.width)
         for rows, columns, grid in zip(heights, widths, grids, strict=True):
             total.addmm_(rows[top:bottom] @ grid, columns)
-        return total.div_(covered_rows[top:bottom] @ covered_columns)
+        coverage = covered_rows[top:bottom] @ covered_columns
+        # Steps longer than a window leave gaps, where nothing is known.
+        return total.div_(coverage.masked_fill_(coverage == 0, 1))
 
     return band
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sess_ray.resampling import taps
 from sess_ray.windows import Plan
 
 STRIP_PIXELS = 1 << 20  # pixels of a large image that are held as floats at a time
@@ -47,23 +48,30 @@ class Source:
         self.normalize = normalize
         _, self.rows, self.columns = image.shape
         self.strip = max(1, STRIP_PIXELS // self.columns)
-        self._whole = normalize(image) if self.rows <= self.strip else None
+        self._whole = self._part(0) if self.rows <= self.strip else None
+
+    def _part(self, top: int) -> Tensor:
+        return self.normalize(self.image[:, top : top + self.strip]).permute(2, 1, 0).contiguous()
 
     def strips(self) -> Iterator[tuple[int, Tensor]]:
-        """Yield (first row, (3, rows, W) float32): a small image whole, made once; a large one a part at a time."""
-        if self._whole is not None:
-            yield 0, self._whole
-            return
+        """Yield (first row, (W, rows, 3) float32): a small image whole, made once; a large one a part at a time."""
         for top in range(0, self.rows, self.strip):
-            yield top, self.normalize(self.image[:, top : top + self.strip])
+            yield top, self._part(top) if self._whole is None else self._whole
 
 
-def resize(source: Source, height: int, width: int) -> Tensor:
-    """Resize an image: bilinear, half-pixel centres, antialias, as torchvision's `Resize`.
+Rows = Callable[[int, int], Tensor]
 
-    The filter is separable, so the width is resized first, strip by strip, and laid out with the channels last; the
-    height then follows as one pass over contiguous rows. The values are those of the two-dimensional call, an
-    image of any size needs little more memory than its result, and windows are cut from it in whole rows.
+
+def _antialiased(lines: Tensor, count: int) -> Tensor:
+    """Resample (n, m) to (count, m); all columns alike, so that the kernel runs along contiguous memory."""
+    return F.interpolate(lines[None, None], size=(count, lines.shape[1]), mode="bilinear", antialias=True)[0, 0]
+
+
+def resized(source: Source, height: int, width: int) -> Rows:
+    """Resize an image: bilinear, half-pixel centres, antialias, as torchvision's `Resize` does it.
+
+    The filter is separable. The width comes first, strip by strip, so that an image of any size needs little more
+    memory than its result; the height follows row by row, as rows are asked for.
 
     Parameters
     ----------
@@ -73,16 +81,26 @@ def resize(source: Source, height: int, width: int) -> Tensor:
 
     Returns
     -------
-    Tensor, (height, width, 3) float32
+    callable
+        (top, bottom) to those rows of the result, (bottom - top, width, 3) float32.
     """
     wide = torch.empty(source.rows, width, 3, device=source.image.device)
     for top, strip in source.strips():
-        part = F.interpolate(strip[None], size=(strip.shape[1], width), mode="bilinear", antialias=True)[0]
-        wide[top : top + strip.shape[1]] = part.permute(1, 2, 0)
-    tall = F.interpolate(
-        wide.view(1, 1, source.rows, width * 3), size=(height, width * 3), mode="bilinear", antialias=True
-    )
-    return tall.view(height, width, 3)
+        rows = strip.shape[1]
+        wide[top : top + rows] = _antialiased(strip.flatten(1), width).view(width, rows, 3).permute(1, 0, 2)
+    wide = wide.view(source.rows, width * 3)
+    if height < source.rows:
+        tall = _antialiased(wide, height).view(height, width, 3)
+        return lambda top, bottom: tall[top:bottom]
+    at = taps(source.rows, height, wide.device)  # enlarged, antialias changes nothing: two taps do
+    fraction = at.fraction.float()[:, None]
+
+    def enlarged(top: int, bottom: int) -> Tensor:
+        part = slice(top, bottom)
+        lines = torch.lerp(wide[at.first[part]], wide[at.second[part]], fraction[part])
+        return lines.view(bottom - top, width, 3)
+
+    return enlarged
 
 
 def cut(source: Source, plan: Plan) -> Iterator[Tensor]:
@@ -100,7 +118,8 @@ def cut(source: Source, plan: Plan) -> Iterator[Tensor]:
     """
     side = plan.window
     for scale in plan.scales:
-        scaled = resize(source, scale.height, scale.width)
+        rows = resized(source, scale.height, scale.width)
         for y in scale.ys:
+            line = rows(y, y + side)
             for x in scale.xs:
-                yield scaled[y : y + side, x : x + side].permute(2, 0, 1)
+                yield line[:, x : x + side].permute(2, 0, 1)

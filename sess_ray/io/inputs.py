@@ -274,14 +274,10 @@ def read_items(uris: Sequence[str], rows: Sequence[int]) -> list[bytes | Excepti
 
 def _read_files(uris: list[str]) -> list[bytes | Exception]:
     filesystem, _ = open_filesystem(uris[0])
-    # fsspec fetches a list concurrently where the file system can, and gives each failure its place.
     paths = [filesystem._strip_protocol(uri) for uri in uris]
-    contents = (
-        [filesystem.cat(paths[0:1], on_error="return")]
-        if len(paths) == 1
-        else [filesystem.cat(paths, on_error="return")]
-    )
-    return [contents[0].get(path, FileNotFoundError(path)) for path in paths]
+    # Whole files as ranges without ends: concurrent where the file system can, and no name is taken for a pattern.
+    whole = [None] * len(paths)
+    return list(filesystem.cat_ranges(paths, whole, whole, on_error="return"))
 
 
 def _read_packed(uri: str, rows: list[int]) -> list[bytes | Exception]:

@@ -77,7 +77,7 @@ class Model:
 
         In bfloat16 batch norms keep float32 parameters: their running statistics do not bear 8 bits.
         """
-        module = copy.deepcopy(self.module).eval().requires_grad_(False)
+        module = copy.deepcopy(self.module).eval().requires_grad_(requires_grad=False)
         module = module.to(device=device, dtype=DTYPES[precision])
         if precision != "fp32":
             originals = dict(self.module.named_modules())
@@ -105,7 +105,8 @@ class Model:
         leaves: list[Tensor] = []
 
         def leave(_: nn.Module, __: object, output: Tensor) -> Tensor | None:
-            leaf = output.detach().requires_grad_(requires_grad=head is None)
+            leaf = output.detach()
+            leaf.requires_grad = head is None
             leaves.append(leaf)
             # The clone protects the leaf from layers that work in place.
             return leaf.clone() if head is None else None

@@ -1,0 +1,60 @@
+"""Models, images and the one Ray session that the tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import sess_ray
+from sess_ray import demo
+
+SHARED = Path(os.environ.get("SESS_RAY_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _threads():
+    torch.set_num_threads(os.cpu_count() or 1)
+
+
+@pytest.fixture(scope="session")
+def lite0():
+    """A real classifier whose weights come with a package."""
+    return demo.efficientnet_lite0()
+
+
+@pytest.fixture(scope="session")
+def squeezenet():
+    """SqueezeNet 1.1, its weights random: for what does not depend on their values."""
+    return sess_ray.load_model("squeezenet1_1", "random")
+
+
+@pytest.fixture(scope="session")
+def real_squeezenet():
+    weights = SHARED / "weights" / "squeezenet1_1.safetensors"
+    if not weights.exists():
+        pytest.skip(
+            "needs real SqueezeNet weights: set SESS_RAY_DATA to a folder with weights/squeezenet1_1.safetensors"
+        )
+    return sess_ray.load_model("squeezenet1_1", str(weights))
+
+
+@pytest.fixture(scope="session")
+def photographs():
+    """RGB photographs that come with scikit-image, (H, W, 3) uint8, by name."""
+    return {item.image_id: np.asarray(Image.open(item.uri).convert("RGB")) for item in demo.images()}
+
+
+@pytest.fixture(scope="session")
+def ray_session():
+    from sess_ray.pipeline.session import connect
+
+    connect(None)
+    import ray
+
+    yield ray
+    ray.shutdown()

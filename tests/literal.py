@@ -1,0 +1,112 @@
+"""SESS as literally as it can be written: one window at a time, two passes, full-size masks, float64 maps.
+
+Derived from the definitions alone; nothing of sess_ray is used.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torchvision.transforms import functional as TF
+
+
+def windows(height, width, window, step):
+    """Row-major (y, x) of one scale: step by step, the last one moved back to the border."""
+
+    def axis(length):
+        found = []
+        at = 0
+        while True:
+            if at + window >= length:
+                found.append(length - window)
+                return found
+            found.append(at)
+            at += step
+
+    return [(y, x) for y in axis(height) for x in axis(width)]
+
+
+def scaled_sizes(height, width, window, num_scales):
+    sizes = []
+    for i in range(num_scales):
+        short = window + 64 * i
+        if height <= width:
+            sizes.append((short, int(short * width / height)))
+        else:
+            sizes.append((int(short * height / width), short))
+    return sizes
+
+
+def grad_cam(module, layer, patch, target):
+    """Grad-CAM of one patch by a whole backward pass, up-sampled to the patch, min-max."""
+    kept = {}
+    handle = module.get_submodule(layer).register_forward_hook(
+        lambda _, __, out: kept.update(a=out.clone()) or kept["a"].clone()
+    )
+    with torch.enable_grad():
+        patch = patch[None].clone().requires_grad_()
+        logit = module(patch)[0, target]
+    handle.remove()
+    (gradient,) = torch.autograd.grad(logit, kept["a"])
+    weights = gradient.mean((2, 3), keepdim=True)
+    low = (weights * kept["a"]).sum(1, keepdim=True).relu().detach()
+    up = F.interpolate(low.double(), size=patch.shape[-2:], mode="bilinear", align_corners=False)[0, 0]
+    spread = up.max() - up.min()
+    return (up - up.min()) / spread if spread > 0 else torch.zeros_like(up)
+
+
+def calibrated(value, y, x, scaled, size):
+    """Paste a map into zeros of the scaled image's size, and resize that to the image."""
+    mask = torch.zeros(1, 1, *scaled, dtype=torch.float64)
+    mask[0, 0, y : y + value.shape[0], x : x + value.shape[1]] = value
+    return F.interpolate(mask, size=size, mode="bilinear", align_corners=False)[0, 0]
+
+
+def fused(masks, coverage, fusion):
+    if fusion == "seamless":
+        total = sum(coverage)
+        return torch.where(total > 0, sum(masks) / total, 0.0)
+    total = sum(mask * (mask > 0) for mask in masks)
+    count = sum((mask > 0).double() for mask in masks)
+    return torch.where(count > 0, total / count.clamp(min=1), 0.0)
+
+
+def smoothed(values):
+    """Gaussian 11 x 11, sigma 5, mirrored border, as one two-dimensional sum."""
+    offsets = np.arange(-5, 6)
+    kernel = np.exp(-(offsets[:, None] ** 2 + offsets[None] ** 2) / (2 * 5.0**2))
+    kernel /= kernel.sum()
+    padded = np.pad(values, 5, mode="reflect") if min(values.shape) > 1 else np.pad(values, 5, mode="symmetric")
+    height, width = values.shape
+    result = np.zeros_like(values)
+    for i in range(11):
+        for j in range(11):
+            result += kernel[i, j] * padded[i : i + height, j : j + width]
+    return result
+
+
+def sess(module, layer, pixels, target, *, window, mean, std, num_scales, step, ratio, fusion):
+    """Return (map (H, W) float64, scores, kept indices)."""
+    height, width = pixels.shape[:2]
+    image = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
+    image = TF.normalize(image, mean, std)
+    patches, places = [], []
+    for scaled in scaled_sizes(height, width, window, num_scales):
+        resized = TF.resize(image, list(scaled), antialias=True)
+        for y, x in windows(*scaled, window, step):
+            patches.append(resized[:, y : y + window, x : x + window])
+            places.append((scaled, y, x))
+    with torch.no_grad():
+        scores = [module(patch[None]).softmax(1)[0, target].item() for patch in patches]
+    kept = np.argsort(scores, kind="stable")[min(int(len(scores) * ratio), len(scores) - 1) :]
+    masks = []
+    for index in sorted(kept):
+        scaled, y, x = places[index]
+        value = grad_cam(module, layer, patches[index], target) * (scores[index] / max(scores))
+        masks.append(calibrated(value, y, x, scaled, (height, width)))
+    ones = torch.ones(window, window, dtype=torch.float64)
+    coverage = (
+        [calibrated(ones, y, x, scaled, (height, width)) for scaled, y, x in places] if fusion == "seamless" else []
+    )
+    return fused(masks, coverage, fusion).numpy(), np.array(scores), set(kept.tolist())

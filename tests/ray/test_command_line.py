@@ -1,0 +1,118 @@
+"""The command line as people use it: in processes of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+JOB = ROOT / "jobs" / "explain_dataset.py"
+
+
+def job(*arguments, cwd=ROOT):
+    return subprocess.run(
+        [sys.executable, str(JOB), *map(str, arguments)], capture_output=True, text=True, cwd=cwd, check=False
+    )
+
+
+@pytest.fixture
+def image(tmp_path):
+    path = tmp_path / "images" / "x.png"
+    path.parent.mkdir()
+    Image.new("RGB", (300, 260), "red").save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--nope"], "Unknown option"),
+        (["--num-scales", "many"], "Invalid value for --num-scales"),
+        (["--num-scales", "-1"], "use 1 or more"),
+        (["--fusion", "mean"], 'Choose from: "seamless", "reference"'),
+        (["--method", "gradcm"], "unknown method 'gradcm': choose one of: gradcam, gradcam++"),
+        (["--model", "resnet51"], "unknown model 'resnet51': did you mean"),
+        (["--model", "squeezenet1_1", "--weights", "none.safetensors"], "cannot read weights 'none.safetensors'"),
+        (["--model", "squeezenet1_1", "--weights", "random", "--layer", "features.99"], "unknown layer"),
+        (["--model", "squeezenet1_1", "--weights", "random", "--targets", "unicorn"], "unknown class 'unicorn'"),
+        (["--targets", "5000"], "class 5000 is out of range"),
+        (["--input", "no/such/folder"], "no such input: no/such/folder"),
+        (["--actors", "x"], "use N or MIN-MAX"),
+        (["--config", "none.yaml"], "none.yaml"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_2(arguments, message, tmp_path):
+    done = job(*arguments, "--output", tmp_path / "out")
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "out" / "run.json").exists()
+
+
+def test_help_explains_every_setting_fast():
+    begin = time.perf_counter()
+    done = job("--help")
+    assert done.returncode == 0
+    assert "--pre-filter-ratio" in done.stdout
+    assert "ray" not in done.stderr
+    assert time.perf_counter() - begin < 10
+
+
+def test_config_file_flags_and_dry_run(tmp_path, image):
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(f"input: {image.parent}\ntargets: top3\nmodel: squeezenet1_1\nweights: random\n")
+    done = job("--config", settings, "--targets", "goldfish", "--dry-run", "--output", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "would explain 1 images" in done.stdout
+    assert "x.png: [1]" in done.stdout
+    assert not (tmp_path / "out").exists()
+    settings.write_text("input: x\nscales: 3\n")
+    done = job("--config", settings)
+    assert done.returncode == 2
+    assert "scales" in done.stderr
+
+
+def test_errors_are_counted_and_max_errors_fails(tmp_path, image):
+    (image.parent / "bad.jpg").write_text("no image")
+    arguments = ["--input", image.parent, "--num-scales", 1, "--model", "squeezenet1_1", "--weights", "random"]
+    done = job(*arguments, "--output", tmp_path / "out", "--max-errors", 0)
+    assert done.returncode == 1
+    assert "1 images, 1 maps, 1 errors" in done.stdout
+    assert "'bad.jpg', decode: not an image" in done.stdout
+    assert pq.read_table(tmp_path / "out" / "maps").num_rows == 1
+    again = job(*arguments, "--output", tmp_path / "out")
+    assert again.returncode == 2
+    assert "--overwrite" in again.stderr
+
+
+def test_the_demo_and_an_interrupted_run(tmp_path):
+    done = job("--output", tmp_path / "demo", "--num-scales", 2)
+    assert done.returncode == 0, done.stderr
+    assert "6 images, 6 maps, 0 errors" in done.stdout
+    assert len(list((tmp_path / "demo" / "overlays").glob("*.png"))) == 6
+
+    running = subprocess.Popen(
+        [sys.executable, str(JOB), "--output", str(tmp_path / "stopped")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "stopped" / "maps").glob("*.parquet")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    os.kill(running.pid, signal.SIGINT)
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "stopped: what is written stays" in errors
+    assert "Traceback" not in errors
+    assert not (tmp_path / "stopped" / "run.json").exists()

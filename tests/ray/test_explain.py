@@ -1,0 +1,202 @@
+"""The whole job in one Ray session: real images and odd ones in, Parquet out."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from sess_ray import SESS, SessError, load_model
+from sess_ray.io.store import MAPS, decode_map
+from sess_ray.pipeline.actor import ExplainActor
+from sess_ray.pipeline.config import ExplainConfig
+from sess_ray.pipeline.explain import prepare, run
+from sess_ray.pipeline.stages import TASKS, read_and_decode
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+def explain(**settings):
+    config = ExplainConfig(num_scales=settings.pop("num_scales", 2), **settings)
+    return run(prepare(config))
+
+
+def rows(output, folder="maps"):
+    paths = sorted(Path(output, folder).glob("*.parquet"))
+    return [row for path in paths for row in pq.read_table(path).to_pylist()]
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory, photographs):
+    """Four photographs in two folders named by their classes."""
+    root = tmp_path_factory.mktemp("good")
+    for name, label in (("chelsea.png", "tabby"), ("coffee.png", "espresso"), ("rocket.jpg", "missile")):
+        (root / label).mkdir()
+        Image.fromarray(photographs[name]).resize((320, 240)).save(root / label / Path(name).with_suffix(".jpg"))
+    return root
+
+
+@pytest.fixture(scope="module")
+def explained(good, tmp_path_factory):
+    output = tmp_path_factory.mktemp("out") / "run"
+    summary = explain(input=str(good), output=str(output), targets="label", overlays=2)
+    return output, summary
+
+
+def test_every_image_has_its_row(explained, good):
+    output, summary = explained
+    found = rows(output)
+    assert {row["image_id"]: row["target_name"] for row in found} == {
+        "tabby/chelsea.jpg": "tabby",
+        "espresso/coffee.jpg": "espresso",
+        "missile/rocket.jpg": "missile",
+    }
+    assert (summary.images, summary.maps, summary.errors) == (3, 3, 0)
+    assert {row["uri"] for row in found} == {str(path) for path in good.rglob("*.jpg")}
+
+
+def test_the_maps_are_the_librarys(explained, good, lite0):
+    output, _ = explained
+    sess = SESS(lite0, num_scales=2, device="cpu")
+    for row in rows(output):
+        pixels = np.asarray(Image.open(good / row["image_id"]).convert("RGB"))
+        [[expected]] = sess.explain([pixels], [[row["target"]]])
+        stored = decode_map(row["saliency"]["bytes"])
+        np.testing.assert_allclose(stored, expected.saliency, atol=0.5 / 255 + 1e-4)
+        assert (row["height"], row["width"]) == stored.shape == (240, 320)
+        assert row["score"] == pytest.approx(expected.score, abs=1e-4)
+        assert (row["num_patches"], row["num_kept"]) == (expected.num_patches, expected.num_kept)
+        assert (row["predicted"], row["method"]) == (expected.predicted, "gradcam")
+        assert expected.saliency[row["peak_y"], row["peak_x"]] == pytest.approx(1, abs=1e-4)
+
+
+def test_plain_types_open_in_everything(explained):
+    import duckdb
+    import pandas as pd
+
+    output, _ = explained
+    [path, *_] = Path(output, "maps").glob("*.parquet")
+    schema = pq.read_schema(path)
+    assert schema.names == MAPS.names
+    assert not [field for field in schema if field.type.id == 31]  # extension types
+    frame = pd.read_parquet(output / "maps")
+    assert len(frame) == 3
+    assert Image.open(io.BytesIO(frame["saliency"][0]["bytes"])).mode == "L"
+    query = f"select image_id, octet_length(saliency.bytes) from '{output}/maps/*.parquet' where score > 0 order by 1"
+    assert [name for name, size in duckdb.sql(query).fetchall() if size > 100] == sorted(frame["image_id"])
+
+
+def test_run_json_and_pictures(explained):
+    output, summary = explained
+    record = json.loads((output / "run.json").read_text())
+    assert record["config"]["targets"] == "label"
+    assert record["config"]["num_scales"] == 2
+    assert len(record["model"]["weights_sha256"]) == 64
+    assert record["counts"] == {
+        "inputs": 3,
+        "images": 3,
+        "maps": 3,
+        "errors": 0,
+        "windows": sum(row["num_patches"] for row in rows(output)),
+    }
+    assert record["versions"]["torch"]
+    assert len(summary.overlays) == 2
+    for name in summary.overlays:
+        assert Image.open(output / name).width > 600
+
+
+def test_an_output_with_rows_is_refused_and_replaced_on_request(explained, good):
+    output, _ = explained
+    settings = {"input": str(good), "output": str(output), "targets": "label"}
+    with pytest.raises(SessError, match="has a run already: add --overwrite"):
+        explain(**settings)
+    (output / "mine.txt").write_text("not the job's")
+    before = {row["image_id"]: row["saliency"]["bytes"] for row in rows(output)}
+    explain(**settings, overwrite=True)
+    assert {row["image_id"]: row["saliency"]["bytes"] for row in rows(output)} == before
+    assert (output / "mine.txt").exists()
+
+
+@pytest.fixture
+def mixed(tmp_path, photographs):
+    root = tmp_path / "mixed"
+    root.mkdir()
+    coffee = Image.fromarray(photographs["coffee.png"]).resize((300, 200))
+    coffee.save(root / "good.jpg")
+    coffee.convert("CMYK").save(root / "cmyk.jpg")
+    coffee.save(root / "animated.gif", save_all=True, append_images=[coffee.rotate(90)])
+    Image.fromarray(np.asarray(coffee.convert("L"), np.uint16) * 257).save(root / "16-bit.png")
+    Image.new("RGB", (1, 1), "red").save(root / "1x1.png")
+    Image.new("RGB", (20_000, 30), "red").save(root / "20000x30.png")
+    Image.new("1", (20_000, 20_000)).save(root / "bomb.png")
+    (root / "text.jpg").write_text("I am a text")
+    (root / "zero.jpg").write_bytes(b"")
+    content = (root / "good.jpg").read_bytes()
+    (root / "truncated.jpg").write_bytes(content[: len(content) // 2])
+    (root / 'odd "name"\n<b>.jpg').write_bytes(content)
+    (root / "[good].jpg").write_bytes(content)
+    return root
+
+
+def test_bad_input_never_costs_good_input(mixed, tmp_path):
+    output = tmp_path / "out"
+    summary = explain(input=str(mixed), output=str(output), max_patches=500)
+    assert {row["image_id"] for row in rows(output)} == {
+        "good.jpg",
+        "cmyk.jpg",
+        "animated.gif",
+        "16-bit.png",
+        "1x1.png",
+        'odd "name"\n<b>.jpg',
+        "[good].jpg",
+    }
+    errors = {row["image_id"]: (row["stage"], row["error"]) for row in rows(output, "errors")}
+    expected = {
+        "20000x30.png": ("plan", "20000 x 30 pixels"),
+        "bomb.png": ("decode", "pixels"),
+        "text.jpg": ("decode", "not an image"),
+        "zero.jpg": ("decode", "the file is empty"),
+        "truncated.jpg": ("decode", "truncated"),
+    }
+    assert errors.keys() == expected.keys()
+    for name, (stage, reason) in expected.items():
+        assert errors[name][0] == stage
+        assert reason in errors[name][1]
+    assert (summary.images, summary.errors) == (7, 5)
+
+
+def test_a_manifest_with_targets_bad_classes_and_missing_images(good, tmp_path):
+    lines = [
+        {"uri": str(good / "tabby/chelsea.jpg"), "id": "cat", "targets": ["tabby", 285]},
+        {"uri": str(good / "espresso/coffee.jpg"), "id": "cup", "targets": ["no such thing"]},
+        {"uri": str(good / "gone.jpg"), "id": "gone", "targets": [1]},
+    ]
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    output = tmp_path / "out"
+    explain(input=str(tmp_path / "m.jsonl"), output=str(output), actors="1")
+    assert {(row["image_id"], row["target"]) for row in rows(output)} == {("cat", 281), ("cat", 285)}
+    errors = {row["image_id"]: row for row in rows(output, "errors")}
+    assert errors["cup"]["stage"] == "targets"
+    assert "unknown class 'no such thing'" in errors["cup"]["error"]
+    assert errors["gone"]["stage"] == "read"
+    assert "FileNotFoundError" in errors["gone"]["error"]
+
+
+def test_one_image_that_fails_in_the_model_costs_only_itself(ray_session, good):
+    paths = sorted(str(path) for path in good.rglob("*.jpg"))
+    tasks = [{"image_id": str(i), "uri": path, "row": -1, "targets": [1]} for i, path in enumerate(paths)]
+    block = pa.concat_tables(read_and_decode(pa.Table.from_pylist(tasks, TASKS), 10**8))
+    actor = ExplainActor(ray_session.put(load_model("tests.fragile:model")), {"num_scales": 1, "device": "cpu"})
+    found = pa.concat_tables(actor(block)).to_pylist()
+    assert {row["image_id"]: row["error"] for row in found} == {
+        "0": None,
+        "1": "RuntimeError: this image is too much",
+        "2": None,
+    }
+    assert [row["stage"] for row in found if row["error"]] == ["explain"]

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sess_ray import SESS, SessError, methods
+from sess_ray.methods import registry
+from tests import literal
+
+
+def compare_with_literal(model, pixels, target, *, fusion, ratio, num_scales=12):
+    prepared = model.prepared(torch.device("cpu"), "fp32")
+    expected, scores, kept = literal.sess(
+        prepared.module,
+        model.layer,
+        pixels,
+        target,
+        window=model.input_size,
+        mean=model.mean,
+        std=model.std,
+        num_scales=num_scales,
+        step=model.input_size,
+        ratio=ratio,
+        fusion=fusion,
+    )
+    sess = SESS(
+        model, num_scales=num_scales, pre_filter_ratio=ratio, fusion=fusion, normalize=False, smooth=False, device="cpu"
+    )
+    [[found]] = sess.explain([pixels], targets=[[target]])
+    np.testing.assert_allclose(found.patches["score"], scores, atol=1e-5)
+    assert set(np.flatnonzero(found.patches["kept"])) == kept
+    np.testing.assert_allclose(found.saliency, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("fusion", ["reference", "seamless"])
+@pytest.mark.parametrize(("name", "target", "ratio"), [("chelsea.png", 281, 0.9), ("coffee.png", 967, 0.5)])
+def test_sess_is_its_literal_definition(lite0, photographs, fusion, name, target, ratio):
+    compare_with_literal(lite0, photographs[name], target, fusion=fusion, ratio=ratio, num_scales=6)
+
+
+@pytest.mark.parametrize("fusion", ["reference", "seamless"])
+@pytest.mark.parametrize("ratio", [0.0, 0.9])
+def test_sess_with_a_restricted_head_is_its_literal_definition(real_squeezenet, photographs, fusion, ratio):
+    compare_with_literal(real_squeezenet, photographs["rocket.jpg"], 657, fusion=fusion, ratio=ratio)
+
+
+@pytest.mark.parametrize("shape", [(60, 91), (224, 224), (448, 224), (97, 700)])
+def test_odd_sizes_too(lite0, photographs, shape):
+    pixels = np.asarray(Image.fromarray(photographs["astronaut.png"]).resize(shape[::-1]))
+    compare_with_literal(lite0, pixels, 652, fusion="reference", ratio=0.7, num_scales=2)
+
+
+def test_images_share_batches_and_stay_apart(lite0, photographs):
+    names = ["chelsea.png", "coffee.png", "rocket.jpg"]
+    small = [np.asarray(Image.fromarray(photographs[name]).resize((300 - 40 * i, 260))) for i, name in enumerate(names)]
+    targets = [[281, 285], [967], [657, 404, 812]]
+    together = SESS(lite0, num_scales=2, device="cpu", batch_size=13).explain(small, targets)
+    assert [[e.target for e in explanations] for explanations in together] == targets
+    for pixels, classes, found in zip(small, targets, together, strict=True):
+        for target, explanation in zip(classes, found, strict=True):
+            [[alone]] = SESS(lite0, num_scales=2, device="cpu", batch_size=64).explain([pixels], [[target]])
+            np.testing.assert_allclose(explanation.saliency, alone.saliency, atol=1e-5)
+            assert explanation.score == pytest.approx(alone.score, abs=1e-5)
+
+
+def test_without_sess(lite0, photographs):
+    pixels = photographs["chelsea.png"]
+    [[found]] = SESS(lite0, num_scales=None, device="cpu").explain([pixels], [[281]])
+    prepared = lite0.prepared(torch.device("cpu"), "fp32")
+    image = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
+    image = torch.nn.functional.interpolate(image[None], size=(224, 224), mode="bilinear", antialias=True)
+    patch = ((image - 0.5) / 0.5)[0]
+    value = literal.grad_cam(prepared.module, lite0.layer, patch, 281)
+    expected = literal.calibrated(value, 0, 0, (224, 224), pixels.shape[:2])
+    expected = (expected - expected.min()) / (expected.max() - expected.min())
+    np.testing.assert_allclose(found.saliency, expected, atol=1e-5)
+    assert found.num_patches == found.num_kept == 1
+    assert found.patches["score"][0] == pytest.approx(found.score)
+
+
+def test_top_targets_are_those_of_the_whole_image(lite0, photographs):
+    sess = SESS(lite0, num_scales=1, device="cpu")
+    [found] = sess.explain([photographs["coffee.png"]], "top5")
+    scores = [explanation.score for explanation in found]
+    assert len(found) == 5
+    assert scores == sorted(scores, reverse=True)
+    assert found[0].target == found[0].predicted == 967
+    assert found[0].predicted_score == scores[0]
+
+
+def test_maps_run_from_0_to_1_and_the_object_is_lit(lite0, photographs):
+    [[found]] = SESS(lite0, num_scales=4, device="cpu").explain([photographs["coffee.png"]], [[967]])
+    assert (found.saliency.min(), found.saliency.max()) == (0, 1)
+    assert found.saliency.dtype == np.float32
+    x, y = found.peak
+    assert found.saliency[y, x] == 1
+    assert 130 < x < 470
+    assert 60 < y < 330  # the cup
+
+
+def test_bfloat16_is_close(lite0, photographs):
+    pixels = photographs["coffee.png"]
+    [[exact]] = SESS(lite0, num_scales=2, device="cpu").explain([pixels], [[967]])
+    [[fast]] = SESS(lite0, num_scales=2, precision="bf16", device="cpu").explain([pixels], [[967]])
+    assert np.corrcoef(exact.saliency.ravel(), fast.saliency.ravel())[0, 1] > 0.98
+    np.testing.assert_allclose(fast.patches["score"], exact.patches["score"], atol=0.05)
+
+
+@pytest.fixture
+def brightness():
+    """A user's own method: how bright a patch is, on a coarse grid."""
+
+    @methods.register("brightness")
+    def brightness(model, patches, targets):
+        assert model.num_classes == 1000
+        assert len(patches) == len(targets)
+        return torch.nn.functional.avg_pool2d(patches.mean(1, keepdim=True), 32)[:, 0]
+
+    yield "brightness"
+    del registry._METHODS["brightness"]
+
+
+def test_a_users_own_method_is_one_line(lite0, photographs, brightness):
+    pixels = photographs["rocket.jpg"]
+    [[found]] = SESS(lite0, method=brightness, num_scales=2, pre_filter_ratio=0.5, device="cpu").explain([pixels])
+    assert found.saliency.shape == pixels.shape[:2]
+    light = pixels.mean(2)
+    assert found.saliency[light > 200].mean() > found.saliency[light < 30].mean()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "gradcm"}, "unknown method"),
+        ({"num_scales": 0}, "num_scales is 0"),
+        ({"step_size": 0}, "step_size is 0"),
+        ({"pre_filter_ratio": 1.5}, "share from 0 to 1"),
+        ({"fusion": "mean"}, "unknown fusion 'mean': choose one of: reference, seamless"),
+        ({"precision": "fp8"}, "unknown precision"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"device": "tpu9"}, "device 'tpu9' is not available"),
+    ],
+)
+def test_wrong_options(squeezenet, options, message):
+    with pytest.raises(SessError, match=message):
+        SESS(squeezenet, **{"device": "cpu", **options})
+
+
+def test_wrong_inputs(squeezenet):
+    sess = SESS(squeezenet, num_scales=1, max_patches=5, device="cpu")
+    fine = np.zeros((30, 40, 3), np.uint8)
+    for images, targets, message in (
+        ([np.zeros((30, 40))], "top1", "give PIL images"),
+        ([fine], "best", "use top1, top5"),
+        ([fine], [[1000]], "out of range"),
+        ([fine], [[]], "at least one class"),
+        ([fine], [[1], [2]], "2 targets for 1 images"),
+        ([np.zeros((300, 2000, 3), np.uint8)], "top1", "2000 x 300 pixels needs 7 windows, more than the 5"),
+        ([np.zeros((20_000, 30, 3), np.uint8)], "top1", "30 x 20000 pixels needs more than 5 windows"),
+    ):
+        with pytest.raises(SessError, match=message):
+            sess.explain(images, targets)
+
+
+def test_a_model_that_gives_nan_says_so(squeezenet):
+    broken = squeezenet.prepared(torch.device("cpu"), "fp32")
+    broken.module.classifier[1].bias.fill_(torch.nan)
+    with pytest.raises(SessError, match="not finite"):
+        SESS(broken, num_scales=1, device="cpu").explain([np.zeros((30, 40, 3), np.uint8)])
+
+
+def test_the_core_needs_no_ray():
+    code = "import sys, sess_ray; sess_ray.SESS, sess_ray.load_model; sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+PEAK = """
+import resource, sys
+import numpy as np, torch
+import sess_ray
+torch.set_num_threads(1)
+height, width, count = map(int, sys.argv[1:])
+sess = sess_ray.SESS(sess_ray.load_model("squeezenet1_1", "random"), num_scales=3, device="cpu")
+image = np.random.default_rng(0).integers(0, 256, (400, 500, 3), dtype=np.uint8)
+sess.explain([image], [[1, 2]])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def images():
+    for _ in range(count):
+        yield np.full((height, width, 3), 7, np.uint8), [1, 2]
+for _ in sess.stream(images()):
+    pass
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+def peak_megabytes(height, width, count):
+    """How much more memory than one small image these take."""
+    arguments = [sys.executable, "-c", PEAK, str(height), str(width), str(count)]
+    return float(subprocess.run(arguments, capture_output=True, text=True, check=True).stdout)
+
+
+def test_memory_is_bounded_by_the_batch_not_by_the_images():
+    many = peak_megabytes(400, 500, 12)
+    assert many < 30
+    # 24 megapixels: 72 MB of pixels and 96 MB for each of two maps, plus working space that does not grow with them
+    large = peak_megabytes(4000, 6000, 1)
+    assert large < 72 + 2 * 96 + 120
