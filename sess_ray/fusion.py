@@ -8,6 +8,7 @@ times up-sampling (map to window). The image itself is made in bands of rows.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -125,31 +126,41 @@ def min_max(maps: Tensor, window: int) -> Tensor:
 Rows = Callable[[int, int], Tensor]
 
 
+# The targets of an image, and images of one size in a row, share their matrices; two sizes are little memory.
+@lru_cache(maxsize=2)
+def _scale_matrices(
+    plan: Plan, u: int, v: int, dtype: torch.dtype, device: torch.device
+) -> tuple[tuple[Tensor, Tensor], ...]:
+    """Return for each scale what its windows' cells add to rows (H, windows u) and to columns (W, windows v)."""
+    up_rows, up_columns = (upsampling(cells, plan.window, device) for cells in (u, v))
+    return tuple(
+        (
+            axis_matrix(scale.height, plan.height, scale.ys, up_rows).flatten(1).to(dtype),
+            axis_matrix(scale.width, plan.width, scale.xs, up_columns).flatten(1).to(dtype),
+        )
+        for scale in plan.scales
+    )
+
+
 def _seamless(plan: Plan, maps: Tensor, kept: Tensor) -> Rows:
     """Sum of the weighted maps over the coverage of all windows of the plan, kept or dropped."""
     u, v = maps.shape[1:]
-    up_rows, up_columns = (upsampling(cells, plan.window, maps.device) for cells in (u, v))
+    matrices = _scale_matrices(plan, u, v, maps.dtype, maps.device)
     maps = maps * kept.view(-1, 1, 1)
-    heights, widths, grids, tall, wide = [], [], [], [], []
-    start = 0
-    for scale in plan.scales:
-        rows = axis_matrix(scale.height, plan.height, scale.ys, up_rows).flatten(1)
-        columns = axis_matrix(scale.width, plan.width, scale.xs, up_columns).flatten(1)
-        tall.append(rows.sum(1))
-        wide.append(columns.sum(1))
-        stop = start + scale.num_windows
-        grid = maps[start:stop].view(len(scale.ys), len(scale.xs), u, v).permute(0, 2, 1, 3)
-        if kept[start:stop].any():
-            heights.append(rows.to(maps.dtype))
-            widths.append(columns.to(maps.dtype).T)
-            grids.append(grid.reshape(len(scale.ys) * u, len(scale.xs) * v))
-        start = stop
-    covered_rows = torch.stack(tall, 1).to(maps.dtype)
-    covered_columns = torch.stack(wide).to(maps.dtype)
+    counts = [scale.num_windows for scale in plan.scales]
+    used = []
+    for scale, part, marks, (rows, columns) in zip(
+        plan.scales, maps.split(counts), kept.split(counts), matrices, strict=True
+    ):
+        if marks.any():
+            grid = part.view(len(scale.ys), len(scale.xs), u, v).permute(0, 2, 1, 3)
+            used.append((rows, grid.reshape(len(scale.ys) * u, len(scale.xs) * v), columns.T))
+    covered_rows = torch.stack([rows.sum(1) for rows, _ in matrices], 1)
+    covered_columns = torch.stack([columns.sum(1) for _, columns in matrices])
 
     def band(top: int, bottom: int) -> Tensor:
         total = maps.new_zeros(bottom - top, plan.width)
-        for rows, columns, grid in zip(heights, widths, grids, strict=True):
+        for rows, grid, columns in used:
             total.addmm_(rows[top:bottom] @ grid, columns)
         coverage = covered_rows[top:bottom] @ covered_columns
         # Steps longer than a window leave gaps, where nothing is known.

@@ -97,8 +97,8 @@ def resized(source: Source, height: int, width: int) -> Rows:
 
     def enlarged(top: int, bottom: int) -> Tensor:
         part = slice(top, bottom)
-        lines = torch.lerp(wide[at.first[part]], wide[at.second[part]], fraction[part])
-        return lines.view(bottom - top, width, 3)
+        first, second = wide.index_select(0, at.first[part]), wide.index_select(0, at.second[part])
+        return first.lerp_(second, fraction[part]).view(bottom - top, width, 3)
 
     return enlarged
 

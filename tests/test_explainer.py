@@ -152,7 +152,7 @@ def test_wrong_options(squeezenet, options, message):
 
 
 def test_wrong_inputs(squeezenet):
-    sess = SESS(squeezenet, num_scales=1, max_patches=5, device="cpu")
+    sess = SESS(squeezenet, num_scales=2, max_patches=8, device="cpu")
     fine = np.zeros((30, 40, 3), np.uint8)
     for images, targets, message in (
         ([np.zeros((30, 40))], "top1", "give PIL images"),
@@ -160,8 +160,8 @@ def test_wrong_inputs(squeezenet):
         ([fine], [[1000]], "out of range"),
         ([fine], [[]], "at least one class"),
         ([fine], [[1], [2]], "2 targets for 1 images"),
-        ([np.zeros((300, 2000, 3), np.uint8)], "top1", "2000 x 300 pixels needs 7 windows, more than the 5"),
-        ([np.zeros((20_000, 30, 3), np.uint8)], "top1", "30 x 20000 pixels needs more than 5 windows"),
+        ([np.zeros((300, 1000, 3), np.uint8)], "top1", "1000 x 300 pixels needs 14 windows, more than the 8"),
+        ([np.zeros((20_000, 30, 3), np.uint8)], "top1", "30 x 20000 pixels needs more than 8 windows"),
     ):
         with pytest.raises(SessError, match=message):
             sess.explain(images, targets)
