@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sess_ray import methods
 from sess_ray.errors import SessError, unknown
-from sess_ray.fusion import FUSIONS, fuse, keep
+from sess_ray.fusion import FUSIONS, fuse, keep, num_kept
 from sess_ray.models import Model, load_model
 from sess_ray.models.model import DTYPES, Precision, Tap
 from sess_ray.patches import Normalizer, Source, cut, resized
@@ -101,6 +101,16 @@ class _Segment:
     first: int
     count: int
     start: int
+
+    @property
+    def windows(self) -> slice:
+        """Rows of the batch that are windows of the plan; the whole image may be in front of them."""
+        return slice(self.first + (self.start == 0 and not self.work.whole_is_patch), self.first + self.count)
+
+    @property
+    def shift(self) -> int:
+        """What turns a row of the batch into a window of the plan."""
+        return self.start - self.first - (not self.work.whole_is_patch)
 
 
 class SESS:
@@ -314,9 +324,11 @@ class SESS:
                 classes[segment.first : segment.first + segment.count] = segment.work.targets[slot]
             classes = classes.to(self.device)
             scores = probabilities.gather(1, classes[:, None])[:, 0]
-            maps = self.method.function(tap.activations, tap.gradients(classes)) if self.method.family == "T" else None
             for segment in active:
-                self._take(segment, slot, scores, maps)
+                rows = segment.windows
+                segment.work.scores[slot, rows.start + segment.shift : rows.stop + segment.shift] = scores[rows]
+            if self.method.family == "T":
+                self._map(tap, classes, slot, active)
 
     def _meet(self, work: _Work, probabilities: Tensor) -> None:
         """Learn what the model says of the whole image, and so which classes to explain."""
@@ -327,17 +339,33 @@ class SESS:
             work.targets = work.spec
         work.scores = torch.empty(len(work.targets), work.plan.num_patches, device=self.device)
 
-    def _take(self, segment: _Segment, slot: int, scores: Tensor, maps: Tensor | None) -> None:
-        work = segment.work
-        skipped = int(segment.start == 0 and not work.whole_is_patch)
-        source = slice(segment.first + skipped, segment.first + segment.count)
-        begin = segment.start + skipped - (not work.whole_is_patch)
-        target = slice(begin, begin + segment.count - skipped)
-        work.scores[slot, target] = scores[source]
-        if maps is not None:
+    def _map(self, tap: Tap, classes: Tensor, slot: int, active: list[_Segment]) -> None:
+        """Make the maps of a batch by a method of family T, of those windows that may survive the pre-filter."""
+        chosen = [self._promising(segment, slot) for segment in active]
+        rows = torch.cat(chosen)
+        if not len(rows):
+            return
+        where = slice(None) if len(rows) == len(classes) else rows  # all: nothing needs to be copied
+        maps = self.method.function(tap.activations[where], tap.gradients(classes, where))
+        parts = maps.split([len(own) for own in chosen])
+        for segment, own, part in zip(active, chosen, parts, strict=True):
+            work = segment.work
             if slot == len(work.maps):
                 work.maps.append(maps.new_zeros(work.plan.num_patches, *maps.shape[1:]))
-            work.maps[slot][target] = maps[source]
+            work.maps[slot][own + segment.shift] = part
+
+    def _promising(self, segment: _Segment, slot: int) -> Tensor:
+        """Return the rows of a segment whose windows are among the best so far, as many as the pre-filter keeps.
+
+        On a GPU all of them: to wait for the scores would cost more than the maps.
+        """
+        rows = torch.arange(segment.windows.start, segment.windows.stop, device=self.device)
+        if not len(rows) or not self.pre_filter_ratio or self.device.type != "cpu":
+            return rows
+        work = segment.work
+        seen = work.scores[slot, : segment.windows.stop + segment.shift]
+        bar = seen.topk(min(num_kept(work.plan.num_patches, self.pre_filter_ratio), len(seen))).values[-1]
+        return rows[~(seen[-len(rows) :] < bar)]
 
     def _extract(self, work: _Work, target: int, kept: Tensor) -> Tensor:
         """Return the maps of an image's kept windows by a method that wants the patches themselves."""

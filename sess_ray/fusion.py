@@ -77,10 +77,15 @@ def keep(scores: Tensor, ratio: float) -> Tensor:
     Tensor, (P,) bool
     """
     count = len(scores)
-    dropped = min(int(count * ratio), count - 1)
+    dropped = count - num_kept(count, ratio)
     kept = torch.ones(count, dtype=torch.bool, device=scores.device)
     kept[scores.argsort(stable=True)[:dropped]] = False
     return kept
+
+
+def num_kept(count: int, ratio: float) -> int:
+    """Return how many of `count` patches the pre-filter keeps."""
+    return max(1, count - int(count * ratio))
 
 
 def _extreme_rows(cells: int, window: int, device: torch.device) -> Tensor:

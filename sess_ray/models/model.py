@@ -20,6 +20,9 @@ Precision = Literal["fp32", "bf16"]
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
+Rows = Tensor | slice
+
+
 @dataclass
 class Tap:
     """What a scoring pass leaves behind for the base methods.
@@ -30,13 +33,13 @@ class Tap:
     activations : Tensor, (N, K, u, v) float32
         Output of the chosen layer.
     gradients : callable
-        classes (N,) int64 to d(logit of that class)/d(activations), (N, K, u, v) float32. Costs one backward pass
-        through the head; may be called again with other classes.
+        classes (N,) int64 and rows (n,) int64 or a slice, to d(logit of the row's class)/d(activations) of those rows,
+        (n, K, u, v) float32. Costs one backward pass through the head; may be called again.
     """
 
     logits: Tensor
     activations: Tensor
-    gradients: Callable[[Tensor], Tensor]
+    gradients: Callable[[Tensor, Rows], Tensor]
 
 
 @dataclass(frozen=True)
@@ -116,14 +119,14 @@ class Model:
             logits = self.module(patches)
         leaf = leaves[-1]
 
-        def gradients(classes: Tensor) -> Tensor:
+        def gradients(classes: Tensor, rows: Rows) -> Tensor:
             with torch.enable_grad():
                 if head is None:
-                    wanted = logits.gather(1, classes[:, None])
-                    gradient = torch.autograd.grad(wanted.sum(), leaf, retain_graph=True)[0]
+                    wanted = logits[rows].gather(1, classes[rows, None])
+                    gradient = torch.autograd.grad(wanted.sum(), leaf, retain_graph=True)[0][rows]
                 else:
-                    few, index = classes.unique(return_inverse=True)
-                    start = leaf.detach().requires_grad_()
+                    few, index = classes[rows].unique(return_inverse=True)
+                    start = leaf[rows].detach().requires_grad_()
                     wanted = head(self.module, start, few).gather(1, index[:, None])
                     gradient = torch.autograd.grad(wanted.sum(), start)[0]
             return to_grid(gradient.float(), self.layout)
