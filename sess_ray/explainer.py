@@ -151,7 +151,7 @@ class SESS:
     >>> sess = SESS(load_model("squeezenet1_1", weights="random"), num_scales=2, device="cpu")
     >>> [[explanation]] = sess.explain([np.zeros((240, 320, 3), np.uint8)], targets=[[7]])
     >>> explanation.saliency.shape, explanation.target_name, explanation.num_patches, explanation.num_kept
-    ((240, 320), 'cock', 8, 1)
+    ((240, 320), 'cock', 6, 1)
     """
 
     def __init__(

@@ -38,7 +38,8 @@ def head():
     """A head of its own, on ports of its own; only its own processes are ended."""
     folder = tempfile.mkdtemp(prefix="ray")  # short: the path of a socket has 107 characters at most
     binaries = Path(sys.executable).parent
-    env = {**os.environ, "RAY_AUTH_MODE": "disabled", "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"}
+    settings = {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}  # the job runs in this environment
+    env = {**os.environ, **settings, "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"}
     env.pop("RAY_ADDRESS", None)
     dashboard = free_port()
     options = {
