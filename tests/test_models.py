@@ -72,6 +72,7 @@ def test_a_restricted_head_gives_the_full_heads_logits(squeezenet):
     torch.testing.assert_close(
         head(model.module, tap.activations, classes), tap.logits[:, classes], rtol=1e-5, atol=1e-6
     )
+    assert restricted_head(model.module, "features.12") is head
     assert restricted_head(model.module, "features.9") is None
 
 

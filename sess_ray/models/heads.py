@@ -9,7 +9,6 @@ computes those alone; its values are the full head's.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 
 import torch.nn.functional as F
 import torchvision
@@ -27,19 +26,14 @@ def _squeezenet(module: nn.Module, activations: Tensor, classes: Tensor) -> Tens
     return maps.relu_().mean((1, 2))
 
 
-# Model class -> (the layer whose output the head takes, (module, activations, classes (k,)) -> logits (N, k)).
+# Model class -> (the container whose output the head takes, (module, activations, classes (k,)) -> logits (N, k)).
 HEADS: dict[type[nn.Module], tuple[str, Head]] = {torchvision.models.SqueezeNet: ("features", _squeezenet)}
 
 
-@lru_cache(maxsize=8)
 def restricted_head(module: nn.Module, layer: str) -> Head | None:
     """Return the head of `module` for single classes behind `layer`, or None where autograd is as good."""
-    expected, head = HEADS.get(type(module), ("", None))
-    if head is None:
+    if type(module) not in HEADS:
         return None
-    last = [
-        name
-        for name, child in module.named_modules()
-        if name.startswith(expected) and "." in name and name.count(".") == 1
-    ]
-    return head if layer in (expected, last[-1]) else None
+    container, head = HEADS[type(module)]
+    *_, last = module.get_submodule(container).named_children()
+    return head if layer in (container, f"{container}.{last[0]}") else None

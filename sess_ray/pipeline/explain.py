@@ -3,7 +3,7 @@
     tasks (id, uri, targets)      a table in the driver, cut into blocks of a few images
       -> read_and_decode          CPU tasks; uint8 pixels, or an error
       -> ExplainActor             GPU actors; windows, scores, maps and fusion, all inside
-      -> Writer                   CPU tasks; PNG and Parquet, then one line of counts for the driver
+      -> write                    CPU tasks; PNG and Parquet, then one line of counts for the driver
 
 A row that fails anywhere carries its error on, and ends as a row of errors/.
 """
