@@ -47,6 +47,9 @@ def head():
         "ray-client-server-port": free_port(),
         "dashboard-port": dashboard,
         "dashboard-host": "127.0.0.1",
+        # The agents of the suite's own session hold the default ports, and without its agent a head starts no job.
+        "dashboard-agent-listen-port": free_port(),
+        "dashboard-agent-grpc-port": free_port(),
         "node-ip-address": "127.0.0.1",
         "num-cpus": 4,
         "temp-dir": folder,
