@@ -85,7 +85,7 @@ class _Work:
     probabilities: Tensor = field(default_factory=lambda: torch.empty(0))
     targets: list[int] = field(default_factory=list)
     scores: Tensor = field(default_factory=lambda: torch.empty(0))
-    maps: list[Tensor] = field(default_factory=list)
+    maps: dict[int, Tensor] = field(default_factory=dict)  # of each target, by its place in targets
     seen: int = 0
 
     @property
@@ -350,8 +350,8 @@ class SESS:
         parts = maps.split([len(own) for own in chosen])
         for segment, own, part in zip(active, chosen, parts, strict=True):
             work = segment.work
-            if slot == len(work.maps):
-                work.maps.append(maps.new_zeros(work.plan.num_patches, *maps.shape[1:]))
+            if slot not in work.maps:
+                work.maps[slot] = maps.new_zeros(work.plan.num_patches, *maps.shape[1:])
             work.maps[slot][own + segment.shift] = part
 
     def _promising(self, segment: _Segment, slot: int) -> Tensor:

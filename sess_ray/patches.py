@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sess_ray.resampling import taps
+from sess_ray.resampling import antialiased
 from sess_ray.windows import Plan
 
 STRIP_PIXELS = 1 << 20  # pixels of a large image that are held as floats at a time
@@ -51,10 +51,10 @@ class Source:
         self._whole = self._part(0) if self.rows <= self.strip else None
 
     def _part(self, top: int) -> Tensor:
-        return self.normalize(self.image[:, top : top + self.strip]).permute(2, 1, 0).contiguous()
+        return self.normalize(self.image[:, top : top + self.strip]).permute(2, 0, 1).contiguous()
 
     def strips(self) -> Iterator[tuple[int, Tensor]]:
-        """Yield (first row, (W, rows, 3) float32): a small image whole, made once; a large one a part at a time."""
+        """Yield (first row, (W, 3, rows) float32): a small image whole, made once; a large one a part at a time."""
         for top in range(0, self.rows, self.strip):
             yield top, self._part(top) if self._whole is None else self._whole
 
@@ -62,9 +62,10 @@ class Source:
 Rows = Callable[[int, int], Tensor]
 
 
-def _antialiased(lines: Tensor, count: int) -> Tensor:
-    """Resample (n, m) to (count, m); all columns alike, so that the kernel runs along contiguous memory."""
-    return F.interpolate(lines[None, None], size=(count, lines.shape[1]), mode="bilinear", antialias=True)[0, 0]
+def _resampled(lines: Tensor, at: tuple[Tensor, Tensor], part: slice = slice(None)) -> Tensor:
+    """Resample (n, m) to (count, m), all columns alike: each result is a weighted sum of lines, contiguous memory."""
+    positions, weights = at
+    return F.embedding_bag(positions[part], lines, per_sample_weights=weights[part], mode="sum")
 
 
 def resized(source: Source, height: int, width: int) -> Rows:
@@ -84,23 +85,18 @@ def resized(source: Source, height: int, width: int) -> Rows:
     callable
         (top, bottom) to those rows of the result, (bottom - top, width, 3) float32.
     """
-    wide = torch.empty(source.rows, width, 3, device=source.image.device)
+    device = source.image.device
+    across, down = (_antialiased(*axis, device) for axis in ((source.columns, width), (source.rows, height)))
+    wide = torch.empty(source.rows, width * 3, device=device)
     for top, strip in source.strips():
-        rows = strip.shape[1]
-        wide[top : top + rows] = _antialiased(strip.flatten(1), width).view(width, rows, 3).permute(1, 0, 2)
-    wide = wide.view(source.rows, width * 3)
-    if height < source.rows:
-        tall = _antialiased(wide, height).view(height, width, 3)
-        return lambda top, bottom: tall[top:bottom]
-    at = taps(source.rows, height, wide.device)  # enlarged, antialias changes nothing: two taps do
-    fraction = at.fraction.float()[:, None]
+        rows = strip.shape[2]
+        wide[top : top + rows] = _resampled(strip.flatten(1), across).view(width * 3, rows).T
+    return lambda top, bottom: _resampled(wide, down, slice(top, bottom)).view(bottom - top, width, 3)
 
-    def enlarged(top: int, bottom: int) -> Tensor:
-        part = slice(top, bottom)
-        first, second = wide.index_select(0, at.first[part]), wide.index_select(0, at.second[part])
-        return first.lerp_(second, fraction[part]).view(bottom - top, width, 3)
 
-    return enlarged
+def _antialiased(length: int, target: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    positions, weights = antialiased(length, target, device)
+    return positions, weights.float()
 
 
 def cut(source: Source, plan: Plan) -> Iterator[Tensor]:

@@ -89,11 +89,11 @@ def smoothed(values):
 def sess(module, layer, pixels, target, *, window, mean, std, num_scales, step, ratio, fusion):
     """Return (map (H, W) float64, scores, kept indices)."""
     height, width = pixels.shape[:2]
-    image = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
+    image = torch.from_numpy(pixels.copy()).permute(2, 0, 1).double() / 255
     image = TF.normalize(image, mean, std)
     patches, places = [], []
     for scaled in scaled_sizes(height, width, window, num_scales):
-        resized = TF.resize(image, list(scaled), antialias=True)
+        resized = TF.resize(image, list(scaled), antialias=True).float()
         for y, x in windows(*scaled, window, step):
             patches.append(resized[:, y : y + window, x : x + window])
             places.append((scaled, y, x))

@@ -9,7 +9,7 @@ from torch import nn
 
 import sess_ray
 from sess_ray import SessError
-from sess_ray.models.heads import restricted_head
+from sess_ray.models.heads import head_gradient
 
 CPU = torch.device("cpu")
 
@@ -64,16 +64,20 @@ def test_only_the_head_is_recorded(lite0):
     assert seen == [False, False, False, True]
 
 
-def test_a_restricted_head_gives_the_full_heads_logits(squeezenet):
+def test_the_gradient_of_a_known_head_is_autograds(squeezenet):
     model = squeezenet.prepared(CPU, "fp32")
     tap = model.tap(patches(4))
-    head = restricted_head(model.module, model.layer)
-    classes = torch.tensor([3, 900, 14])
-    torch.testing.assert_close(
-        head(model.module, tap.activations, classes), tap.logits[:, classes], rtol=1e-5, atol=1e-6
-    )
-    assert restricted_head(model.module, "features.12") is head
-    assert restricted_head(model.module, "features.9") is None
+    classes = torch.tensor([3, 900, 14, 3])
+    start = tap.activations.clone().requires_grad_()
+    logits = model.module.classifier(start).flatten(1)
+    torch.testing.assert_close(logits, tap.logits)
+    (expected,) = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), start)
+    assert expected.count_nonzero() > 0
+    torch.testing.assert_close(tap.gradients(classes, slice(None)), expected, rtol=1e-5, atol=1e-8)
+    rows = torch.tensor([1, 3])
+    torch.testing.assert_close(tap.gradients(classes, rows), expected[rows], rtol=1e-5, atol=1e-8)
+    assert head_gradient(model.module, "features.12") is head_gradient(model.module, model.layer) is not None
+    assert head_gradient(model.module, "features.9") is None
 
 
 def test_layers_with_in_place_work_behind_them_stay_whole():

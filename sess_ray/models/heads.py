@@ -1,39 +1,43 @@
-"""Heads that can compute the logits of a few classes only.
+"""Heads whose gradient is known.
 
 Most classifiers pool before their last layer, so that everything behind the tapped layer costs next to nothing and
 autograd records it in the scoring pass. SqueezeNet classifies every position first: a quarter of all its
-multiplications, once more for a gradient, though all classes but the wanted ones have gradient zero. A restricted head
-computes those alone; its values are the full head's.
+multiplications, once more for a gradient, though all classes but the wanted one have gradient zero. Its gradient is
+written down here instead; its values are autograd's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch.nn.functional as F
+import torch
 import torchvision
 from torch import Tensor, nn
 
-Head = Callable[[nn.Module, Tensor, Tensor], Tensor]
+HeadGradient = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 def _squeezenet(module: nn.Module, activations: Tensor, classes: Tensor) -> Tensor:
+    """Return w / positions wherever w A + b > 0: a logit is the mean over positions of ReLU(w A + b)."""
     convolution = module.get_submodule("classifier.1")
     assert isinstance(convolution, nn.Conv2d)
     assert convolution.bias is not None
-    # The convolution is 1 x 1; as a product over the last dimension it needs no reordering for a handful of classes.
-    maps = F.linear(activations.permute(0, 2, 3, 1), convolution.weight[classes].flatten(1), convolution.bias[classes])
-    return maps.relu_().mean((1, 2))
+    weights = convolution.weight[classes].flatten(1)
+    scores = torch.einsum("nkuv,nk->nuv", activations, weights) + convolution.bias[classes, None, None]
+    share = (scores > 0) / scores[0].numel()
+    # Laid out like the activations of a model in channels_last.
+    return (share[..., None] * weights[:, None, None]).permute(0, 3, 1, 2)
 
 
-# Model class -> (the container whose output the head takes, (module, activations, classes (k,)) -> logits (N, k)).
-HEADS: dict[type[nn.Module], tuple[str, Head]] = {torchvision.models.SqueezeNet: ("features", _squeezenet)}
+# Model class -> (the container whose output the head takes, (module, activations (N, K, u, v), classes (N,)) ->
+# gradient of each row's logit with respect to the activations).
+HEADS: dict[type[nn.Module], tuple[str, HeadGradient]] = {torchvision.models.SqueezeNet: ("features", _squeezenet)}
 
 
-def restricted_head(module: nn.Module, layer: str) -> Head | None:
-    """Return the head of `module` for single classes behind `layer`, or None where autograd is as good."""
+def head_gradient(module: nn.Module, layer: str) -> HeadGradient | None:
+    """Return the gradient of the head of `module` behind `layer`, or None where autograd is as good."""
     if type(module) not in HEADS:
         return None
-    container, head = HEADS[type(module)]
+    container, gradient = HEADS[type(module)]
     *_, last = module.get_submodule(container).named_children()
-    return head if layer in (container, f"{container}.{last[0]}") else None
+    return gradient if layer in (container, f"{container}.{last[0]}") else None

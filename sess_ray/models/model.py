@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sess_ray.errors import SessError, unknown
-from sess_ray.models.heads import restricted_head
+from sess_ray.models.heads import head_gradient
 from sess_ray.models.layers import Layout, to_grid
 
 Precision = Literal["fp32", "bf16"]
@@ -104,7 +104,7 @@ class Model:
         -------
         Tap
         """
-        head = restricted_head(self.module, self.layer)
+        head = head_gradient(self.module, self.layer)
         leaves: list[Tensor] = []
 
         def leave(_: nn.Module, __: object, output: Tensor) -> Tensor | None:
@@ -120,15 +120,11 @@ class Model:
         leaf = leaves[-1]
 
         def gradients(classes: Tensor, rows: Rows) -> Tensor:
+            if head is not None:
+                return head(self.module, leaf[rows], classes[rows]).float()
             with torch.enable_grad():
-                if head is None:
-                    wanted = logits[rows].gather(1, classes[rows, None])
-                    gradient = torch.autograd.grad(wanted.sum(), leaf, retain_graph=True)[0][rows]
-                else:
-                    few, index = classes[rows].unique(return_inverse=True)
-                    start = leaf[rows].detach().requires_grad_()
-                    wanted = head(self.module, start, few).gather(1, index[:, None])
-                    gradient = torch.autograd.grad(wanted.sum(), start)[0]
+                wanted = logits[rows].gather(1, classes[rows, None])
+                gradient = torch.autograd.grad(wanted.sum(), leaf, retain_graph=True)[0][rows]
             return to_grid(gradient.float(), self.layout)
 
         activations = to_grid(leaf.detach().float(), self.layout)
