@@ -5,7 +5,8 @@ Tursun et al., "SESS: Saliency Enhancing with Scaling and Sliding", ECCV 2022.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -85,8 +86,10 @@ class _Work:
     probabilities: Tensor = field(default_factory=lambda: torch.empty(0))
     targets: list[int] = field(default_factory=list)
     scores: Tensor = field(default_factory=lambda: torch.empty(0))
-    maps: dict[int, Tensor] = field(default_factory=dict)  # of each target, by its place in targets
+    kept: list[Tensor] = field(default_factory=list)
+    maps: dict[int, Tensor] = field(default_factory=dict)  # by place in targets; family T of all windows, else of kept
     seen: int = 0
+    missing: int = 0
 
     @property
     def rows(self) -> int:
@@ -111,6 +114,16 @@ class _Segment:
     def shift(self) -> int:
         """What turns a row of the batch into a window of the plan."""
         return self.start - self.first - (not self.work.whole_is_patch)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A kept window in a batch of patches: of which image, for which of its targets, and its place among the kept."""
+
+    work: _Work
+    slot: int
+    window: int
+    place: int
 
 
 class SESS:
@@ -143,7 +156,9 @@ class SESS:
     max_patches : int
         Refuse images that need more windows, such as 20,000 x 30 pixels.
     seed : int
-        Of methods that draw random numbers.
+        Of methods that draw random numbers: the same seed gives the same map, whatever else is explained.
+    method_options : dict, optional
+        Options of the method (``sess_ray.methods.get(method).options``).
 
     Examples
     --------
@@ -169,8 +184,10 @@ class SESS:
         batch_size: int | None = None,
         max_patches: int = 5000,
         seed: int = 0,
+        method_options: Mapping[str, object] | None = None,
     ) -> None:
         self.method = methods.get(method)
+        self.method_options = self.method.parsed(method_options or {})
         if num_scales is not None and num_scales < 1:
             raise SessError(f"num_scales is {num_scales}: use 1 or more, or None for no SESS")
         if step_size is not None and step_size < 1:
@@ -189,6 +206,7 @@ class SESS:
         except (RuntimeError, AssertionError) as error:
             raise SessError(f"device {str(device)!r} is not available: {str(error).split(chr(10))[0]}") from error
         self.model = load_model(model).prepared(self.device, precision)
+        methods.require(self.method, self.model)
         self.num_scales = num_scales
         self.step_size = step_size or self.model.input_size
         self.pre_filter_ratio = pre_filter_ratio if num_scales else 0.0
@@ -255,12 +273,11 @@ class SESS:
         (int, list of Explanation)
             Position in `images`, in ascending order, as soon as the image's last window is scored.
         """
-        for patches, segments in self._batches(self._start(*item) for item in enumerate(images)):
-            tap = self.model.tap(patches)
-            self._score(tap, segments)
-            for segment in segments:
-                if segment.work.seen == segment.work.rows:
-                    yield segment.work.index, self._finish(segment.work)
+        works = self._scored(self._start(*item) for item in enumerate(images))
+        if self.method.family != "T":
+            works = self._extracted(works)
+        for work in works:
+            yield work.index, self._finish(work)
 
     def _start(self, index: int, item: tuple[ImageLike, TargetSpec]) -> _Work:
         image, spec = item
@@ -284,11 +301,76 @@ class SESS:
             raise SessError("an image without targets: give at least one class index")
         return [self.model.class_index(int(target)) for target in wanted]
 
-    def _batches(self, works: Iterator[_Work]) -> Iterator[tuple[Tensor, list[_Segment]]]:
-        """Fill batches with the windows of one image after the other."""
+    def _scored(self, works: Iterator[_Work]) -> Iterator[_Work]:
+        """Score all windows, and with methods of family T make their maps."""
+        for patches, segments in self._batches(works):
+            tap = self.model.tap(patches)
+            self._score(tap, segments)
+            for segment in segments:
+                work = segment.work
+                if work.seen == work.rows:
+                    work.kept = [keep(scores, self.pre_filter_ratio) for scores in work.scores]
+                    yield work
+
+    def _extracted(self, works: Iterator[_Work]) -> Iterator[_Work]:
+        """Make the maps of kept windows by a method that wants the patches themselves, many images' in one batch."""
+        buffer = self._buffer()
+        rows: list[_Row] = []
+        waiting: deque[_Work] = deque()
+        for work in works:
+            waiting.append(work)
+            work.missing = sum(int(kept.sum()) for kept in work.kept)
+            for row, patch in self._kept(work):
+                buffer[len(rows)].copy_(patch)
+                rows.append(row)
+                if len(rows) == self.batch_size:
+                    self._extract(buffer, rows)
+                    rows = []
+            while waiting and not waiting[0].missing:
+                yield waiting.popleft()
+        if rows:
+            self._extract(buffer[: len(rows)], rows)
+        yield from waiting
+
+    def _kept(self, work: _Work) -> Iterator[tuple[_Row, Tensor]]:
+        """Yield every kept window once for each target that keeps it."""
+        kept = torch.stack(work.kept).cpu()
+        places = kept.cumsum(1) - 1
+        wanted = kept.any(0)
+        windows = wanted.nonzero()[:, 0].tolist()
+        for window, patch in zip(windows, cut(work.source, work.plan, wanted.tolist()), strict=True):
+            for slot in kept[:, window].nonzero()[:, 0].tolist():
+                yield _Row(work, slot, window, int(places[slot, window])), patch
+
+    def _extract(self, patches: Tensor, rows: list[_Row]) -> None:
+        offers: dict[str, object] = {"seed": self.seed, "batch_size": self.batch_size}
+        if "scores" in self.method.given:
+            offers["scores"] = torch.stack([row.work.scores[row.slot, row.window] for row in rows])
+        if "generators" in self.method.given:
+            offers["generators"] = [self._generator(row.window) for row in rows]
+        given = {name: offers[name] for name in self.method.given}
+        targets = torch.tensor([row.work.targets[row.slot] for row in rows], device=self.device)
+        maps = self.method.function(self.model, patches, targets, **given, **self.method_options).detach().float()
+        for row, found in zip(rows, maps, strict=True):
+            if row.slot not in row.work.maps:
+                count = int(row.work.kept[row.slot].sum())
+                row.work.maps[row.slot] = found.new_empty(count, *found.shape)
+            row.work.maps[row.slot][row.place] = found
+            row.work.missing -= 1
+
+    def _generator(self, window: int) -> torch.Generator:
+        """Return a patch's random numbers: the same in any batch, on any actor."""
+        [state] = np.random.SeedSequence([self.seed, window]).generate_state(1, np.uint64)
+        return torch.Generator(self.device).manual_seed(int(state >> 1))
+
+    def _buffer(self) -> Tensor:
         side = self.model.input_size
         buffer = torch.empty(self.batch_size, 3, side, side, dtype=self.dtype, device=self.device)
-        buffer = buffer.contiguous(memory_format=torch.channels_last)
+        return buffer.contiguous(memory_format=torch.channels_last)
+
+    def _batches(self, works: Iterator[_Work]) -> Iterator[tuple[Tensor, list[_Segment]]]:
+        """Fill batches with the windows of one image after the other."""
+        buffer = self._buffer()
         segments: list[_Segment] = []
         filled = 0
         for work in works:
@@ -346,7 +428,7 @@ class SESS:
         if not len(rows):
             return
         where = slice(None) if len(rows) == len(classes) else rows  # all: nothing needs to be copied
-        maps = self.method.function(tap.activations[where], tap.gradients(classes, where))
+        maps = self.method.function(tap.activations[where], tap.gradients(classes, where), **self.method_options)
         parts = maps.split([len(own) for own in chosen])
         for segment, own, part in zip(active, chosen, parts, strict=True):
             work = segment.work
@@ -367,31 +449,15 @@ class SESS:
         bar = seen.topk(min(num_kept(work.plan.num_patches, self.pre_filter_ratio), len(seen))).values[-1]
         return rows[~(seen[-len(rows) :] < bar)]
 
-    def _extract(self, work: _Work, target: int, kept: Tensor) -> Tensor:
-        """Return the maps of an image's kept windows by a method that wants the patches themselves."""
-        maps: Tensor | None = None
-        wanted = kept.nonzero()[:, 0].tolist()
-        cuts = cut(work.source, work.plan)
-        windows = (patch.to(self.dtype, copy=True) for patch, on in zip(cuts, kept.tolist(), strict=True) if on)
-        for begin in range(0, len(wanted), self.batch_size):
-            rows = wanted[begin : begin + self.batch_size]
-            batch = torch.stack([next(windows) for _ in rows]).contiguous(memory_format=torch.channels_last)
-            found = self.method.function(self.model, batch, torch.full((len(rows),), target, device=self.device))
-            if maps is None:
-                maps = torch.zeros(work.plan.num_patches, *found.shape[1:], device=self.device)
-            maps[rows] = found.detach().float()
-        assert maps is not None
-        return maps
-
     def _finish(self, work: _Work) -> list[Explanation]:
         if not work.probabilities.isfinite().all():
             raise SessError("the model gives scores that are not finite")
         predicted = int(work.probabilities.argmax())
         explanations = []
         for slot, target in enumerate(work.targets):
-            scores = work.scores[slot]
-            kept = keep(scores, self.pre_filter_ratio)
-            maps = work.maps[slot] if work.maps else self._extract(work, target, kept)
+            scores, kept, maps = work.scores[slot], work.kept[slot], work.maps[slot]
+            if self.method.family == "T":
+                maps = maps[kept]
             saliency = fuse(
                 work.plan, maps, scores, kept, fusion=self.fusion, normalize=self.normalize, smooth=self.smooth
             )

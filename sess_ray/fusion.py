@@ -117,9 +117,11 @@ def min_max(maps: Tensor, window: int) -> Tensor:
         Constant maps, and maps that are not finite, become zero.
     """
     n, u, v = maps.shape
-    rows = upsampling(u, window, maps.device)[_extreme_rows(u, window, maps.device)].to(maps.dtype)
-    columns = upsampling(v, window, maps.device)[_extreme_rows(v, window, maps.device)].to(maps.dtype)
-    values = (rows @ maps @ columns.T).flatten(1)
+    values = maps.flatten(1)
+    if (u, v) != (window, window):
+        rows = upsampling(u, window, maps.device)[_extreme_rows(u, window, maps.device)].to(maps.dtype)
+        columns = upsampling(v, window, maps.device)[_extreme_rows(v, window, maps.device)].to(maps.dtype)
+        values = (rows @ maps @ columns.T).flatten(1)
     low, high = values.amin(1), values.amax(1)
     spread = high - low
     # A map is constant when its spread is what rounding leaves of equal values.
@@ -136,12 +138,12 @@ Rows = Callable[[int, int], Tensor]
 def _scale_matrices(
     plan: Plan, u: int, v: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[tuple[Tensor, Tensor], ...]:
-    """Return for each scale what its windows' cells add to rows (H, windows u) and to columns (W, windows v)."""
+    """Return for each scale what its windows' cells add to rows (H, windows, u) and to columns (W, windows, v)."""
     up_rows, up_columns = (upsampling(cells, plan.window, device) for cells in (u, v))
     return tuple(
         (
-            axis_matrix(scale.height, plan.height, scale.ys, up_rows).flatten(1).to(dtype),
-            axis_matrix(scale.width, plan.width, scale.xs, up_columns).flatten(1).to(dtype),
+            axis_matrix(scale.height, plan.height, scale.ys, up_rows).to(dtype),
+            axis_matrix(scale.width, plan.width, scale.xs, up_columns).to(dtype),
         )
         for scale in plan.scales
     )
@@ -151,17 +153,22 @@ def _seamless(plan: Plan, maps: Tensor, kept: Tensor) -> Rows:
     """Sum of the weighted maps over the coverage of all windows of the plan, kept or dropped."""
     u, v = maps.shape[1:]
     matrices = _scale_matrices(plan, u, v, maps.dtype, maps.device)
-    maps = maps * kept.view(-1, 1, 1)
-    counts = [scale.num_windows for scale in plan.scales]
     used = []
-    for scale, part, marks, (rows, columns) in zip(
-        plan.scales, maps.split(counts), kept.split(counts), matrices, strict=True
+    kept = kept.cpu()
+    marks = kept.split([scale.num_windows for scale in plan.scales])
+    for own, part, scale, (rows, columns) in zip(
+        marks, maps.split([int(own.sum()) for own in marks]), plan.scales, matrices, strict=True
     ):
-        if marks.any():
-            grid = part.view(len(scale.ys), len(scale.xs), u, v).permute(0, 2, 1, 3)
-            used.append((rows, grid.reshape(len(scale.ys) * u, len(scale.xs) * v), columns.T))
-    covered_rows = torch.stack([rows.sum(1) for rows, _ in matrices], 1)
-    covered_columns = torch.stack([columns.sum(1) for _, columns in matrices])
+        if not len(part):
+            continue
+        grid = own.view(len(scale.ys), len(scale.xs))
+        down, across = (grid.any(axis).nonzero()[:, 0].to(maps.device) for axis in (1, 0))
+        cells = maps.new_zeros(len(down), len(across), u, v)
+        cells[grid[grid.any(1)][:, grid.any(0)].to(maps.device)] = part
+        cells = cells.permute(0, 2, 1, 3).reshape(len(down) * u, len(across) * v)
+        used.append((rows[:, down].flatten(1), cells, columns[:, across].flatten(1).T))
+    covered_rows = torch.stack([rows.sum((1, 2)) for rows, _ in matrices], 1)
+    covered_columns = torch.stack([columns.sum((1, 2)) for _, columns in matrices])
 
     def band(top: int, bottom: int) -> Tensor:
         total = maps.new_zeros(bottom - top, plan.width)
@@ -184,11 +191,9 @@ def _reference(plan: Plan, maps: Tensor, kept: Tensor) -> Rows:
         rows = axis_matrix(scale.height, plan.height, scale.ys, whole).to(maps.dtype)
         columns = axis_matrix(scale.width, plan.width, scale.xs, whole).to(maps.dtype)
         matrices.append((rows, columns, _reach(rows), _reach(columns)))
+    positions = [position for position, on in zip(plan.positions(), kept.tolist(), strict=True) if on]
     patches = [
-        (index, i, scale.ys.index(y), scale.xs.index(x))
-        for index, (i, y, x) in enumerate(plan.positions())
-        for scale in [plan.scales[i]]
-        if kept[index]
+        (index, i, plan.scales[i].ys.index(y), plan.scales[i].xs.index(x)) for index, (i, y, x) in enumerate(positions)
     ]
     up_rows, up_columns = up_rows.to(maps.dtype), up_columns.to(maps.dtype).T
 
@@ -239,8 +244,8 @@ def fuse(
     Parameters
     ----------
     plan : Plan
-    maps : Tensor, (P, u, v)
-        Base maps of all windows; those of dropped windows are not read.
+    maps : Tensor, (number kept, u, v)
+        Base maps of the kept windows, in the order of the plan.
     scores : Tensor, (P,)
         Class score of each window. The weight of a window is its score over the largest.
     kept : Tensor, (P,) bool
@@ -260,7 +265,7 @@ def fuse(
     if fusion not in FUSIONS:
         raise unknown("fusion", fusion, FUSIONS)
     top_score = scores.max()
-    weights = (scores / top_score.where(top_score > 0, 1)).to(maps.dtype)
+    weights = (scores / top_score.where(top_score > 0, 1))[kept].to(maps.dtype)
     weighted = min_max(maps, plan.window) * weights.view(-1, 1, 1)
     rows = FUSIONS[fusion](plan, weighted, kept)
     if smooth:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -99,13 +99,15 @@ def _antialiased(length: int, target: int, device: torch.device) -> tuple[Tensor
     return positions, weights.float()
 
 
-def cut(source: Source, plan: Plan) -> Iterator[Tensor]:
+def cut(source: Source, plan: Plan, wanted: Sequence[bool] | None = None) -> Iterator[Tensor]:
     """Yield the windows of an image in the order of the plan, holding one scale at a time.
 
     Parameters
     ----------
     source : Source
     plan : Plan
+    wanted : sequence of bool, optional
+        Which windows; all by default.
 
     Yields
     ------
@@ -113,9 +115,14 @@ def cut(source: Source, plan: Plan) -> Iterator[Tensor]:
         A view: copy it before asking for the next.
     """
     side = plan.window
+    marks = iter(wanted if wanted is not None else [True] * plan.num_patches)
     for scale in plan.scales:
+        lines = [(y, [x for x in scale.xs if next(marks)]) for y in scale.ys]
+        if not any(xs for _, xs in lines):
+            continue
         rows = resized(source, scale.height, scale.width)
-        for y in scale.ys:
-            line = rows(y, y + side)
-            for x in scale.xs:
-                yield line[:, x : x + side].permute(2, 0, 1)
+        for y, xs in lines:
+            if xs:
+                line = rows(y, y + side)
+                for x in xs:
+                    yield line[:, x : x + side].permute(2, 0, 1)

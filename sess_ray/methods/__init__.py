@@ -7,6 +7,6 @@ over the registry) finds it here.
 from __future__ import annotations
 
 from sess_ray.methods import cam
-from sess_ray.methods.registry import Method, get, names, register
+from sess_ray.methods.registry import Method, get, names, register, require
 
-__all__ = ["Method", "cam", "get", "names", "register"]
+__all__ = ["Method", "cam", "get", "names", "register", "require"]

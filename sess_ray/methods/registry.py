@@ -1,10 +1,12 @@
-"""The registry of base methods."""
+"""The registry of base methods: what they are called, what they need and which options they have."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from torch import Tensor
 
@@ -14,8 +16,15 @@ if TYPE_CHECKING:
     from sess_ray.models import Model
 
 Family = Literal["T", "B", "P", "R"]
-TapFunction = Callable[[Tensor, Tensor], Tensor]
-PatchFunction = Callable[["Model", Tensor, Tensor], Tensor]
+Check = Callable[["Model"], str | None]
+
+# What the engine hands to a function that asks for it by name, with a keyword-only parameter without a default.
+GIVEN = {
+    "scores": "softmax probabilities of the targets on the patches, (N,) float32, from the scoring pass",
+    "generators": "a torch.Generator for each patch, seeded by the run's seed and the window's number",
+    "seed": "the run's seed, for random numbers that all patches share",
+    "batch_size": "how many patches the model takes at a time",
+}
 
 
 @dataclass(frozen=True)
@@ -27,46 +36,123 @@ class Method:
     name : str
     family : {"T", "B", "P", "R"}
         What it needs. T: activations A and gradients g = d(logit)/dA of the scoring pass, which cost next to
-        nothing more. B: a backward pass to the input of each kept patch. P: more forward passes on perturbed
-        patches. R: regions or an optimisation.
+        nothing more. B: backward passes to the input of each kept patch. P: more passes on perturbed patches.
+        R: regions or an optimisation.
     function : callable
         Family T: (A, g), both (N, K, u, v) float32, to maps (N, u, v). Others: (model, patches (N, 3, h, w),
-        targets (N,)) to maps (N, u, v). Maps need no normalisation; their size may be any.
+        targets (N,) int64) to maps (N, u, v). Maps need no normalisation; their size may be any.
+        Keyword-only parameters with a default are the method's options; those without are given by the engine
+        (`GIVEN`).
     paper : str
         Where it was published.
+    passes : str
+        Passes through the model for each kept patch, beside the scoring pass.
+    check : callable
+        Takes a prepared `Model`; returns why the method can not explain it, or None.
     """
 
     name: str
     family: Family
     function: Callable[..., Tensor]
-    paper: str
+    paper: str = ""
+    passes: str = ""
+    check: Check | None = None
 
     @property
     def summary(self) -> str:
         """First line of the function's docstring."""
         return (self.function.__doc__ or "").strip().split("\n")[0]
 
+    @cached_property
+    def _keywords(self) -> list[inspect.Parameter]:
+        parameters = inspect.signature(self.function).parameters.values()
+        return [parameter for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+
+    @cached_property
+    def options(self) -> dict[str, Any]:
+        """The method's options and their defaults."""
+        return {
+            parameter.name: parameter.default for parameter in self._keywords if parameter.default is not inspect._empty
+        }
+
+    @cached_property
+    def given(self) -> list[str]:
+        """Names of what the engine hands to the function."""
+        return [parameter.name for parameter in self._keywords if parameter.default is inspect._empty]
+
+    def refusal(self, model: Model) -> str | None:
+        """Return why the method can not explain a prepared model, or None where it can."""
+        return self.check(model) if self.check else None
+
+    def parsed(self, options: Mapping[str, object]) -> dict[str, Any]:
+        """Return options with the types of their defaults; values may be strings, as a command line has them.
+
+        Raises
+        ------
+        SessError
+            If there is no such option, or its value does not fit: counts start at 1, other numbers at 0.
+        """
+        for name in options:
+            if name not in self.options:
+                if not self.options:
+                    raise SessError(f"{self.name} has no options, so not {name!r} either")
+                raise unknown(f"option of {self.name}", name, self.options)
+        kinds = get_type_hints(self.function, localns={"Tensor": Tensor, "Model": object})
+        return {name: self._value(name, kinds.get(name, object), value) for name, value in options.items()}
+
+    def _value(self, name: str, kind: Any, value: object) -> object:
+        what = f"{self.name}: {name}={value}"
+        if get_origin(kind) is Literal:
+            if value not in get_args(kind):
+                raise SessError(f"{what}: choose one of: {', '.join(map(str, get_args(kind)))}")
+            return value
+        if kind is bool:
+            words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+            if str(value).lower() not in words:
+                raise SessError(f"{what}: use true or false")
+            return words[str(value).lower()]
+        if kind in (int, float):
+            lowest = 1 if kind is int else 0
+            try:
+                number = kind(str(value))
+            except ValueError:
+                number = -1
+            if not lowest <= number < float("inf"):
+                raise SessError(f"{what}: use {'a whole number' if kind is int else 'a number'} from {lowest} on")
+            return number
+        if get_origin(kind) is tuple:
+            parts = value if isinstance(value, Iterable) and not isinstance(value, str) else str(value).split(",")
+            return tuple(self._value(name, get_args(kind)[0], part) for part in parts)
+        return str(value)
+
 
 _METHODS: dict[str, Method] = {}
 
 
 def register(
-    name: str, *, family: Family = "P", paper: str = ""
+    name: str, *, family: Family = "P", paper: str = "", passes: str = "", check: Check | None = None
 ) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
-    """Register a base method under `name`; a decorator.
+    """Register a base method under `name`; a decorator. The parameters are the attributes of `Method`.
 
     Examples
     --------
     >>> @register("brightness", paper="an example")
-    ... def brightness(model, patches, targets):
-    ...     return patches.mean(1)
-    >>> _ = _METHODS.pop("brightness")
+    ... def brightness(model, patches, targets, *, gamma: float = 1.0):
+    ...     return patches.mean(1).exp() ** gamma
+    >>> _METHODS.pop("brightness").options
+    {'gamma': 1.0}
     """
 
     def add(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         if name in _METHODS:
             raise SessError(f"a method named {name!r} is registered already")
-        _METHODS[name] = Method(name, family, function, paper)
+        method = Method(name, family, function, paper, passes, check)
+        for wanted in method.given:
+            if wanted not in GIVEN:
+                raise SessError(
+                    f"method {name!r} asks for {wanted!r}: give the option a default, or ask for {', '.join(GIVEN)}"
+                )
+        _METHODS[name] = method
         return function
 
     return add
@@ -82,3 +168,11 @@ def get(name: str) -> Method:
     if name not in _METHODS:
         raise unknown("method", name, _METHODS)
     return _METHODS[name]
+
+
+def require(method: Method, model: Model) -> None:
+    """Raise `SessError`, naming the methods that do, where a method can not explain a prepared model."""
+    reason = method.refusal(model)
+    if reason:
+        others = [name for name, other in _METHODS.items() if other.refusal(model) is None]
+        raise SessError(f"{method.name} can not explain {model.name}: {reason}; these methods can: {', '.join(others)}")
