@@ -53,8 +53,13 @@ def explain(
     config_file: Annotated[
         str | None, Parameter(name="--config", help="A YAML file of these settings; flags win.")
     ] = None,
+    list_methods: Annotated[bool, Parameter(help="Print a table of the base methods, and stop.", negative="")] = False,
+    list_models: Annotated[bool, Parameter(help="Print a table of the models, and stop.", negative="")] = False,
 ) -> int:
     """Explain a dataset; return the exit code."""
+    if list_methods or list_models:
+        _list(methods=list_methods)
+        return 0
     from sess_ray.pipeline.explain import prepare, run
 
     del config_file  # read by main, before the flags are
@@ -71,6 +76,14 @@ def explain(
     _report(job, summary)
     too_many = config.max_errors is not None and summary.errors > config.max_errors
     return FAILED if too_many or not summary.images else 0
+
+
+def _list(*, methods: bool) -> None:
+    from sess_ray.methods import table
+    from sess_ray.models import model_table
+    from sess_ray.tables import markdown
+
+    print(markdown(table() if methods else model_table()))
 
 
 def _describe(job: Job) -> None:

@@ -6,7 +6,7 @@ over the registry) finds it here.
 
 from __future__ import annotations
 
-from sess_ray.methods import cam
-from sess_ray.methods.registry import Method, get, names, register, require
+from sess_ray.methods import cam, gradients, averaged, perturbation  # isort: skip - the order of the tables
+from sess_ray.methods.registry import Method, get, names, register, require, table
 
-__all__ = ["Method", "cam", "get", "names", "register", "require"]
+__all__ = ["Method", "averaged", "cam", "get", "gradients", "names", "perturbation", "register", "require", "table"]

@@ -1,6 +1,6 @@
 """Family T: class activation maps, from what the scoring pass leaves behind.
 
-All take activations A and gradients g = d(logit)/dA, both (N, K, u, v) float32, and return maps (N, u, v) >= 0.
+All take activations A and gradients g = d(logit)/dA, both (N, K, u, v) float32, and return maps (N, u, v).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sess_ray.methods.registry import register
+from sess_ray.models import Model
 
 
 def _combine(weights: Tensor, activations: Tensor) -> Tensor:
@@ -16,13 +17,36 @@ def _combine(weights: Tensor, activations: Tensor) -> Tensor:
     return torch.einsum("nk,nkuv->nuv", weights, activations).relu_()
 
 
-@register("gradcam", family="T", paper="Selvaraju et al., Grad-CAM, ICCV 2017")
+def _pools_linearly(model: Model) -> str | None:
+    """Behind the layer a mean and a linear map: then gradients are the same at all positions and for all inputs."""
+    device = next(model.module.parameters()).device
+    generator = torch.Generator().manual_seed(0)
+    probe = torch.randn(2, 3, model.input_size, model.input_size, generator=generator).to(device)
+    dtype = next(model.module.parameters()).dtype
+    gradients = model.tap(probe.to(dtype)).gradients(torch.zeros(2, dtype=torch.int64, device=device), slice(None))
+    constant = gradients[:1, :, :1, :1].expand_as(gradients)
+    if torch.allclose(gradients, constant, rtol=1e-2, atol=1e-3 * float(constant.abs().max())):
+        return None
+    return f"behind layer {model.layer} it is not a global mean and a linear classifier"
+
+
+@register("cam", family="T", paper="Zhou et al., Learning Deep Features, CVPR 2016", passes="0", check=_pools_linearly)
+def cam(activations: Tensor, gradients: Tensor, *, relu: bool = False) -> Tensor:
+    """Channels weighted by the classifier's weights: sum_k W_ck A_k.
+
+    Where a global mean and a linear map follow, g_k is W_ck over the number of positions, everywhere alike.
+    """
+    found = torch.einsum("nkuv,nkuv->nuv", gradients, activations)
+    return found.relu_() if relu else found
+
+
+@register("gradcam", family="T", paper="Selvaraju et al., Grad-CAM, ICCV 2017", passes="0")
 def gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
     """Channels weighted by their mean gradient: ReLU(sum_k mean(g_k) A_k)."""
     return _combine(gradients.mean((2, 3)), activations)
 
 
-@register("gradcam++", family="T", paper="Chattopadhay et al., Grad-CAM++, WACV 2018")
+@register("gradcam++", family="T", paper="Chattopadhay et al., Grad-CAM++, WACV 2018", passes="0")
 def gradcam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
     """Channels weighted by sum(alpha ReLU(g)) with alpha = g^2 / (2 g^2 + S_k g^3), S_k the sum of A_k.
 

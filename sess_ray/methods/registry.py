@@ -176,3 +176,25 @@ def require(method: Method, model: Model) -> None:
     if reason:
         others = [name for name, other in _METHODS.items() if other.refusal(model) is None]
         raise SessError(f"{method.name} can not explain {model.name}: {reason}; these methods can: {', '.join(others)}")
+
+
+def table() -> list[tuple[str, ...]]:
+    """Return a row for each method, under a header: name, family, passes, options with their defaults, paper."""
+    header = ("method", "family", "passes for each kept patch", "options", "paper")
+    rows = [
+        (
+            method.name,
+            method.family,
+            method.passes,
+            ", ".join(f"{name}={_written(value)}" for name, value in method.options.items()),
+            method.paper,
+        )
+        for method in _METHODS.values()
+    ]
+    return [header, *rows]
+
+
+def _written(value: object) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)

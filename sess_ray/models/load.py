@@ -108,6 +108,19 @@ def model_names() -> list[str]:
     return [*_torchvision_names(), *(f"timm/{name}" for name in _timm_names())]
 
 
+def model_table() -> list[tuple[object, ...]]:
+    """Return a row for each classifier that can be built by name, under a header: name, side of its input, library."""
+    ours = [(name, _torchvision_source(name).input_size, "torchvision") for name in _torchvision_names()]
+    return [("model", "input", "library"), *ours, *(_timm_row(name) for name in _timm_names())]
+
+
+def _timm_row(name: str) -> tuple[object, ...]:
+    import timm
+
+    configuration = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    return f"timm/{name}", configuration.input_size[-1] if configuration else "", "timm"
+
+
 def _find(model: str | nn.Module) -> tuple[str, _Source | Model]:
     if isinstance(model, nn.Module):
         module = model

@@ -31,7 +31,9 @@ class ExplainConfig:
     class_names
         A text file with the names of the classes, one a line.
     method
-        Base saliency method.
+        Base saliency method; --list-methods shows all.
+    method_option
+        An option of the method as key=value; may be given several times.
     targets
         Classes to explain: auto (what the manifest says, else top1), label (of the manifest, else the folder's name),
         top1, top5 ..., or class indices or names, separated by commas.
@@ -82,6 +84,7 @@ class ExplainConfig:
     layer: str | None = None
     class_names: str | None = None
     method: str = "gradcam"
+    method_option: tuple[str, ...] = ()
     targets: str = "auto"
     num_scales: int = 12
     step_size: int | None = None
@@ -111,6 +114,7 @@ class ExplainConfig:
         if self.gpus_per_actor is not None and self.gpus_per_actor < 0:
             raise SessError(f"--gpus-per-actor {self.gpus_per_actor}: use 0 or more")
         self.actor_range()
+        self.method_options()
 
     def actor_range(self) -> tuple[int, int] | None:
         """Return (min, max) actors, or None for as many as fit."""
@@ -121,10 +125,18 @@ class ExplainConfig:
             raise SessError(f"--actors {self.actors!r}: use N or MIN-MAX, such as 4 or 2-16")
         return int(low), int(high or low)
 
+    def method_options(self) -> dict[str, str]:
+        """Return the options of the method; their values are checked by the method."""
+        for given in self.method_option:
+            if "=" not in given:
+                raise SessError(f"--method-option {given}: use key=value")
+        return {key.strip(): value.strip() for key, _, value in (given.partition("=") for given in self.method_option)}
+
     def explainer_options(self) -> dict[str, object]:
         """Return the keyword arguments of `sess_ray.SESS`."""
         return {
             "method": self.method,
+            "method_options": self.method_options(),
             "num_scales": self.num_scales or None,
             "step_size": self.step_size,
             "pre_filter_ratio": self.pre_filter_ratio,

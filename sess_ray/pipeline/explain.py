@@ -97,7 +97,7 @@ def prepare(config: ExplainConfig) -> Job:
     SessError
         With one line on what is wrong and what to do.
     """
-    methods.get(config.method)
+    methods.get(config.method).parsed(config.method_options())
     store = Store(config.output)
     if not config.dry_run and not config.overwrite and store.is_used():
         raise SessError(

@@ -1,0 +1,108 @@
+"""Family P: class activation maps over noisy copies of a patch, or over sizes of it."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sess_ray.methods.passes import noisy, up_sampled
+from sess_ray.methods.registry import register
+from sess_ray.models import Model
+
+
+@register(
+    "smooth_gradcam++",
+    family="P",
+    paper="Omeiza et al., Smooth Grad-CAM++, 2019",
+    passes="1 + 25 forwards + head backwards",
+)
+def smooth_gradcam_plus_plus(
+    model: Model,
+    patches: Tensor,
+    targets: Tensor,
+    *,
+    generators: list[torch.Generator],
+    samples: int = 25,
+    std: float = 0.15,
+) -> Tensor:
+    """Grad-CAM++ with g, g^2 and g^3 averaged over noisy copies of the patch; the activations are the clean patch's.
+
+    `std` is in units of the patch's range, max - min.
+    """
+    activations = model.tap(patches).activations
+    first, second, third = (torch.zeros_like(activations) for _ in range(3))
+    for _ in range(samples):
+        gradients = model.tap(noisy(patches, std, generators)).gradients(targets, slice(None))
+        first += gradients / samples
+        second += gradients**2 / samples
+        third += gradients**3 / samples
+    denominators = 2 * second + activations.sum((2, 3), keepdim=True) * third
+    alphas = second / torch.where(denominators == 0, 1.0, denominators)
+    weights = (alphas * first.relu()).sum((2, 3))
+    return torch.einsum("nk,nkuv->nuv", weights, activations).relu_()
+
+
+CHANNELS = 64  # enlarged at a time
+
+
+def _takes_other_sizes(model: Model) -> str | None:
+    parameter = next(model.module.parameters())
+    side = model.input_size + 100
+    probe = torch.zeros(1, 3, side, side, device=parameter.device, dtype=parameter.dtype)
+    try:
+        with torch.no_grad():
+            model.tap(probe)
+    except Exception:
+        return f"it takes inputs of {model.input_size} pixels alone, and this method enlarges them"
+    return None
+
+
+@register(
+    "cameras",
+    family="P",
+    paper="Jalwana et al., CAMERAS, CVPR 2021",
+    passes="8 forwards + head backwards at 1 to 17 times the pixels",
+    check=_takes_other_sizes,
+)
+def cameras(
+    model: Model, patches: Tensor, targets: Tensor, *, batch_size: int, sizes: int = 8, step: int = 100
+) -> Tensor:
+    """Activations and gradients, each averaged over sizes of the patch: ReLU(sum_k mean_s A_k mean_s g_k).
+
+    The patch is enlarged (bicubic) by `step` pixels from one size to the next.
+    """
+    largest = patches.shape[-1] + step * (sizes - 1)
+    together = max(1, batch_size * patches.shape[-1] ** 2 // largest**2)
+    return torch.cat(
+        [
+            _cameras(model, patches[i : i + together], targets[i : i + together], sizes, step)
+            for i in range(0, len(patches), together)
+        ]
+    )
+
+
+def _cameras(model: Model, patches: Tensor, targets: Tensor, sizes: int, step: int) -> Tensor:
+    side = patches.shape[-1]
+    pairs = []  # at the layer's own size: all sizes together are less than one pair enlarged
+    for size in range(side, side + step * sizes, step):
+        resized = patches.float()
+        if size != side:
+            resized = F.interpolate(resized, size=(size, size), mode="bicubic", align_corners=False)
+        tap = model.tap(resized.to(patches.dtype).contiguous(memory_format=torch.channels_last))
+        pairs.append((tap.activations, tap.gradients(targets, slice(None))))
+    result = torch.zeros(len(patches), side, side, device=patches.device)
+    for row in range(len(patches)):
+        for first in range(0, pairs[0][0].shape[1], CHANNELS):
+            part = slice(first, first + CHANNELS)
+            activations, gradients = (_summed([pair[kind][row, part] for pair in pairs], side) for kind in (0, 1))
+            result[row] += (activations * gradients).sum(0)
+    return result.div_(sizes**2).relu_()
+
+
+def _summed(maps: list[Tensor], side: int) -> Tensor:
+    """Return the sum of maps (K, u, v) of several sizes, enlarged: (K, side, side)."""
+    total = up_sampled(maps[0], (side, side))
+    for more in maps[1:]:
+        total += up_sampled(more, (side, side))
+    return total

@@ -1,0 +1,146 @@
+"""Family B: from gradients of the target's logit with respect to the pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from sess_ray.methods.passes import input_gradients, noisy
+from sess_ray.methods.registry import register
+from sess_ray.models import Model
+
+
+@register(
+    "gradient",
+    family="B",
+    paper="Simonyan et al., Deep Inside Convolutional Networks, ICLR 2014",
+    passes="1 forward + backward",
+)
+def gradient(model: Model, patches: Tensor, targets: Tensor) -> Tensor:
+    """Largest absolute gradient over the three colours: max_c |dy/dx_c|."""
+    return input_gradients(model, patches, targets).abs().amax(1)
+
+
+class Guided(TorchFunctionMode):
+    """While active, backward passes through rectifiers let positive gradients through alone.
+
+    A rectifier's own backward pass drops what came in negative; a hook on its output drops the negative gradients.
+    Both hold for modules and for functions, in place or not, and nothing of it is left on the model.
+    """
+
+    RECTIFIERS: tuple[Callable[..., Any], ...] = (
+        *(F.relu, F.relu_, F.relu6, F.hardtanh, F.hardtanh_, F.threshold),
+        *(torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, Tensor.clamp_min, torch.clamp_min),
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rectifiers = 0
+
+    def __torch_function__(
+        self, function: Callable[..., Any], _: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = function(*args, **(kwargs or {}))
+        if function in self.RECTIFIERS:
+            self.rectifiers += 1
+            if result.requires_grad:
+                result.register_hook(lambda gradient: gradient.clamp(min=0))
+        return result
+
+
+def _rectifies(model: Model) -> str | None:
+    parameter = next(model.module.parameters())
+    probe = torch.zeros(1, 3, model.input_size, model.input_size, device=parameter.device, dtype=parameter.dtype)
+    with torch.no_grad(), Guided() as guided:
+        model.module(probe)
+    return None if guided.rectifiers else "it has no ReLU-like units to guide gradients through"
+
+
+@register(
+    "guided_backprop",
+    family="B",
+    paper="Springenberg et al., Striving for Simplicity, ICLR 2015 workshop",
+    passes="1 forward + backward",
+    check=_rectifies,
+)
+def guided_backprop(
+    model: Model,
+    patches: Tensor,
+    targets: Tensor,
+    *,
+    channels: Literal["sum", "max"] = "sum",
+    percentile: float = 99.0,
+) -> Tensor:
+    """Gradients that are positive at every rectifier they pass: sum_c |.|, clipped at its 99th percentile.
+
+    ``channels="max"`` takes the largest colour instead of their sum, ``percentile=100`` clips nothing.
+    """
+    with Guided():
+        found = input_gradients(model, patches, targets).abs()
+    found = found.sum(1) if channels == "sum" else found.amax(1)
+    return found.minimum(_percentile(found.flatten(1), percentile).view(-1, 1, 1))
+
+
+def _percentile(values: Tensor, percent: float) -> Tensor:
+    """Return the percentile of each row, between neighbours linearly; no need to sort more than what lies above."""
+    count = values.shape[1]
+    place = (count - 1) * min(percent, 100.0) / 100
+    below = int(place)
+    largest = values.topk(count - below, dim=1).values
+    upper = largest[:, max(count - below - 2, 0)]
+    return largest[:, -1].lerp(upper, place - below)
+
+
+@register(
+    "smoothgrad",
+    family="B",
+    paper="Smilkov et al., SmoothGrad, ICML 2017 workshop",
+    passes="25 forwards + backwards",
+)
+def smoothgrad(
+    model: Model,
+    patches: Tensor,
+    targets: Tensor,
+    *,
+    generators: list[torch.Generator],
+    samples: int = 25,
+    std: float = 0.15,
+    squared: bool = False,
+) -> Tensor:
+    """Mean of |dy/dx| (or its square) over noisy copies of the patch, then the largest colour.
+
+    `std` is in units of the patch's range, max - min.
+    """
+    total = torch.zeros(patches.shape, device=patches.device)
+    for _ in range(samples):
+        found = input_gradients(model, noisy(patches, std, generators), targets)
+        total += found.square() if squared else found.abs()
+    return (total / samples).amax(1)
+
+
+@register(
+    "integrated_gradients",
+    family="B",
+    paper="Sundararajan et al., Axiomatic Attribution for Deep Networks, ICML 2017",
+    passes="25 forwards + backwards",
+)
+def integrated_gradients(model: Model, patches: Tensor, targets: Tensor, *, steps: int = 25) -> Tensor:
+    """Mean gradient on the way from the mean colour to the patch, times the way: sum_c |.|."""
+    return attributions(model, patches, targets, torch.zeros_like(patches), steps).abs().sum(1)
+
+
+def attributions(model: Model, patches: Tensor, targets: Tensor, baseline: Tensor, steps: int) -> Tensor:
+    """Return integrated gradients, (N, 3, h, w) float32, by the midpoint rule.
+
+    Their sum is the logit of the patch less that of the baseline, up to the error of the rule.
+    """
+    way = patches - baseline
+    total = torch.zeros(patches.shape, device=patches.device)
+    for step in range(steps):
+        total += input_gradients(model, baseline + way * ((step + 0.5) / steps), targets)
+    return total / steps * way

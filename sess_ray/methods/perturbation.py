@@ -1,0 +1,250 @@
+"""Family P: from the scores of masked patches."""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sess_ray.methods.passes import probabilities, up_sampled
+from sess_ray.methods.registry import register
+from sess_ray.models import Model
+
+
+def _alive(maps: Tensor) -> Tensor:
+    """Mark maps (..., u, v) that are not constant."""
+    return maps.amax((-2, -1)) > maps.amin((-2, -1))
+
+
+def _masks(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return maps (N, u, v) up-sampled, then min-max: masks (N, h, w) from 0 to 1."""
+    up = up_sampled(maps, size)
+    low, high = up.amin((1, 2), keepdim=True), up.amax((1, 2), keepdim=True)
+    return (up - low) / (high - low).where(high > low, 1)
+
+
+def _combined(weights: Tensor, maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return ReLU(sum_k w_k up(A_k)), (N, h, w); the sum commutes with up-sampling, the ReLU does not."""
+    return up_sampled(torch.einsum("nk,nkuv->nuv", weights, maps), size).relu_()
+
+
+def _size(patches: Tensor) -> tuple[int, int]:
+    return patches.shape[2], patches.shape[3]
+
+
+@register(
+    "scorecam",
+    family="P",
+    paper="Wang et al., Score-CAM, CVPR 2020 workshop",
+    passes="1 + K forwards for K live channels",
+)
+@torch.no_grad()
+def scorecam(
+    model: Model,
+    patches: Tensor,
+    targets: Tensor,
+    *,
+    batch_size: int,
+    subtract_baseline: bool = False,
+    softmax: bool = False,
+) -> Tensor:
+    """Channels weighted by the score of the patch seen through them: ReLU(sum_k p(x M_k) up(A_k)).
+
+    M_k is channel k, up-sampled and min-max; constant channels count nothing. The paper also subtracts the score on a
+    baseline (here the mean colour) and takes a softmax over channels; its release does neither, nor is it the default.
+    """
+    activations, size = model.tap(patches).activations, _size(patches)
+    alive = _alive(activations)
+    rows, channels = alive.nonzero(as_tuple=True)
+
+    def seen(part: slice) -> Tensor:
+        masks = _masks(activations[rows[part], channels[part]], size)
+        return patches[rows[part]] * masks[:, None].to(patches.dtype)
+
+    weights = torch.zeros_like(alive, dtype=torch.float32)
+    weights[alive] = probabilities(model, seen, targets[rows], batch_size)
+    if subtract_baseline:
+        baseline = probabilities(model, lambda _: torch.zeros_like(patches[:1]), targets[:1], 1)
+        weights = torch.where(alive, weights - baseline, 0)
+    if softmax:
+        weights = _softmax(weights, alive)
+    return _combined(weights, activations, size)
+
+
+def _softmax(weights: Tensor, alive: Tensor) -> Tensor:
+    """Softmax over the live channels; the others stay zero."""
+    return weights.masked_fill(~alive, -torch.inf).softmax(1).nan_to_num_()
+
+
+@register(
+    "sscam",
+    family="P",
+    paper="Naidu et al., SS-CAM, 2020",
+    passes="1 + 10 K forwards for K live channels",
+)
+@torch.no_grad()
+def sscam(
+    model: Model,
+    patches: Tensor,
+    targets: Tensor,
+    *,
+    batch_size: int,
+    generators: list[torch.Generator],
+    aggregate: Literal["mean", "max"] = "max",
+    samples: int = 10,
+    std: float = 0.5,
+) -> Tensor:
+    """Score-CAM with noise on the masks: softmax over channels of the mean, or the largest, of the noisy scores.
+
+    `std` is in units of a mask's range, 0 to 1. The channels of a patch meet the same noise, so that they differ by
+    what they show and not by luck. The score on a baseline, which the paper subtracts, cancels in the softmax.
+    """
+    activations, size = model.tap(patches).activations, _size(patches)
+    alive = _alive(activations)
+    rows, channels = alive.nonzero(as_tuple=True)
+    scores = torch.zeros(len(rows), device=patches.device)
+    for _ in range(samples):
+        noise = std * torch.stack([torch.randn(size, generator=own, device=patches.device) for own in generators])
+
+        def seen(part: slice, noise: Tensor = noise) -> Tensor:
+            masks = _masks(activations[rows[part], channels[part]], size) + noise[rows[part]]
+            return patches[rows[part]] * masks[:, None].to(patches.dtype)
+
+        found = probabilities(model, seen, targets[rows], batch_size)
+        scores = scores.maximum(found) if aggregate == "max" else scores + found / samples
+    weights = torch.zeros_like(alive, dtype=torch.float32)
+    weights[alive] = scores
+    return _combined(_softmax(weights, alive), activations, size)
+
+
+def blurred(patches: Tensor, size: int = 51, sigma: float = 50.0) -> Tensor:
+    """Blur patches (N, 3, h, w) with a Gaussian of `size` pixels, mirrored at the border (reflect 101)."""
+    offsets = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
+    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).to(patches.device, torch.float32)
+    reach = size // 2
+    padded = F.pad(patches.float(), (reach, reach, reach, reach), mode="reflect")
+    n, c, h, w = padded.shape
+    lines = F.conv2d(padded.reshape(n * c, 1, h, w), kernel.view(1, 1, -1, 1))
+    return F.conv2d(lines, kernel.view(1, 1, 1, -1)).view(patches.shape).to(patches.dtype)
+
+
+@register(
+    "groupcam",
+    family="P",
+    paper="Zhang et al., Group-CAM, 2021",
+    passes="2 + 32 forwards + head backward",
+)
+@torch.no_grad()
+def groupcam(model: Model, patches: Tensor, targets: Tensor, *, batch_size: int, groups: int = 32) -> Tensor:
+    """Weigh groups of channels by what each adds to a blurred patch: sum_g ReLU(p(x_g) - p(blur)) M_g.
+
+    M_g is ReLU(sum of mean(g_k) A_k over the group), up-sampled and min-max; x_g = x M_g + blur(x) (1 - M_g). Channels
+    are split in order; where their number is no multiple of `groups`, the first groups have one more.
+    """
+    tap, size = model.tap(patches), _size(patches)
+    weighted = tap.gradients(targets, slice(None)).mean((2, 3))[..., None, None] * tap.activations
+    parts = weighted.tensor_split(min(groups, weighted.shape[1]), dim=1)
+    maps = torch.stack([part.sum(1) for part in parts], 1).relu_()
+    alive = _alive(maps)
+    rows, numbers = alive.nonzero(as_tuple=True)
+    blur = blurred(patches)
+
+    def seen(part: slice) -> Tensor:
+        masks = _masks(maps[rows[part], numbers[part]], size)[:, None].to(patches.dtype)
+        return torch.lerp(blur[rows[part]], patches[rows[part]], masks)
+
+    base = probabilities(model, lambda part: blur[part], targets, batch_size)
+    gains = (probabilities(model, seen, targets[rows], batch_size) - base[rows]).relu_()
+    result = torch.zeros(len(patches), *size, device=patches.device)
+    for start in range(0, len(rows), batch_size):
+        part = slice(start, start + batch_size)
+        masks = _masks(maps[rows[part], numbers[part]], size)
+        result.index_add_(0, rows[part], masks * gains[part, None, None])
+    return result
+
+
+@register(
+    "rise",
+    family="P",
+    paper="Petsiuk et al., RISE, BMVC 2018",
+    passes="6000 forwards",
+)
+@torch.no_grad()
+def rise(
+    model: Model,
+    patches: Tensor,
+    targets: Tensor,
+    *,
+    batch_size: int,
+    seed: int,
+    masks: int = 6000,
+    cells: int = 8,
+    probability: float = 0.1,
+) -> Tensor:
+    """Mean of random masks, weighted by the score of the patch seen through each: sum p(x M) M / (N probability).
+
+    All patches see the same masks.
+    """
+    result = torch.zeros(len(patches), *_size(patches), device=patches.device)
+    every = RandomMasks(masks, cells, probability, _size(patches), seed, patches.device)
+    for start in range(0, masks, batch_size):
+        part = every[start : start + batch_size]
+        shown = part[:, None].to(patches.dtype)
+        for row, patch in enumerate(patches):
+            scores = _scores_through(model, patch, shown, targets[row])
+            result[row] += torch.einsum("m,mhw->hw", scores, part)
+    return result / (masks * probability)
+
+
+def _scores_through(model: Model, patch: Tensor, masks: Tensor, target: Tensor) -> Tensor:
+    return probabilities(model, lambda part: patch * masks[part], target.expand(len(masks)), len(masks))
+
+
+class RandomMasks:
+    """RISE's masks: grids of Bernoulli cells, enlarged bilinearly with a mirrored border, cropped at random.
+
+    Parameters
+    ----------
+    count, cells : int
+        Number of masks, and cells along a side of a grid.
+    probability : float
+        That a cell is 1.
+    size : tuple of int
+        Height and width of a mask.
+    seed : int
+    device : torch.device
+    """
+
+    def __init__(
+        self, count: int, cells: int, probability: float, size: tuple[int, int], seed: int, device: torch.device
+    ) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        grids = (torch.rand(count, cells, cells, generator=generator) < probability).float()
+        steps = [ceil(length / cells) for length in size]
+        self.shifts = torch.stack([torch.randint(step, (count,), generator=generator) for step in steps], 1)
+        self.grids = grids.to(device)
+        self.size = size
+        # A grid becomes larger than the mask by a cell, which leaves room for the shift.
+        self.rows, self.columns = (_enlarging(cells, (cells + 1) * step, device) for step in steps)
+
+    def __getitem__(self, part: slice) -> Tensor:
+        """Return masks, (n, h, w)."""
+        height, width = self.size
+        large = self.rows @ self.grids[part] @ self.columns.T
+        shifts = self.shifts[part].tolist()
+        return torch.stack([mask[y : y + height, x : x + width] for mask, (y, x) in zip(large, shifts, strict=True)])
+
+
+def _enlarging(cells: int, length: int, device: torch.device) -> Tensor:
+    """Return the (length, cells) matrix of bilinear weights; beyond its end a grid is mirrored (reflect 101)."""
+    at = (torch.arange(length, dtype=torch.float64, device=device) + 0.5) * cells / length - 0.5
+    first = at.floor().long()
+    matrix = torch.zeros(length, cells, dtype=torch.float64, device=device)
+    for tap, weight in ((first, 1 - (at - first)), (first + 1, at - first)):
+        inside = (cells - 1) - ((cells - 1) - tap.abs()).abs()
+        matrix.scatter_add_(1, inside[:, None], weight[:, None])
+    return matrix.float()
