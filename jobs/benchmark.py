@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from cyclopts import App, CycloptsError, Parameter
 
+from sess_ray import methods
 from sess_ray.errors import SessError
 from sess_ray.explainer import SESS
 from sess_ray.io.decode import decode
@@ -26,6 +27,7 @@ from sess_ray.io.inputs import Item, find_images, read_items
 from sess_ray.models import load_model
 from sess_ray.patches import Source, cut
 from sess_ray.pipeline.config import DEMO_MODEL, ExplainConfig
+from sess_ray.tables import markdown
 
 app = App(name="benchmark.py", help=__doc__, version_flags=[], result_action="return_value")
 
@@ -48,6 +50,11 @@ class BenchmarkConfig:
         Images for the engine; taken again from the start where there are fewer.
     job_images
         Images for the whole job; 0 leaves it out.
+    methods
+        Measure these methods instead, names separated by commas or "all": their passes for each kept patch, and the
+        time of the engine over that of its passes alone, at the last ratio.
+    method_option
+        For `methods`: NAME.key=value; may be given several times.
     json
         Write the figures to this file.
     """
@@ -63,6 +70,8 @@ class BenchmarkConfig:
     targets: int = 5
     images: int = 12
     job_images: int = 0
+    methods: str = ""
+    method_option: tuple[str, ...] = ()
     json: str | None = None
 
 
@@ -185,6 +194,89 @@ def measure_job(config: BenchmarkConfig, items: list[Item], images: list[np.ndar
     }
 
 
+class Recorder:
+    """Notes the passes through a model: the shape of each batch, and whether a gradient comes back to the pixels."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self.passes: list[tuple[tuple[int, ...], bool]] = []
+        self.handle = module.register_forward_pre_hook(self._note)
+
+    def _note(self, _: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        self.passes.append((tuple(inputs[0].shape), inputs[0].requires_grad))
+
+    def replay(self, sess: SESS) -> float:
+        """Return the seconds of the same passes alone, on batches that lie ready."""
+        loaded = {
+            shape: torch.randn(shape, device=sess.device).to(sess.dtype).contiguous(memory_format=torch.channels_last)
+            for shape, _ in self.passes
+        }
+        return timed(self._run, sess.model.module, loaded)
+
+    def _run(self, module: torch.nn.Module, loaded: dict[tuple[int, ...], torch.Tensor]) -> None:
+        for shape, backward in self.passes:
+            if backward:
+                with torch.enable_grad():
+                    start = loaded[shape].detach().requires_grad_()
+                    torch.autograd.grad(module(start)[:, 0].sum(), start)
+            else:
+                with torch.inference_mode():
+                    module(loaded[shape])
+
+
+def measure_method(config: BenchmarkConfig, name: str, images: list[np.ndarray]) -> dict[str, Any]:
+    """Return a method's passes for each kept patch, and its time over the time of these passes and of scoring."""
+    given = (option.partition("=")[::2] for option in config.method_option)
+    options = {key.removeprefix(f"{name}."): value for key, value in given if key.startswith(f"{name}.")}
+    sess = SESS(
+        load_model(config.model, config.weights),
+        method=name,
+        num_scales=config.num_scales,
+        pre_filter_ratio=config.ratios[-1],
+        precision=config.precision,
+        batch_size=config.batch_size,
+        method_options=options,
+    )
+    recorder = Recorder(sess.model.module)
+    found = sess.explain(images)
+    recorder.handle.remove()
+    floor = [recorder.replay(sess)]
+    seconds = timed(sess.explain, images)
+    floor.append(recorder.replay(sess))
+    kept = sum(explanation.num_kept for [explanation] in found)
+    side = sess.model.input_size
+    scored = sum(explanation.num_patches + (explanation.num_patches > 1) for [explanation] in found)
+    forwards = sum(shape[0] * shape[2] * shape[3] / side**2 for shape, _ in recorder.passes) - scored
+    backwards = sum(shape[0] for shape, backward in recorder.passes if backward)
+    return {
+        "method": name,
+        "options": options,
+        "kept": kept,
+        "forwards": forwards / kept,
+        "backwards": backwards / kept,
+        "seconds": seconds,
+        "ratio": seconds / float(np.mean(floor)),
+    }
+
+
+def _measure_methods(config: BenchmarkConfig, images: list[np.ndarray]) -> list[dict[str, Any]]:
+    names = methods.names() if config.methods == "all" else config.methods.split(",")
+    model = load_model(config.model, config.weights).prepared(torch.device("cpu"), "fp32")
+    rows = []
+    for name in names:
+        reason = methods.get(name).refusal(model)
+        if reason:
+            print(f"{name}: {reason}", flush=True)
+            continue
+        row = measure_method(config, name, images)
+        print(f"{name}: {row['ratio']:.2f} of its floor, {row['seconds']:.1f} s", flush=True)
+        rows.append(row)
+    cells = [
+        (row["method"], f"{row['forwards']:.1f}", f"{row['backwards']:.1f}", f"{row['ratio']:.2f}") for row in rows
+    ]
+    print(markdown([("method", "forwards", "backwards", "time / floor"), *cells]))
+    return rows
+
+
 def _images(config: BenchmarkConfig) -> tuple[list[Item], list[np.ndarray]]:
     from sess_ray import demo
 
@@ -203,7 +295,12 @@ def _images(config: BenchmarkConfig) -> tuple[list[Item], list[np.ndarray]]:
 def benchmark(config: Annotated[BenchmarkConfig, Parameter(name="*")] = BenchmarkConfig()) -> int:
     """Measure, print and store."""
     items, images = _images(config)
-    result: dict[str, Any] = {"config": dataclasses.asdict(config), "core": measure_core(config, images)}
+    result: dict[str, Any]
+    if config.methods:
+        result = {"config": dataclasses.asdict(config), "methods": _measure_methods(config, images)}
+        _store(result, config.json)
+        return 0
+    result = {"config": dataclasses.asdict(config), "core": measure_core(config, images)}
     core = result["core"]
     print(
         f"{config.model}, {config.method}, {config.num_scales} scales, {config.precision}, batch {core['batch_size']}"
@@ -215,10 +312,14 @@ def benchmark(config: Annotated[BenchmarkConfig, Parameter(name="*")] = Benchmar
         result["job"] = job = measure_job(config, items, images)
         print(f"job / floor: {job['ratio']:.3f} ({job['windows']} windows; floor {job['floor_ms_per_window']:.2f} ms)")
         print(f"first rows after {job['seconds_to_first_rows']:.1f} s")
-    if config.json:
-        with open(config.json, "w") as file:
-            json.dump(result, file, indent=2)
+    _store(result, config.json)
     return 0
+
+
+def _store(result: dict[str, Any], path: str | None) -> None:
+    if path:
+        with open(path, "w") as file:
+            json.dump(result, file, indent=2)
 
 
 if __name__ == "__main__":

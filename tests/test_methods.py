@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
 
@@ -42,22 +44,53 @@ def test_grad_cam_plus_plus_against_loops_in_float64():
     torch.testing.assert_close(found, expected.relu(), atol=1e-12, rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", [name for name in methods.names() if methods.get(name).family == "T"])
+@pytest.mark.parametrize("name", ["cam", "gradcam", "gradcam++"])
 def test_a_dead_layer_gives_zeros(name):
     zeros = torch.zeros(2, 3, 4, 4)
     found = methods.get(name).function(zeros, zeros)
     assert torch.equal(found, torch.zeros(2, 4, 4))
 
 
-@pytest.mark.parametrize("name", methods.names())
-def test_every_method_says_what_it_is_and_where_it_is_from(name):
-    method = methods.get(name)
-    assert method.summary
-    assert method.paper
+def mine(
+    _model, _patches, _targets, *, generators, power: float = 2.0, count: int = 3, way: Literal["up", "down"] = "up"
+):
+    """Do nothing."""
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"powr": 1}, "unknown option of mine 'powr': choose one of: count, power, way"),
+        ({"count": "0"}, "mine: count=0: use a whole number from 1 on"),
+        ({"count": "2.5"}, "use a whole number"),
+        ({"power": "-1"}, "mine: power=-1: use a number from 0 on"),
+        ({"power": "nan"}, "use a number"),
+        ({"way": "left"}, "mine: way=left: choose one of: up, down"),
+        ({"generators": 1}, "unknown option"),
+    ],
+)
+def test_options_are_checked(options, message):
+    with pytest.raises(SessError, match=message):
+        methods.Method("mine", "P", mine).parsed(options)
+
+
+def test_options_get_the_type_of_their_default():
+    method = methods.Method("mine", "P", mine)
+    assert method.parsed({"power": "3", "count": "4", "way": "down"}) == {"power": 3.0, "count": 4, "way": "down"}
+    assert method.options == {"power": 2.0, "count": 3, "way": "up"}
+    assert method.given == ["generators"]
+
+
+def test_a_method_can_not_ask_for_what_nobody_gives():
+    with pytest.raises(SessError, match="'mine' asks for 'luck': give the option a default, or ask for scores"):
+
+        @methods.register("mine")
+        def mine(_model, patches, _targets, *, luck):
+            return patches * luck
 
 
 def test_an_unknown_method_names_the_choices():
-    with pytest.raises(SessError, match=r"unknown method 'gradcm': choose one of: gradcam, gradcam\+\+"):
+    with pytest.raises(SessError, match=r"unknown method 'gradcm': choose one of: .*gradcam, gradcam\+\+"):
         methods.get("gradcm")
 
 

@@ -25,7 +25,8 @@ def _pools_linearly(model: Model) -> str | None:
     dtype = next(model.module.parameters()).dtype
     gradients = model.tap(probe.to(dtype)).gradients(torch.zeros(2, dtype=torch.int64, device=device), slice(None))
     constant = gradients[:1, :, :1, :1].expand_as(gradients)
-    if torch.allclose(gradients, constant, rtol=1e-2, atol=1e-3 * float(constant.abs().max())):
+    largest = float(constant.abs().max())
+    if largest > 0 and torch.allclose(gradients, constant, rtol=1e-2, atol=1e-3 * largest):
         return None
     return f"behind layer {model.layer} it is not a global mean and a linear classifier"
 

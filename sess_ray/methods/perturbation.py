@@ -67,8 +67,8 @@ def scorecam(
     weights = torch.zeros_like(alive, dtype=torch.float32)
     weights[alive] = probabilities(model, seen, targets[rows], batch_size)
     if subtract_baseline:
-        baseline = probabilities(model, lambda _: torch.zeros_like(patches[:1]), targets[:1], 1)
-        weights = torch.where(alive, weights - baseline, 0)
+        baseline = model.module(torch.zeros_like(patches[:1])).float().softmax(1)[0, targets]
+        weights = torch.where(alive, weights - baseline[:, None], 0)
     if softmax:
         weights = _softmax(weights, alive)
     return _combined(weights, activations, size)

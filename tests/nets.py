@@ -1,0 +1,75 @@
+"""Small classifiers for tests, and their parts in float64."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import sess_ray
+
+SIDE = 32
+
+
+class Small(nn.Module):
+    """Convolutions, rectifiers of several kinds, a pool and a linear map."""
+
+    def __init__(self, channels=6, classes=5, seed=0, scale=4):
+        super().__init__()
+        self.scale = scale
+        torch.manual_seed(seed)
+        self.first = nn.Conv2d(3, 8, 5, stride=2)
+        self.rectifier = nn.ReLU(inplace=True)
+        self.second = nn.Conv2d(8, channels, 3, stride=2)
+        self.third = nn.Conv2d(channels, channels, 3, padding=1)
+        self.classes = nn.Linear(channels, classes)
+
+    def features(self, x):
+        x = self.rectifier(self.first(x))
+        x = F.relu6(self.second(x) * 3)
+        return torch.relu(self.third(x))
+
+    def forward(self, x):
+        return self.scale * self.classes(self.features(x).amax((2, 3)))
+
+
+def small(**options):
+    """Return (prepared Model, the same module in float64) with a tap behind the second convolution."""
+    module = Small(**options)
+    model = sess_ray.load_model(module, layer="third", input_size=SIDE)
+    return model.prepared(torch.device("cpu"), "fp32"), module.double().eval()
+
+
+def activations_and_gradients(module, layer, patch, target):
+    """Return A and d(logit)/dA of one patch by a whole backward pass, float64 (K, u, v)."""
+    kept = {}
+    handle = module.get_submodule(layer).register_forward_hook(
+        lambda _, __, out: kept.update(a=out.clone()) or kept["a"].clone()
+    )
+    with torch.enable_grad():
+        logit = module(patch[None].double().requires_grad_())[0, target]
+    handle.remove()
+    (gradient,) = torch.autograd.grad(logit, kept["a"])
+    return kept["a"][0].detach(), gradient[0]
+
+
+def probability(module, patch, target):
+    with torch.no_grad():
+        return module(patch[None].double()).softmax(1)[0, target]
+
+
+def patches(count, seed=0):
+    return torch.randn(count, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(seed))
+
+
+def generators(count, seed=0):
+    return [torch.Generator().manual_seed(seed + i) for i in range(count)]
+
+
+def up(maps):
+    """Return (u, v) at the size of a patch."""
+    return F.interpolate(maps[None, None], size=(SIDE, SIDE), mode="bilinear", align_corners=False)[0, 0]
+
+
+def min_max(value):
+    return (value - value.min()) / (value.max() - value.min())

@@ -1,0 +1,190 @@
+"""Family P against literal float64 versions, one patch and one mask at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sess_ray import methods
+from sess_ray.methods.perturbation import RandomMasks, blurred
+from tests import nets
+
+TARGETS = torch.tensor([3, 0, 4])
+CLOSE = {"atol": 2e-5, "rtol": 1e-4}
+
+
+def run(name, model, patches, **options):
+    return methods.get(name).function(model, patches, TARGETS, **options).double()
+
+
+@pytest.fixture(scope="module")
+def nets_and_patches():
+    model, module = nets.small(channels=10)
+    with torch.no_grad():  # a dead channel
+        for network in (model.module, module):
+            network.third.weight[4] = 0
+            network.third.bias[4] = 0.3
+    return model, module, nets.patches(3)
+
+
+def score_cam(module, patch, target, scores):
+    """Return ReLU(sum_k w_k up(A_k)) with w = scores(masks of the live channels)."""
+    activations, _ = nets.activations_and_gradients(module, "third", patch, target)
+    ups = [nets.up(one) for one in activations]
+    live = [value for value in ups if value.max() - value.min() > 1e-9]
+    weights = scores([nets.min_max(value) for value in live])
+    return sum(weight * value for weight, value in zip(weights, live, strict=True)).relu(), len(live)
+
+
+def test_score_cam(nets_and_patches):
+    model, module, patches = nets_and_patches
+    plain = run("scorecam", model, patches, batch_size=4)
+    paper = run("scorecam", model, patches, batch_size=7, subtract_baseline=True, softmax=True)
+    relative = run("scorecam", model, patches, batch_size=7, subtract_baseline=True)
+    for patch, target, first, second, third in zip(patches, TARGETS, plain, paper, relative, strict=True):
+
+        def scores(masks, patch=patch, target=target):
+            return torch.stack([nets.probability(module, patch * mask, target) for mask in masks])
+
+        baseline = nets.probability(module, torch.zeros_like(patch), target)
+        expected, live = score_cam(module, patch, target, scores)
+        assert live == 9
+        torch.testing.assert_close(first, expected, **CLOSE)
+        expected, _ = score_cam(module, patch, target, lambda masks, s=scores: s(masks).softmax(0))
+        torch.testing.assert_close(second, expected, **CLOSE)
+        expected, _ = score_cam(module, patch, target, lambda masks, s=scores, b=baseline: s(masks) - b)
+        torch.testing.assert_close(third, expected, **CLOSE)
+
+
+@pytest.mark.parametrize("aggregate", ["mean", "max"])
+def test_ss_cam(nets_and_patches, aggregate):
+    model, module, patches = nets_and_patches
+    options = {"aggregate": aggregate, "samples": 3, "std": 0.4}
+    found = run("sscam", model, patches, batch_size=5, generators=nets.generators(3, seed=8), **options)
+    for patch, target, generator, one in zip(patches, TARGETS, nets.generators(3, seed=8), found, strict=True):
+        noises = [torch.randn(nets.SIDE, nets.SIDE, generator=generator).double() for _ in range(3)]
+
+        def scores(masks, patch=patch, target=target, noises=noises):
+            rows = [
+                torch.stack([nets.probability(module, patch * (mask + 0.4 * noise), target) for noise in noises])
+                for mask in masks
+            ]
+            return torch.stack([row.mean() if aggregate == "mean" else row.max() for row in rows]).softmax(0)
+
+        expected, _ = score_cam(module, patch, target, scores)
+        torch.testing.assert_close(one, expected, **CLOSE)
+
+
+def test_ss_cam_without_noise_is_score_cam_with_a_softmax(nets_and_patches):
+    model, _, patches = nets_and_patches
+    found = run("sscam", model, patches, batch_size=64, generators=nets.generators(3), samples=2, std=0.0)
+    torch.testing.assert_close(found, run("scorecam", model, patches, batch_size=64, softmax=True))
+
+
+def blurred_by_hand(patch):
+    offsets = np.arange(-25, 26)
+    kernel = np.exp(-(offsets**2) / (2 * 50.0**2))
+    kernel = np.outer(kernel, kernel) / kernel.sum() ** 2
+    padded = np.pad(patch.double().numpy(), ((0, 0), (25, 25), (25, 25)), mode="reflect")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (51, 51), axis=(1, 2))
+    return torch.from_numpy(np.einsum("chwij,ij->chw", windows, kernel))
+
+
+def test_group_cam_with_groups_of_uneven_size(nets_and_patches):
+    model, module, patches = nets_and_patches
+    found = run("groupcam", model, patches, batch_size=3, groups=4)
+    for patch, target, one in zip(patches, TARGETS, found, strict=True):
+        blur = blurred_by_hand(patch)
+        torch.testing.assert_close(blurred(patch[None])[0].double(), blur, atol=1e-6, rtol=0)
+        base = nets.probability(module, blur, target)
+        activations, gradients = nets.activations_and_gradients(module, "third", patch, target)
+        weighted = gradients.mean((1, 2))[:, None, None] * activations
+        expected = torch.zeros(nets.SIDE, nets.SIDE, dtype=torch.float64)
+        for group in ([0, 1, 2], [3, 4, 5], [6, 7], [8, 9]):
+            value = nets.up(sum(weighted[k] for k in group).relu())
+            if value.max() > value.min():
+                mask = nets.min_max(value)
+                gain = nets.probability(module, patch * mask + blur * (1 - mask), target) - base
+                expected += max(gain, 0) * mask
+        torch.testing.assert_close(one, expected, **CLOSE)
+
+
+def enlarged_by_hand(grid, length):
+    """Bilinear, half-pixel centres, the grid mirrored without repeating its border: loops over pixels."""
+    cells = len(grid)
+    mirrored = np.pad(grid, 1, mode="reflect")
+    large = np.zeros((length, length))
+    for y in range(length):
+        for x in range(length):
+            v, u = ((i + 0.5) * cells / length - 0.5 + 1 for i in (y, x))
+            top, left = int(np.floor(v)), int(np.floor(u))
+            a, b = v - top, u - left
+            below, right = min(top + 1, cells + 1), min(left + 1, cells + 1)
+            large[y, x] = (1 - a) * ((1 - b) * mirrored[top, left] + b * mirrored[top, right]) + a * (
+                (1 - b) * mirrored[below, left] + b * mirrored[below, right]
+            )
+    return large
+
+
+def test_rises_masks():
+    masks = RandomMasks(2000, 8, 0.3, (30, 30), seed=4, device=torch.device("cpu"))
+    whole = masks[0:2000]
+    # The mean of 2,000 x 64 Bernoulli cells: three standard deviations.
+    assert abs(whole.mean().item() - 0.3) < 3 * (0.3 * 0.7 / (2000 * 64)) ** 0.5
+    assert torch.equal(masks[13:20], whole[13:20])
+    for number in range(3):  # cells of 4 pixels, 9 of them: 36 pixels, of which 30 are seen
+        large = enlarged_by_hand(masks.grids[number].numpy().astype(float), 36)
+        y, x = masks.shifts[number].tolist()
+        np.testing.assert_allclose(whole[number].numpy(), large[y : y + 30, x : x + 30], atol=1e-6)
+    assert 0 < masks.shifts.max() < 4
+
+
+def test_rise(nets_and_patches):
+    model, module, patches = nets_and_patches
+    options = {"masks": 21, "cells": 5, "probability": 0.4}
+    found = run("rise", model, patches, batch_size=8, seed=6, **options)
+    masks = RandomMasks(21, 5, 0.4, (nets.SIDE, nets.SIDE), 6, torch.device("cpu"))[0:21].double()
+    for patch, target, one in zip(patches, TARGETS, found, strict=True):
+        expected = sum(nets.probability(module, patch * mask, target) * mask for mask in masks) / (21 * 0.4)
+        torch.testing.assert_close(one, expected, **CLOSE)
+    torch.testing.assert_close(run("rise", model, patches, batch_size=5, seed=6, **options), found, **CLOSE)
+
+
+def test_smooth_grad_cam_plus_plus(nets_and_patches):
+    model, module, patches = nets_and_patches
+    found = run("smooth_gradcam++", model, patches, generators=nets.generators(3, seed=2), samples=3, std=0.3)
+    for patch, target, generator, one in zip(patches, TARGETS, nets.generators(3, seed=2), found, strict=True):
+        clean, _ = nets.activations_and_gradients(module, "third", patch, target)
+        powers = [torch.zeros_like(clean) for _ in range(3)]
+        for _ in range(3):
+            noise = torch.randn(patch.shape, generator=generator)
+            copy = patch + 0.3 * (patch.max() - patch.min()) * noise
+            _, gradient = nets.activations_and_gradients(module, "third", copy, target)
+            powers = [total + gradient**power / 3 for power, total in enumerate(powers, start=1)]
+        denominator = 2 * powers[1] + clean.sum((1, 2), keepdim=True) * powers[2]
+        alpha = powers[1] / torch.where(denominator == 0, 1.0, denominator)
+        weights = (alpha * powers[0].relu()).sum((1, 2))
+        torch.testing.assert_close(one, torch.einsum("k,kuv->uv", weights, clean).relu(), atol=1e-4, rtol=1e-3)
+
+
+def test_smooth_grad_cam_plus_plus_without_noise_is_grad_cam_plus_plus(nets_and_patches):
+    model, _, patches = nets_and_patches
+    tap = model.tap(patches)
+    expected = methods.get("gradcam++").function(tap.activations, tap.gradients(TARGETS, slice(None)))
+    found = run("smooth_gradcam++", model, patches, generators=nets.generators(3), samples=2, std=0.0)
+    torch.testing.assert_close(found.float(), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_cameras(nets_and_patches, monkeypatch):
+    monkeypatch.setattr("sess_ray.methods.averaged.CHANNELS", 4)
+    model, module, patches = nets_and_patches
+    found = run("cameras", model, patches, batch_size=2, sizes=3, step=20)
+    for patch, target, one in zip(patches, TARGETS, found, strict=True):
+        sums = [torch.zeros(10, nets.SIDE, nets.SIDE, dtype=torch.float64) for _ in range(2)]
+        for size in (32, 52, 72):
+            resized = F.interpolate(patch[None].double(), size=(size, size), mode="bicubic", align_corners=False)[0]
+            pair = nets.activations_and_gradients(module, "third", resized, target)
+            sums = [total + torch.stack([nets.up(value) for value in maps]) / 3 for total, maps in zip(sums, pair)]  # noqa: B905
+        torch.testing.assert_close(one, (sums[0] * sums[1]).sum(0).relu(), **CLOSE)

@@ -1,0 +1,60 @@
+"""Every method with every kind of model: it works, or says in one line why not. The table is in docs/methods.md."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import sess_ray
+from sess_ray import SESS, SessError, demo, methods
+from sess_ray.methods import perturbation
+from sess_ray.tables import markdown
+from tests.test_every_method import QUICK
+
+DOCS = Path(__file__).parents[1] / "docs" / "methods.md"
+MODELS = ("squeezenet1_1", "tf_efficientnet_lite0", "resnet50", "vgg16", "vit_b_16", "swin_t", "convnext_tiny")
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def model(request):
+    if request.param == "tf_efficientnet_lite0":
+        return demo.efficientnet_lite0()
+    model = sess_ray.load_model(request.param, "random")
+    if request.param == "vit_b_16":  # without weights its classifier is all zeros, and no method sees anything
+        nn.init.normal_(model.module.heads.head.weight, generator=torch.Generator().manual_seed(0))
+    return model
+
+
+def outcome(name, model, pixels):
+    """Return "yes" where a method explains an image, "no" where it refuses in one line."""
+
+    def sess():
+        return SESS(model, method=name, num_scales=None, device="cpu", method_options=QUICK.get(name))
+
+    if methods.get(name).refusal(model.prepared(torch.device("cpu"), "fp32")):
+        with pytest.raises(
+            SessError, match=rf"^{re.escape(name)} can not explain {model.name}: .*; these methods can: "
+        ):
+            sess()
+        return "no"
+    [[found]] = sess().explain([pixels], [[7]])
+    assert np.isfinite(found.saliency).all()
+    assert found.saliency.shape == pixels.shape[:2]
+    return "yes"
+
+
+def test_the_table_in_the_docs_is_what_happens(model, photographs, monkeypatch):
+    # Three live channels a patch: whether a method works does not depend on how many there are.
+    alive = perturbation._alive
+    monkeypatch.setattr(perturbation, "_alive", lambda maps: alive(maps) & (alive(maps).cumsum(-1) <= 3))
+    pixels = photographs["chelsea.png"][:240, :300]
+    found = {name: outcome(name, model, pixels) for name in methods.names()}
+    header, _, *lines = (line for line in DOCS.read_text().splitlines() if line.startswith("|"))
+    column = [cell.strip() for cell in header.strip("|").split("|")].index(model.name)
+    rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    assert found == {row[0]: row[column] for row in rows}, markdown([("method", model.name), *found.items()])
