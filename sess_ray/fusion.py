@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sess_ray.errors import unknown
-from sess_ray.resampling import taps
+from sess_ray.resampling import taps, upsampling
 from sess_ray.windows import Plan
 
 BAND_PIXELS = 1 << 21
@@ -24,14 +24,6 @@ SMOOTHING_SIZE = 11
 SMOOTHING_SIGMA = 5.0
 
 Fusion = Literal["seamless", "reference"]
-
-
-def upsampling(cells: int, window: int, device: torch.device) -> Tensor:
-    """Return the (window, cells) float64 matrix that resamples `cells` values to `window` pixels."""
-    matrix = torch.zeros(window, cells, dtype=torch.float64, device=device)
-    at = taps(cells, window, device)
-    matrix.scatter_add_(1, at.first[:, None], 1 - at.fraction[:, None])
-    return matrix.scatter_add_(1, at.second[:, None], at.fraction[:, None])
 
 
 def axis_matrix(scaled: int, target: int, starts: tuple[int, ...], up: Tensor) -> Tensor:

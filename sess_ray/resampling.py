@@ -35,6 +35,14 @@ def taps(source: int, target: int, device: torch.device) -> Taps:
     return Taps(first, (first + 1).clamp_(max=source - 1), coordinates - first)
 
 
+def upsampling(cells: int, window: int, device: torch.device) -> Tensor:
+    """Return the (window, cells) float64 matrix that resamples `cells` values to `window` pixels."""
+    matrix = torch.zeros(window, cells, dtype=torch.float64, device=device)
+    at = taps(cells, window, device)
+    matrix.scatter_add_(1, at.first[:, None], 1 - at.fraction[:, None])
+    return matrix.scatter_add_(1, at.second[:, None], at.fraction[:, None])
+
+
 def antialiased(source: int, target: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return where antialiased resampling reads, and how much: a triangle as wide as the reduction.
 

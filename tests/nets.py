@@ -73,3 +73,8 @@ def up(maps):
 
 def min_max(value):
     return (value - value.min()) / (value.max() - value.min())
+
+
+def noise(generator):
+    """Return the next noise of a patch, drawn in the order of channels_last."""
+    return torch.randn(SIDE, SIDE, 3, generator=generator).permute(2, 0, 1)

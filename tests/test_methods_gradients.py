@@ -83,7 +83,7 @@ def test_smoothgrad_is_the_mean_over_noisy_copies():
     for patch, target, generator, one in zip(patches, TARGETS, nets.generators(3, seed=5), found, strict=True):
         total = torch.zeros(3, nets.SIDE, nets.SIDE, dtype=torch.float64)
         for _ in range(4):
-            noise = torch.randn(patch.shape, generator=generator)
+            noise = nets.noise(generator)
             copy = (patch + 0.2 * (patch.max() - patch.min()) * noise).double().requires_grad_()
             total += torch.autograd.grad(module(copy[None])[0, target], copy)[0].abs() / 4
         torch.testing.assert_close(one.double(), total.amax(0), atol=1e-5, rtol=1e-4)

@@ -108,7 +108,7 @@ def test_group_cam_with_groups_of_uneven_size(nets_and_patches):
                 mask = nets.min_max(value)
                 gain = nets.probability(module, patch * mask + blur * (1 - mask), target) - base
                 expected += max(gain, 0) * mask
-        torch.testing.assert_close(one, expected, **CLOSE)
+        torch.testing.assert_close(nets.up(one), expected, **CLOSE)
 
 
 def enlarged_by_hand(grid, length):
@@ -159,7 +159,7 @@ def test_smooth_grad_cam_plus_plus(nets_and_patches):
         clean, _ = nets.activations_and_gradients(module, "third", patch, target)
         powers = [torch.zeros_like(clean) for _ in range(3)]
         for _ in range(3):
-            noise = torch.randn(patch.shape, generator=generator)
+            noise = nets.noise(generator)
             copy = patch + 0.3 * (patch.max() - patch.min()) * noise
             _, gradient = nets.activations_and_gradients(module, "third", copy, target)
             powers = [total + gradient**power / 3 for power, total in enumerate(powers, start=1)]

@@ -22,6 +22,12 @@ def _palette() -> np.ndarray:
     return np.stack([np.interp(at, range(len(corners)), corners[:, i]) for i in range(3)], 1)
 
 
+def blend(image: np.ndarray, saliency: np.ndarray) -> Image.Image:
+    """Return an image (H, W, 3) uint8 under the colours of its map (H, W) in 0..1."""
+    heat = Image.fromarray(_palette()[np.rint(saliency * 255).astype(np.uint8)].astype(np.uint8))
+    return Image.blend(Image.fromarray(image), heat, OPACITY)
+
+
 def overlay(image: np.ndarray, saliency: np.ndarray, caption: str) -> bytes:
     """Draw an image, and beside it the image under its map.
 
@@ -38,14 +44,14 @@ def overlay(image: np.ndarray, saliency: np.ndarray, caption: str) -> bytes:
         A PNG of at most 640 pixels a side for each picture.
     """
     picture = Image.fromarray(image)
-    heat = Image.fromarray(_palette()[np.rint(saliency * 255).astype(np.uint8)].astype(np.uint8))
+    blended = blend(image, saliency)
     scale = min(1.0, MAX_SIDE / max(picture.size))
     size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
-    picture, heat = picture.resize(size), heat.resize(size)
+    picture, blended = picture.resize(size), blended.resize(size)
     margin, line = 8, 22
     canvas = Image.new("RGB", (max(2 * size[0] + 3 * margin, 280), size[1] + 2 * margin + line), "white")
     canvas.paste(picture, (margin, margin))
-    canvas.paste(Image.blend(picture, heat, OPACITY), (2 * margin + size[0], margin))
+    canvas.paste(blended, (2 * margin + size[0], margin))
     font = ImageFont.load_default(size=14)
     ImageDraw.Draw(canvas).text((margin, size[1] + margin + 4), caption, fill="black", font=font)
     buffer = io.BytesIO()

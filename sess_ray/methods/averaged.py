@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sess_ray.methods.passes import noisy, up_sampled
+from sess_ray.methods.passes import enlarging, noisy
 from sess_ray.methods.registry import register
 from sess_ray.models import Model
+from sess_ray.resampling import taps
 
 
 @register(
@@ -32,8 +35,8 @@ def smooth_gradcam_plus_plus(
     """
     activations = model.tap(patches).activations
     first, second, third = (torch.zeros_like(activations) for _ in range(3))
-    for _ in range(samples):
-        gradients = model.tap(noisy(patches, std, generators)).gradients(targets, slice(None))
+    for copies in noisy(patches, std, generators, samples):
+        gradients = model.tap(copies).gradients(targets, slice(None))
         first += gradients / samples
         second += gradients**2 / samples
         third += gradients**3 / samples
@@ -43,7 +46,7 @@ def smooth_gradcam_plus_plus(
     return torch.einsum("nk,nkuv->nuv", weights, activations).relu_()
 
 
-CHANNELS = 64  # enlarged at a time
+CHANNELS = 32  # enlarged at a time: their rows stay in the cache
 
 
 def _takes_other_sizes(model: Model) -> str | None:
@@ -86,23 +89,37 @@ def _cameras(model: Model, patches: Tensor, targets: Tensor, sizes: int, step: i
     side = patches.shape[-1]
     pairs = []  # at the layer's own size: all sizes together are less than one pair enlarged
     for size in range(side, side + step * sizes, step):
-        resized = patches.float()
+        resized = patches.float().contiguous()
         if size != side:
             resized = F.interpolate(resized, size=(size, size), mode="bicubic", align_corners=False)
         tap = model.tap(resized.to(patches.dtype).contiguous(memory_format=torch.channels_last))
-        pairs.append((tap.activations, tap.gradients(targets, slice(None))))
+        pairs.append((tap.activations.contiguous(), tap.gradients(targets, slice(None)).contiguous()))
+    mean = _MeanEnlarged([pair[0].shape[-1] for pair in pairs], side, patches.device)
     result = torch.zeros(len(patches), side, side, device=patches.device)
     for row in range(len(patches)):
         for first in range(0, pairs[0][0].shape[1], CHANNELS):
             part = slice(first, first + CHANNELS)
-            activations, gradients = (_summed([pair[kind][row, part] for pair in pairs], side) for kind in (0, 1))
-            result[row] += (activations * gradients).sum(0)
-    return result.div_(sizes**2).relu_()
+            activations, gradients = (mean([pair[kind][row, part] for pair in pairs]) for kind in (0, 1))
+            result[row] += (activations * gradients).sum(1)
+    return result.relu_()
 
 
-def _summed(maps: list[Tensor], side: int) -> Tensor:
-    """Return the sum of maps (K, u, v) of several sizes, enlarged: (K, side, side)."""
-    total = up_sampled(maps[0], (side, side))
-    for more in maps[1:]:
-        total += up_sampled(more, (side, side))
-    return total
+class _MeanEnlarged:
+    """The mean of square maps of several sizes, all enlarged to `side`.
+
+    Columns by a matrix product; then a row of the result is a weighted sum of two rows of each size.
+    """
+
+    def __init__(self, sizes: list[int], side: int, device: torch.device) -> None:
+        self.columns = [enlarging(size, side, device).T for size in sizes]
+        axes = [taps(size, side, device) for size in sizes]
+        begins = accumulate(sizes[:-1], initial=0)
+        positions = [tap + begin for axis, begin in zip(axes, begins, strict=True) for tap in (axis.first, axis.second)]
+        weights = [weight / len(sizes) for axis in axes for weight in (1 - axis.fraction, axis.fraction)]
+        self.positions, self.weights = torch.stack(positions, 1), torch.stack(weights, 1).float()
+
+    def __call__(self, maps: list[Tensor]) -> Tensor:
+        """Return (side, K, side) for maps (K, u, u), one of each size."""
+        wide = [own.transpose(0, 1) @ columns for own, columns in zip(maps, self.columns, strict=True)]
+        rows = F.embedding_bag(self.positions, torch.cat(wide).flatten(1), per_sample_weights=self.weights, mode="sum")
+        return rows.view(len(rows), *wide[0].shape[1:])

@@ -117,8 +117,8 @@ def smoothgrad(
     `std` is in units of the patch's range, max - min.
     """
     total = torch.zeros(patches.shape, device=patches.device)
-    for _ in range(samples):
-        found = input_gradients(model, noisy(patches, std, generators), targets)
+    for copies in noisy(patches, std, generators, samples):
+        found = input_gradients(model, copies, targets)
         total += found.square() if squared else found.abs()
     return (total / samples).amax(1)
 

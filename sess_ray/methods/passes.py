@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sess_ray.models import Model
+from sess_ray.resampling import upsampling
 
 
 def input_gradients(model: Model, patches: Tensor, targets: Tensor) -> Tensor:
@@ -41,17 +42,27 @@ def probabilities(model: Model, inputs: Callable[[slice], Tensor], classes: Tens
 
 
 def up_sampled(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return maps (N, u, v) at the size of the patches: bilinear, half-pixel centres."""
-    return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+    """Return maps (..., u, v) at the size of the patches: bilinear, half-pixel centres."""
+    rows, columns = (enlarging(*axis, maps.device) for axis in zip(maps.shape[-2:], size, strict=True))
+    return rows @ maps @ columns.T
 
 
-def noisy(patches: Tensor, std: float, generators: list[torch.Generator]) -> Tensor:
-    """Add Gaussian noise to patches, each from its own generator; std in units of the patch's range (max - min)."""
-    noise = torch.stack(
-        [
-            torch.randn(patch.shape, generator=generator, device=patch.device)
-            for patch, generator in zip(patches, generators, strict=True)
-        ]
-    )
-    spread = patches.float().amax((1, 2, 3)) - patches.float().amin((1, 2, 3))
-    return (patches + noise * (std * spread).view(-1, 1, 1, 1)).to(patches.dtype)
+@lru_cache(maxsize=16)
+def enlarging(cells: int, length: int, device: torch.device) -> Tensor:
+    """Return the (length, cells) float32 matrix of bilinear weights that `up_sampled` takes for an axis."""
+    return upsampling(cells, length, device).float()
+
+
+def noisy(patches: Tensor, std: float, generators: list[torch.Generator], samples: int) -> Iterator[Tensor]:
+    """Yield copies of patches with Gaussian noise, each patch's from its own generator.
+
+    `std` is in units of the patch's range, max - min. The noise is drawn in the order (h, w, 3) of channels_last.
+    """
+    n, c, h, w = patches.shape
+    spreads = patches.amax((1, 2, 3)).float() - patches.amin((1, 2, 3)).float()
+    scales = (std * spreads).tolist()
+    noise = torch.empty(n, h, w, c, device=patches.device)
+    for _ in range(samples):
+        for row, scale, generator in zip(noise, scales, generators, strict=True):
+            row.normal_(0, scale, generator=generator)
+        yield (patches + noise.permute(0, 3, 1, 2)).to(patches.dtype)

@@ -26,6 +26,12 @@ def _masks(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return (up - low) / (high - low).where(high > low, 1)
 
 
+def _of_rows(patches: Tensor, rows: Tensor) -> Tensor:
+    """Return patches[rows] for ascending rows; of a single patch only a view."""
+    first, last = int(rows[0]), int(rows[-1])
+    return patches[first : first + 1] if first == last else patches[rows]
+
+
 def _combined(weights: Tensor, maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Return ReLU(sum_k w_k up(A_k)), (N, h, w); the sum commutes with up-sampling, the ReLU does not."""
     return up_sampled(torch.einsum("nk,nkuv->nuv", weights, maps), size).relu_()
@@ -62,7 +68,7 @@ def scorecam(
 
     def seen(part: slice) -> Tensor:
         masks = _masks(activations[rows[part], channels[part]], size)
-        return patches[rows[part]] * masks[:, None].to(patches.dtype)
+        return _of_rows(patches, rows[part]) * masks[:, None].to(patches.dtype)
 
     weights = torch.zeros_like(alive, dtype=torch.float32)
     weights[alive] = probabilities(model, seen, targets[rows], batch_size)
@@ -111,7 +117,7 @@ def sscam(
 
         def seen(part: slice, noise: Tensor = noise) -> Tensor:
             masks = _masks(activations[rows[part], channels[part]], size) + noise[rows[part]]
-            return patches[rows[part]] * masks[:, None].to(patches.dtype)
+            return _of_rows(patches, rows[part]) * masks[:, None].to(patches.dtype)
 
         found = probabilities(model, seen, targets[rows], batch_size)
         scores = scores.maximum(found) if aggregate == "max" else scores + found / samples
@@ -152,19 +158,21 @@ def groupcam(model: Model, patches: Tensor, targets: Tensor, *, batch_size: int,
     alive = _alive(maps)
     rows, numbers = alive.nonzero(as_tuple=True)
     blur = blurred(patches)
+    low, high = (torch.empty(len(rows), device=patches.device) for _ in range(2))
 
     def seen(part: slice) -> Tensor:
-        masks = _masks(maps[rows[part], numbers[part]], size)[:, None].to(patches.dtype)
-        return torch.lerp(blur[rows[part]], patches[rows[part]], masks)
+        masks = up_sampled(maps[rows[part], numbers[part]], size)
+        low[part], high[part] = masks.amin((1, 2)), masks.amax((1, 2))
+        masks = (masks - low[part, None, None]) / (high - low)[part, None, None]
+        return torch.lerp(_of_rows(blur, rows[part]), _of_rows(patches, rows[part]), masks[:, None].to(patches.dtype))
 
     base = probabilities(model, lambda part: blur[part], targets, batch_size)
-    gains = (probabilities(model, seen, targets[rows], batch_size) - base[rows]).relu_()
-    result = torch.zeros(len(patches), *size, device=patches.device)
-    for start in range(0, len(rows), batch_size):
-        part = slice(start, start + batch_size)
-        masks = _masks(maps[rows[part], numbers[part]], size)
-        result.index_add_(0, rows[part], masks * gains[part, None, None])
-    return result
+    gains = (probabilities(model, seen, targets[rows], batch_size) - base[rows]).relu_() / (high - low)
+    # The sum of masks without their up-sampling, with which it commutes.
+    weights, offsets = torch.zeros_like(alive, dtype=torch.float32), torch.zeros(len(patches), device=patches.device)
+    weights[alive] = gains
+    offsets.index_add_(0, rows, gains * low)
+    return torch.einsum("ng,nguv->nuv", weights, maps) - offsets[:, None, None]
 
 
 @register(
