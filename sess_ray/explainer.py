@@ -133,8 +133,8 @@ class SESS:
     ----------
     model : Model, nn.Module or str
         What `load_model` makes or takes. A copy is used: yours keeps its device, mode and gradients.
-    method : str
-        A registered base method (``sess_ray.methods.names()``).
+    method : str or Method
+        A registered base method (``sess_ray.methods.names()``), or ``package.module:function`` of your own.
     num_scales : int or None
         Scales with a short side of window + 64 i pixels. None explains without SESS: the whole image resized to the
         model's input, one map, resized back; then neither filter nor fusion nor smoothing applies.
@@ -172,7 +172,7 @@ class SESS:
     def __init__(
         self,
         model: Model | nn.Module | str,
-        method: str = "gradcam",
+        method: str | methods.Method = "gradcam",
         num_scales: int | None = 12,
         step_size: int | None = None,
         pre_filter_ratio: float = 0.9,
@@ -186,7 +186,7 @@ class SESS:
         seed: int = 0,
         method_options: Mapping[str, object] | None = None,
     ) -> None:
-        self.method = methods.get(method)
+        self.method = methods.get(method) if isinstance(method, str) else method
         self.method_options = self.method.parsed(method_options or {})
         if num_scales is not None and num_scales < 1:
             raise SessError(f"num_scales is {num_scales}: use 1 or more, or None for no SESS")

@@ -21,6 +21,15 @@ def _threads():
     torch.set_num_threads(os.cpu_count() or 1)
 
 
+@pytest.fixture
+def one_thread():
+    """As an actor computes: a rectifier that is nearly off passes a gradient or none with the last digit of a sum."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def lite0():
     """A real classifier whose weights come with a package."""

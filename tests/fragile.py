@@ -1,4 +1,4 @@
-"""A model of one's own that breaks on one of the test images."""
+"""A model of one's own that breaks on one of the test images, and a method of one's own."""
 
 from __future__ import annotations
 
@@ -22,3 +22,7 @@ class Fragile(nn.Module):
 def model():
     torch.manual_seed(0)
     return Fragile()
+
+
+def brightness(_model, patches, _targets):
+    return patches.mean(1)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 from torch import Tensor
 
 from sess_ray.errors import SessError, unknown
+from sess_ray.own import imported
 
 if TYPE_CHECKING:
     from sess_ray.models import Model
@@ -164,7 +165,17 @@ def names() -> list[str]:
 
 
 def get(name: str) -> Method:
-    """Return a method by name; `SessError` names the choices where there is none."""
+    """Return a method by name, or as ``package.module:function`` of the user's own.
+
+    Raises
+    ------
+    SessError
+        If there is none; the message names the choices.
+    """
+    if name not in _METHODS and ":" in name:
+        function = imported("method", name)
+        registered = (method for method in _METHODS.values() if method.function is function)
+        return next(registered, None) or Method(name, "P", function)
     if name not in _METHODS:
         raise unknown("method", name, _METHODS)
     return _METHODS[name]

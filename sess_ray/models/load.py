@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import io
-import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +15,7 @@ from torch import Tensor, nn
 from sess_ray.errors import SessError, unknown
 from sess_ray.models.layers import find_layer
 from sess_ray.models.model import Model
+from sess_ray.own import imported
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -137,17 +135,11 @@ def _find(model: str | nn.Module) -> tuple[str, _Source | Model]:
 
 
 def _own(spec: str) -> tuple[str, _Source | Model]:
-    module_name, _, function_name = spec.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    function = imported("model", spec)
     try:
-        made = getattr(importlib.import_module(module_name), function_name)()
+        made = function()
     except SessError:
         raise
-    except ModuleNotFoundError as error:
-        raise SessError(f"model {spec!r}: {error}") from error
-    except AttributeError as error:
-        raise SessError(f"model {spec!r}: {error}") from error
     except Exception as error:
         raise SessError(f"model {spec!r} failed with {type(error).__name__}: {error}".split("\n")[0]) from error
     if isinstance(made, Model):

@@ -31,7 +31,7 @@ class ExplainConfig:
     class_names
         A text file with the names of the classes, one a line.
     method
-        Base saliency method; --list-methods shows all.
+        Base saliency method (--list-methods shows all), or your own package.module:function.
     method_option
         An option of the method as key=value; may be given several times.
     targets

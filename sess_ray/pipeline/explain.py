@@ -183,6 +183,8 @@ def stream(job: Job) -> Iterator[dict[str, Any]]:
     pool = _pool(config, len(job.tasks))
     blocks = _blocks(job.tasks, pool["compute"].max_size)
     model = ray.put(job.model)  # a name of its own keeps it for actors that are started again
+    # The method itself and not its name: actors do not know what a script has registered.
+    options = {**config.explainer_options(), "method": methods.get(config.method)}
     arrow: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None, "zero_copy_batch": True}
     tasks: dict[str, Any] = {**arrow, "num_cpus": TASK_CPUS}
     dataset = (
@@ -190,7 +192,7 @@ def stream(job: Job) -> Iterator[dict[str, Any]]:
         .map_batches(read_and_decode, fn_kwargs={"max_pixels": config.max_pixels}, **tasks)
         .map_batches(
             ExplainActor,
-            fn_constructor_args=(model, config.explainer_options()),
+            fn_constructor_args=(model, options),
             **arrow,
             **pool,
         )

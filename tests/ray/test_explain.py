@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from sess_ray import SESS, SessError, load_model
+from sess_ray import SESS, SessError, load_model, methods
 from sess_ray.io.store import MAPS, decode_map
 from sess_ray.pipeline.actor import ExplainActor
 from sess_ray.pipeline.config import ExplainConfig
@@ -59,6 +59,33 @@ def test_every_image_has_its_row(explained, good):
     }
     assert (summary.images, summary.maps, summary.errors) == (3, 3, 0)
     assert {row["uri"] for row in found} == {str(path) for path in good.rglob("*.jpg")}
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_random_numbers_do_not_depend_on_the_actors(good, lite0, tmp_path):
+    sess = SESS(lite0, "smoothgrad", num_scales=2, device="cpu", seed=3, method_options={"samples": 2})
+    settings = {"method": "smoothgrad", "method_option": ("samples=2",), "seed": 3, "targets": "label"}
+    for actors in ("1", "2"):
+        output = tmp_path / actors
+        explain(input=str(good), output=str(output), actors=actors, **settings)
+        for row in rows(output):
+            pixels = np.asarray(Image.open(good / row["image_id"]).convert("RGB"))
+            [[expected]] = sess.explain([pixels], [[row["target"]]])
+            np.testing.assert_allclose(decode_map(row["saliency"]["bytes"]), expected.saliency, atol=0.5 / 255 + 1e-5)
+
+
+def test_a_method_of_ones_own_travels_to_the_actors(good, tmp_path):
+    @methods.register("brightness of this test")
+    def brightness(_model, patches, _targets):
+        return patches.mean(1)
+
+    for number, method in enumerate(("brightness of this test", "tests.fragile:brightness")):
+        summary = explain(input=str(good), output=str(tmp_path / str(number)), method=method, overlays=0)
+        assert (summary.maps, summary.errors) == (3, 0)
+    first, second = (sorted(rows(tmp_path / name), key=lambda row: row["image_id"]) for name in "01")
+    assert [row["saliency"] for row in first] == [row["saliency"] for row in second]
+    assert {row["method"] for row in second} == {"tests.fragile:brightness"}
+    methods.registry._METHODS.pop("brightness of this test")
 
 
 def test_the_maps_are_the_librarys(explained, good, lite0):
