@@ -28,6 +28,8 @@ TargetSpec = str | int | Sequence[int]
 PATCH_DTYPE = np.dtype([("scale", "i4"), ("y", "i4"), ("x", "i4"), ("score", "f4"), ("kept", "?")])
 # On a CPU a small batch stays in the cache; a GPU wants to be full.
 BATCH_SIZES = {"cpu": 8, "cuda": 128}
+# What an image may keep of its scoring pass for methods that look at the layer; what needs more is computed again.
+LAYER_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class _Work:
     targets: list[int] = field(default_factory=list)
     scores: Tensor = field(default_factory=lambda: torch.empty(0))
     kept: list[Tensor] = field(default_factory=list)
+    layer: dict[tuple[int, int], tuple[Tensor, ...]] = field(default_factory=dict)  # of (place in targets, window)
     maps: dict[int, Tensor] = field(default_factory=dict)  # by place in targets; family T of all windows, else of kept
     seen: int = 0
     missing: int = 0
@@ -207,6 +210,7 @@ class SESS:
             raise SessError(f"device {str(device)!r} is not available: {str(error).split(chr(10))[0]}") from error
         self.model = load_model(model).prepared(self.device, precision)
         methods.require(self.method, self.model)
+        self.looks_at = [name for name in ("activations", "gradients") if name in self.method.given]
         self.num_scales = num_scales
         self.step_size = step_size or self.model.input_size
         self.pre_filter_ratio = pre_filter_ratio if num_scales else 0.0
@@ -343,13 +347,15 @@ class SESS:
                 yield _Row(work, slot, window, int(places[slot, window])), patch
 
     def _extract(self, patches: Tensor, rows: list[_Row]) -> None:
+        targets = torch.tensor([row.work.targets[row.slot] for row in rows], device=self.device)
         offers: dict[str, object] = {"seed": self.seed, "batch_size": self.batch_size}
         if "scores" in self.method.given:
             offers["scores"] = torch.stack([row.work.scores[row.slot, row.window] for row in rows])
+        if self.looks_at:
+            offers |= self._layer(patches, targets, rows)
         if "generators" in self.method.given:
             offers["generators"] = [self._generator(row.window) for row in rows]
         given = {name: offers[name] for name in self.method.given}
-        targets = torch.tensor([row.work.targets[row.slot] for row in rows], device=self.device)
         maps = self.method.function(self.model, patches, targets, **given, **self.method_options).detach().float()
         for row, found in zip(rows, maps, strict=True):
             if row.slot not in row.work.maps:
@@ -357,6 +363,17 @@ class SESS:
                 row.work.maps[row.slot] = found.new_empty(count, *found.shape)
             row.work.maps[row.slot][row.place] = found
             row.work.missing -= 1
+
+    def _layer(self, patches: Tensor, targets: Tensor, rows: list[_Row]) -> dict[str, Tensor]:
+        """Return what the method asks for of the layer: kept from the scoring pass, or made again."""
+        kept = [row.work.layer.pop((row.slot, row.window), None) for row in rows]
+        if all(values is not None for values in kept):
+            return dict(zip(self.looks_at, map(torch.stack, zip(*kept, strict=True)), strict=True))  # type: ignore[arg-type]
+        tap = self.model.tap(patches)
+        found = {"activations": tap.activations}
+        if "gradients" in self.looks_at:
+            found["gradients"] = tap.gradients(targets, slice(None))
+        return found
 
     def _generator(self, window: int) -> torch.Generator:
         """Return a patch's random numbers: the same in any batch, on any actor."""
@@ -411,6 +428,8 @@ class SESS:
                 segment.work.scores[slot, rows.start + segment.shift : rows.stop + segment.shift] = scores[rows]
             if self.method.family == "T":
                 self._map(tap, classes, slot, active)
+            elif self.looks_at:
+                self._remember(tap, classes, slot, active)
 
     def _meet(self, work: _Work, probabilities: Tensor) -> None:
         """Learn what the model says of the whole image, and so which classes to explain."""
@@ -435,6 +454,25 @@ class SESS:
             if slot not in work.maps:
                 work.maps[slot] = maps.new_zeros(work.plan.num_patches, *maps.shape[1:])
             work.maps[slot][own + segment.shift] = part
+
+    def _remember(self, tap: Tap, classes: Tensor, slot: int, active: list[_Segment]) -> None:
+        """Keep what a method asks for of the layer, for windows that may survive the pre-filter."""
+        for segment in active:
+            work, rows = segment.work, self._promising(segment, slot)
+            few = num_kept(work.plan.num_patches, self.pre_filter_ratio)
+            held = few if self.device.type == "cpu" else work.plan.num_patches
+            if not len(rows) or held * len(work.targets) * tap.activations[0].nbytes * len(self.looks_at) > LAYER_BYTES:
+                continue
+            found = {"activations": tap.activations[rows]}
+            if "gradients" in self.looks_at:
+                found["gradients"] = tap.gradients(classes, rows)
+            for row, *values in zip(rows.tolist(), *(found[name] for name in self.looks_at), strict=True):
+                work.layer[slot, row + segment.shift] = tuple(value.clone() for value in values)
+            if self.device.type == "cpu":
+                scores = work.scores[slot].tolist()
+                own = sorted((scores[window], window) for at, window in work.layer if at == slot)
+                for _, window in own[:-few]:
+                    del work.layer[slot, window]
 
     def _promising(self, segment: _Segment, slot: int) -> Tensor:
         """Return the rows of a segment whose windows are among the best so far, as many as the pre-filter keeps.

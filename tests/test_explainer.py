@@ -11,7 +11,7 @@ from torch import nn
 
 from sess_ray import SESS, SessError, load_model, methods
 from sess_ray.methods import registry
-from tests import literal
+from tests import literal, nets
 
 
 def compare_with_literal(model, pixels, target, *, fusion, ratio, num_scales=12):
@@ -95,6 +95,28 @@ def test_a_batch_may_hold_nothing_new_for_one_target_of_an_image():
     for found in sess.explain([pixels] * 4, [[0, 1]] * 4):
         for explanation, expected in zip(found, (dark, bright), strict=True):
             np.testing.assert_allclose(explanation.saliency, expected.saliency, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["groupcam", "scorecam"])
+def test_the_layer_is_remembered_from_the_scoring_pass(name, monkeypatch, photographs):
+    model = load_model(nets.Small(scale=15), layer="third", input_size=nets.SIDE)
+    images = [photographs[name][:90, :120] for name in ("chelsea.png", "coffee.png")]
+
+    def explain():
+        sess = SESS(model, name, num_scales=3, pre_filter_ratio=0.5, device="cpu", method_options=options)
+        rows = []
+        handle = sess.model.module.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+        found = sess.explain(images, [[3], [1, 2]])
+        handle.remove()
+        return [explanation for explanations in found for explanation in explanations], sum(rows)
+
+    options = {"groups": 2} if name == "groupcam" else {}
+    remembered, forwards = explain()
+    monkeypatch.setattr("sess_ray.explainer.LAYER_BYTES", 0)
+    again, more = explain()
+    assert more - forwards == sum(explanation.num_kept for explanation in remembered)
+    for one, other in zip(remembered, again, strict=True):
+        np.testing.assert_allclose(one.saliency, other.saliency, atol=1e-5)
 
 
 def test_without_sess(lite0, photographs):

@@ -16,7 +16,10 @@ CLOSE = {"atol": 2e-5, "rtol": 1e-4}
 
 
 def run(name, model, patches, **options):
-    return methods.get(name).function(model, patches, TARGETS, **options).double()
+    method, tap = methods.get(name), model.tap(patches)
+    layer = {"activations": tap.activations, "gradients": tap.gradients(TARGETS, slice(None))}
+    given = {key: value for key, value in layer.items() if key in method.given}
+    return method.function(model, patches, TARGETS, **given, **options).double()
 
 
 @pytest.fixture(scope="module")

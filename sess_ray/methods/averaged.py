@@ -18,13 +18,14 @@ from sess_ray.resampling import taps
     "smooth_gradcam++",
     family="P",
     paper="Omeiza et al., Smooth Grad-CAM++, 2019",
-    passes="1 + 25 forwards + head backwards",
+    passes="25 forwards + head backwards",
 )
 def smooth_gradcam_plus_plus(
     model: Model,
     patches: Tensor,
     targets: Tensor,
     *,
+    activations: Tensor,
     generators: list[torch.Generator],
     samples: int = 25,
     std: float = 0.15,
@@ -33,7 +34,6 @@ def smooth_gradcam_plus_plus(
 
     `std` is in units of the patch's range, max - min.
     """
-    activations = model.tap(patches).activations
     first, second, third = (torch.zeros_like(activations) for _ in range(3))
     for copies in noisy(patches, std, generators, samples):
         gradients = model.tap(copies).gradients(targets, slice(None))

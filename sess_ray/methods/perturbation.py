@@ -45,7 +45,7 @@ def _size(patches: Tensor) -> tuple[int, int]:
     "scorecam",
     family="P",
     paper="Wang et al., Score-CAM, CVPR 2020 workshop",
-    passes="1 + K forwards for K live channels",
+    passes="K forwards for K live channels",
 )
 @torch.no_grad()
 def scorecam(
@@ -53,6 +53,7 @@ def scorecam(
     patches: Tensor,
     targets: Tensor,
     *,
+    activations: Tensor,
     batch_size: int,
     subtract_baseline: bool = False,
     softmax: bool = False,
@@ -62,7 +63,7 @@ def scorecam(
     M_k is channel k, up-sampled and min-max; constant channels count nothing. The paper also subtracts the score on a
     baseline (here the mean colour) and takes a softmax over channels; its release does neither, nor is it the default.
     """
-    activations, size = model.tap(patches).activations, _size(patches)
+    size = _size(patches)
     alive = _alive(activations)
     rows, channels = alive.nonzero(as_tuple=True)
 
@@ -89,7 +90,7 @@ def _softmax(weights: Tensor, alive: Tensor) -> Tensor:
     "sscam",
     family="P",
     paper="Naidu et al., SS-CAM, 2020",
-    passes="1 + 10 K forwards for K live channels",
+    passes="10 K forwards for K live channels",
 )
 @torch.no_grad()
 def sscam(
@@ -97,18 +98,20 @@ def sscam(
     patches: Tensor,
     targets: Tensor,
     *,
+    activations: Tensor,
     batch_size: int,
     generators: list[torch.Generator],
     aggregate: Literal["mean", "max"] = "max",
     samples: int = 10,
-    std: float = 0.5,
+    std: float = 0.1,
+    softmax: bool = True,
 ) -> Tensor:
     """Score-CAM with noise on the masks: softmax over channels of the mean, or the largest, of the noisy scores.
 
     `std` is in units of a mask's range, 0 to 1. The channels of a patch meet the same noise, so that they differ by
     what they show and not by luck. The score on a baseline, which the paper subtracts, cancels in the softmax.
     """
-    activations, size = model.tap(patches).activations, _size(patches)
+    size = _size(patches)
     alive = _alive(activations)
     rows, channels = alive.nonzero(as_tuple=True)
     scores = torch.zeros(len(rows), device=patches.device)
@@ -123,7 +126,7 @@ def sscam(
         scores = scores.maximum(found) if aggregate == "max" else scores + found / samples
     weights = torch.zeros_like(alive, dtype=torch.float32)
     weights[alive] = scores
-    return _combined(_softmax(weights, alive), activations, size)
+    return _combined(_softmax(weights, alive) if softmax else weights, activations, size)
 
 
 def blurred(patches: Tensor, size: int = 51, sigma: float = 50.0) -> Tensor:
@@ -142,17 +145,26 @@ def blurred(patches: Tensor, size: int = 51, sigma: float = 50.0) -> Tensor:
     "groupcam",
     family="P",
     paper="Zhang et al., Group-CAM, 2021",
-    passes="2 + 32 forwards + head backward",
+    passes="33 forwards",
 )
 @torch.no_grad()
-def groupcam(model: Model, patches: Tensor, targets: Tensor, *, batch_size: int, groups: int = 32) -> Tensor:
+def groupcam(
+    model: Model,
+    patches: Tensor,
+    targets: Tensor,
+    *,
+    activations: Tensor,
+    gradients: Tensor,
+    batch_size: int,
+    groups: int = 32,
+) -> Tensor:
     """Weigh groups of channels by what each adds to a blurred patch: sum_g ReLU(p(x_g) - p(blur)) M_g.
 
     M_g is ReLU(sum of mean(g_k) A_k over the group), up-sampled and min-max; x_g = x M_g + blur(x) (1 - M_g). Channels
     are split in order; where their number is no multiple of `groups`, the first groups have one more.
     """
-    tap, size = model.tap(patches), _size(patches)
-    weighted = tap.gradients(targets, slice(None)).mean((2, 3))[..., None, None] * tap.activations
+    size = _size(patches)
+    weighted = gradients.mean((2, 3))[..., None, None] * activations
     parts = weighted.tensor_split(min(groups, weighted.shape[1]), dim=1)
     maps = torch.stack([part.sum(1) for part in parts], 1).relu_()
     alive = _alive(maps)

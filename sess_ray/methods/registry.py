@@ -22,6 +22,8 @@ Check = Callable[["Model"], str | None]
 # What the engine hands to a function that asks for it by name, with a keyword-only parameter without a default.
 GIVEN = {
     "scores": "softmax probabilities of the targets on the patches, (N,) float32, from the scoring pass",
+    "activations": "output A of the model's layer for the patches, (N, K, u, v) float32, from the scoring pass",
+    "gradients": "d(logit of the target)/dA for the patches, (N, K, u, v) float32, from the scoring pass",
     "generators": "a torch.Generator for each patch, seeded by the run's seed and the window's number",
     "seed": "the run's seed, for random numbers that all patches share",
     "batch_size": "how many patches the model takes at a time",
