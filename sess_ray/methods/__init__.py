@@ -6,7 +6,29 @@ over the registry) finds it here.
 
 from __future__ import annotations
 
-from sess_ray.methods import cam, gradients, averaged, perturbation  # isort: skip - the order of the tables
+# In the order of the tables: by family.
+# isort: off
+from sess_ray.methods import cam
+from sess_ray.methods import gradients, excitation
+from sess_ray.methods import perturbation, averaged
+from sess_ray.methods import xrai, augmented, extremal
+
+# isort: on
 from sess_ray.methods.registry import Method, get, names, register, require, table
 
-__all__ = ["Method", "averaged", "cam", "get", "gradients", "names", "perturbation", "register", "require", "table"]
+__all__ = [
+    "Method",
+    "augmented",
+    "averaged",
+    "cam",
+    "excitation",
+    "extremal",
+    "get",
+    "gradients",
+    "names",
+    "perturbation",
+    "register",
+    "require",
+    "table",
+    "xrai",
+]

@@ -1,0 +1,153 @@
+"""Family R: Augmented Grad-CAM, many coarse maps of a turned and shifted patch made into a fine one."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sess_ray.methods.passes import up_sampled
+from sess_ray.methods.registry import get, register
+from sess_ray.models import Model
+from sess_ray.resampling import taps
+
+ANGLE, SHIFT = 0.5, 30.0  # largest rotation in radians, largest shift in pixels
+RATE = 1e-3  # of Adam
+
+
+@register(
+    "augmented_gradcam",
+    family="R",
+    paper="Morbidelli et al., Augmented Grad-CAM, ICASSP 2020",
+    passes="100 forwards + head backwards",
+)
+def augmented_gradcam(
+    model: Model,
+    patches: Tensor,
+    targets: Tensor,
+    *,
+    generators: list[torch.Generator],
+    batch_size: int,
+    aggregation: Literal["super_resolution", "mean", "max"] = "super_resolution",
+    samples: int = 100,
+    steps: int = 200,
+    tv: float = 0.2,
+    energy: float = 0.01,
+) -> Tensor:
+    """Fine map h whose turned, shifted and reduced copies are the Grad-CAMs g of the patch turned and shifted alike.
+
+    Minimises sum_i |D T_i h - g_i|^2 + tv |dh|_1 + energy |h|^2 from zero by Adam; each g_i is over its own largest
+    value, T_i turns by up to 0.5 rad and shifts by up to 30 pixels, T_0 does nothing, D reduces bilinearly. ``mean``
+    and ``max`` take the Grad-CAMs enlarged and turned back instead.
+    """
+    side = patches.shape[-1]
+    draws = torch.stack([torch.rand(samples, 3, generator=own, device=patches.device) for own in generators])
+    draws = draws * 2 - 1
+    draws[:, 0] = 0
+    angles, shifts = draws[..., 0] * ANGLE, draws[..., 1:] * SHIFT
+    cams = _coarse(model, patches, targets, angles, shifts, batch_size)
+    if aggregation == "super_resolution":
+        return _super_resolved(cams, angles, shifts, side, steps, tv, energy)
+    maps = []
+    for own, angle, shift in zip(cams, angles, shifts, strict=True):
+        pixels = _pixels(side, patches.device)
+        large = up_sampled(own, (side, side))[:, None]
+        back = F.grid_sample(large, _normalised(_turned_back(pixels, angle, shift, side), side), align_corners=False)
+        maps.append(back[:, 0].mean(0) if aggregation == "mean" else back[:, 0].amax(0))
+    return torch.stack(maps)
+
+
+def _pixels(side: int, device: torch.device) -> Tensor:
+    """Return the (x, y) of every pixel, (side, side, 2)."""
+    y, x = torch.meshgrid(*(torch.arange(side, dtype=torch.float32, device=device),) * 2, indexing="ij")
+    return torch.stack([x, y], -1)
+
+
+def _rotation(angles: Tensor) -> Tensor:
+    cosine, sine = angles.cos(), angles.sin()
+    return torch.stack([torch.stack([cosine, -sine], -1), torch.stack([sine, cosine], -1)], -2)
+
+
+def _turned(points: Tensor, angles: Tensor, shifts: Tensor, side: int) -> Tensor:
+    """Return where T reads for points (a, b, 2) of its result, (n, a, b, 2): turned by angles (n,), then shifted."""
+    centre = (side - 1) / 2
+    moved = points - shifts[:, None, None] - centre
+    return torch.einsum("nij,nabj->nabi", _rotation(-angles), moved) + centre
+
+
+def _turned_back(points: Tensor, angles: Tensor, shifts: Tensor, side: int) -> Tensor:
+    """Return where the inverse of T reads."""
+    centre = (side - 1) / 2
+    return torch.einsum("nij,abj->nabi", _rotation(angles), points - centre) + centre + shifts[:, None, None]
+
+
+def _normalised(points: Tensor, side: int) -> Tensor:
+    """Return pixel coordinates in grid_sample's units, align_corners=False."""
+    return (points + 0.5) * (2 / side) - 1
+
+
+def _coarse(model: Model, patches: Tensor, targets: Tensor, angles: Tensor, shifts: Tensor, batch_size: int) -> Tensor:
+    """Return the Grad-CAM of every turned copy over its largest value, (N, samples, u, v)."""
+    n, samples = angles.shape
+    side = patches.shape[-1]
+    pixels = _pixels(side, patches.device)
+    rows = torch.arange(n, device=patches.device).repeat_interleave(samples)
+    flat_angles, flat_shifts = angles.flatten(), shifts.flatten(0, 1)
+    cams = []
+    for start in range(0, len(rows), batch_size):
+        part = slice(start, start + batch_size)
+        grid = _normalised(_turned(pixels, flat_angles[part], flat_shifts[part], side), side)
+        copies = F.grid_sample(patches[rows[part]].float(), grid, align_corners=False).to(patches.dtype)
+        tap = model.tap(copies.contiguous(memory_format=torch.channels_last))
+        gradients = tap.gradients(targets[rows[part]], slice(None))
+        cams.append(get("gradcam").function(tap.activations, gradients))
+    found = torch.cat(cams)
+    largest = found.amax((1, 2), keepdim=True)
+    return (found / largest.where(largest > 0, 1)).view(n, samples, *found.shape[1:])
+
+
+def _super_resolved(
+    cams: Tensor, angles: Tensor, shifts: Tensor, side: int, steps: int, tv: float, energy: float
+) -> Tensor:
+    reduce = Reduction((cams.shape[-2], cams.shape[-1]), angles, shifts, side)
+    fine = torch.zeros(len(cams), side, side, device=cams.device, requires_grad=True)
+    optimiser = torch.optim.Adam([fine], lr=RATE)
+    with torch.enable_grad():
+        for _ in range(steps):
+            loss = (reduce(fine) - cams).square().sum() + energy * fine.square().sum()
+            loss = loss + tv * (fine.diff(dim=1).abs().sum() + fine.diff(dim=2).abs().sum())
+            (fine.grad,) = torch.autograd.grad(loss, fine)
+            optimiser.step()
+    return fine.detach()
+
+
+class Reduction:
+    """D T_i: turned and shifted copies of a fine map, reduced bilinearly to the size of the coarse ones.
+
+    A reduced pixel reads four pixels of the copy, so that only those are ever made.
+
+    Parameters
+    ----------
+    size : tuple of int
+        (u, v) of the coarse maps.
+    angles, shifts : Tensor, (N, samples) and (N, samples, 2)
+    side : int
+        Of the fine map.
+    """
+
+    def __init__(self, size: tuple[int, int], angles: Tensor, shifts: Tensor, side: int) -> None:
+        rows, columns = (taps(side, cells, angles.device) for cells in size)
+        y = torch.cat([rows.first, rows.second]).float()
+        x = torch.cat([columns.first, columns.second]).float()
+        points = torch.stack([x.expand(len(y), -1), y[:, None].expand(-1, len(x))], -1)
+        grid = _normalised(_turned(points, angles.flatten(), shifts.flatten(0, 1), side), side)
+        self.grid = grid.view(len(angles), -1, len(x), 2)
+        self.shape = (*angles.shape, 2, size[0], 2, size[1])
+        self.down, self.across = (torch.stack([1 - axis.fraction, axis.fraction]).float() for axis in (rows, columns))
+
+    def __call__(self, fine: Tensor) -> Tensor:
+        """Return (N, samples, u, v) for fine maps (N, side, side)."""
+        values = F.grid_sample(fine[:, None], self.grid, align_corners=False).view(self.shape)
+        return torch.einsum("nsaubv,au,bv->nsuv", values, self.down, self.across)

@@ -1,0 +1,152 @@
+"""Family R: extremal perturbation, the smooth mask of a given area through which the model sees the target best."""
+
+from __future__ import annotations
+
+from math import ceil
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sess_ray.methods.registry import register
+from sess_ray.models import Model
+
+LEVELS, BLUR = 8, 20.0  # of the pyramid, from the widest Gaussian to none
+STEP, SIGMA = 7, 21  # pixels between the mask's parameters, and how far each reaches
+COLDNESS = 20.0  # of the smooth maximum
+RATE, MOMENTUM = 0.01, 0.9
+AREA_WEIGHT, AREA_GROWTH = 300.0, 1.0035
+
+
+@register(
+    "extremal_perturbation",
+    family="R",
+    paper="Fong et al., Extremal Perturbations, ICCV 2019",
+    passes="3200 forwards + backwards",
+)
+def extremal_perturbation(
+    model: Model,
+    patches: Tensor,
+    targets: Tensor,
+    *,
+    batch_size: int,
+    areas: tuple[float, ...] = (0.025, 0.05, 0.1, 0.2),
+    steps: int = 800,
+) -> Tensor:
+    """Sum over areas of the mask that preserves the target's logit best; what a mask hides is blurred.
+
+    Stochastic gradient descent on the logit less the squared distance of the sorted mask from one that is 1 on the
+    share `areas` and 0 elsewhere; every other step sees the patch mirrored.
+    """
+    together = max(1, batch_size // len(areas))
+    return torch.cat(
+        [
+            _masks(model, patches[i : i + together], targets[i : i + together], areas, steps).sum(1)
+            for i in range(0, len(patches), together)
+        ]
+    )
+
+
+def _masks(model: Model, patches: Tensor, targets: Tensor, areas: tuple[float, ...], steps: int) -> Tensor:
+    """Return the masks (N, areas, h, w)."""
+    n, count, side = len(patches), len(areas), patches.shape[-1]
+    pyramid = blur_pyramid(patches)
+    smooth = SmoothMask(side, patches.device)
+    parameters = torch.ones(n * count, smooth.cells, smooth.cells, device=patches.device)
+    velocity: Tensor | None = None
+    wanted = _sorted_masks(areas, smooth.canvas**2, patches.device).repeat(n, 1)
+    classes = targets.repeat_interleave(count)
+    weight = AREA_WEIGHT
+    for step in range(steps):
+        with torch.enable_grad():
+            parameters.requires_grad_()
+            canvas = smooth(parameters)
+            seen = perturbed(pyramid, smooth.cropped(canvas).view(n, count, side, side)).flatten(0, 1)
+            if step % 2 == 0:
+                seen = seen.flip(3)
+            seen = seen.to(patches.dtype).contiguous(memory_format=torch.channels_last)
+            reward = model.module(seen).float().gather(1, classes[:, None]).sum()
+            excess = (canvas.flatten(1).sort(dim=1).values - wanted).square().mean(1).sum()
+            (gradient,) = torch.autograd.grad(weight * excess - reward, parameters)
+        velocity = gradient if velocity is None else velocity * MOMENTUM + gradient * (1 - MOMENTUM)
+        parameters = (parameters.detach() - RATE * velocity).clamp_(0, 1)
+        weight *= AREA_GROWTH
+    return smooth.cropped(smooth(parameters)).view(n, count, side, side).detach()
+
+
+def _sorted_masks(areas: tuple[float, ...], pixels: int, device: torch.device) -> Tensor:
+    """Return masks of 0 and 1 that have the areas, their values sorted, (areas, pixels)."""
+    zeros = torch.tensor([int(pixels * (1 - area)) for area in areas], device=device)
+    return (torch.arange(pixels, device=device) >= zeros[:, None]).float()
+
+
+def blur_pyramid(patches: Tensor) -> Tensor:
+    """Return patches from most blurred to clear, (N, levels, 3, h, w) float32; borders are repeated."""
+    levels = []
+    for level in range(LEVELS):
+        sigma = BLUR * (1 - level / (LEVELS - 1))
+        value = patches.float()
+        if sigma > 0:
+            reach = ceil(4 * sigma)
+            offsets = torch.arange(-reach, reach + 1, dtype=torch.float64)
+            kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+            kernel = (kernel / kernel.sum()).float().to(patches.device)
+            padded = F.pad(value, (reach,) * 4, mode="replicate").flatten(0, 1)[:, None]
+            value = F.conv2d(F.conv2d(padded, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1)).view(patches.shape)
+        levels.append(value)
+    return torch.stack(levels, 1)
+
+
+def perturbed(pyramid: Tensor, masks: Tensor) -> Tensor:
+    """Return patches seen through masks (N, A, h, w) in 0..1, between two levels linearly: (N, A, 3, h, w)."""
+    n, count, side, _ = masks.shape
+    places = masks * (LEVELS - 1)
+    below = places.detach().floor().clamp(0, LEVELS - 2)
+    index = below.long().view(n, count, 1, 1, side, side).expand(-1, -1, -1, 3, -1, -1)
+    levels = pyramid[:, None].expand(-1, count, -1, -1, -1, -1)
+    low, high = (levels.gather(2, index + step)[:, :, 0] for step in (0, 1))
+    return torch.lerp(low, high, (places - below)[:, :, None])
+
+
+class SmoothMask:
+    """Masks as a smooth maximum of bumps, one for each parameter of a coarse grid.
+
+    Pixel p of a canvas, which is the patch with a margin, is the smooth maximum over parameters m_j near it of
+    m_j k(|p - p_j| / 21), k(z) = exp(-2 max(z - 0.5, 0)^2).
+
+    Parameters
+    ----------
+    side : int
+        Of the patch.
+    device : torch.device
+    """
+
+    def __init__(self, side: int, device: torch.device) -> None:
+        self.side = side
+        self.cells = ceil(side / STEP)
+        self.margin = ceil(SIGMA / STEP)  # in cells
+        self.radius = 1 + ceil(SIGMA / STEP)
+        self.canvas = STEP * (self.cells + 2 * self.margin)
+        # A pixel is so far into its cell, and so many cells from a neighbour: the same weights in every cell.
+        phases = torch.arange(STEP, device=device)[:, None] - STEP * torch.arange(
+            -self.radius, self.radius + 1, device=device
+        )
+        squares = phases.float().square()
+        distances = (squares[:, None, :, None] + squares[None, :, None, :]).sqrt() / SIGMA
+        weights = torch.exp(-2 * (distances - 0.5).clamp(min=0).square())
+        self.weights = weights.view(STEP**2, -1)
+
+    def __call__(self, parameters: Tensor) -> Tensor:
+        """Return canvases (M, canvas, canvas) for parameters (M, cells, cells)."""
+        reach = self.radius
+        padded = F.pad(parameters[:, None], (self.margin + reach,) * 4)
+        near = F.unfold(padded, 2 * reach + 1)  # (M, neighbours, cells of the canvas)
+        values = near[:, None] * self.weights[None, :, :, None]
+        soft = (COLDNESS * values).softmax(2)
+        flat = (values * soft).sum(2)  # (M, phases, cells of the canvas)
+        return F.fold(flat, (self.canvas, self.canvas), STEP, stride=STEP)[:, 0]
+
+    def cropped(self, canvas: Tensor) -> Tensor:
+        """Return the patch's part of a canvas, (M, side, side)."""
+        start = self.margin * STEP
+        return canvas[:, start : start + self.side, start : start + self.side].clamp(0, 1)

@@ -1,0 +1,195 @@
+"""The methods against other libraries' versions of them, where the definitions are the same.
+
+Left out, because the definitions differ (beside methods that these libraries do not have):
+- torch-cam's Grad-CAM++ (0.5): its division by the denominator acts on a copy, so that alpha stays g^2.
+- torch-cam's Smooth Grad-CAM++ and SS-CAM: noise of their own generator, and the same in-place division or noise that
+  is added in another place.
+- Score-CAM where the layer is coarser than the patch: torch-cam takes min-max before it enlarges, pytorch-grad-cam
+  enlarges with align_corners=True. At a layer of the patch's size both agree with ours, given probabilities as outputs
+  and our softmax over channels.
+- SmoothGrad with noise: the generators differ; without noise it is the gradient.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import sess_ray
+from sess_ray import methods
+from tests import nets
+
+LAYER = "features.3"
+TARGETS = torch.tensor([3, 0, 4])
+
+
+class Net(nn.Module):
+    """Layers at the patch's own size, so that nothing is enlarged; large gradients, for what adds an epsilon."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(8)
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 6, 3, padding=1), nn.ReLU()
+        )
+        self.pool = nn.Sequential(nn.Conv2d(6, 6, 3, stride=2), nn.ReLU(), nn.AvgPool2d(5))
+        self.classes = nn.Linear(6 * 9, 5)
+        self.classes.weight.data.mul_(300)
+
+    def forward(self, x):
+        return self.classes(self.pool(self.features(x)).flatten(1))
+
+
+def oracle(name):
+    return pytest.importorskip(name, reason=f"{name.split('.')[0]} is a second oracle: pip install 'sess-ray[oracles]'")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return sess_ray.load_model(Net(), layer=LAYER, input_size=nets.SIDE).prepared(torch.device("cpu"), "fp32")
+
+
+@pytest.fixture(scope="module")
+def patches():
+    return nets.patches(3)
+
+
+@pytest.fixture(scope="module")
+def real(lite0, photographs):
+    """A trained model, a photograph's middle and its class."""
+    pixels = torch.tensor(photographs["chelsea.png"]).permute(2, 0, 1)[None].float() / 255
+    pixels = F.interpolate(pixels, size=(lite0.input_size,) * 2, mode="bilinear", antialias=True)
+    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (lite0.mean, lite0.std))
+    return lite0.prepared(torch.device("cpu"), "fp32"), (pixels - mean) / std, torch.tensor([285])
+
+
+def ours(name, model, patches, targets, **options):
+    method = methods.get(name)
+    tap = model.tap(patches)
+    if method.family != "T":
+        if "activations" in method.given:
+            options["activations"] = tap.activations
+        return method.function(model, patches, targets, **options)
+    return method.function(tap.activations, tap.gradients(targets, slice(None)), **options)
+
+
+def min_max(maps):
+    maps = torch.as_tensor(maps).detach().float()
+    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    assert (high > low).all()
+    return (maps - low) / (high - low)
+
+
+def same(found, expected, atol=1e-5):
+    torch.testing.assert_close(min_max(found), min_max(expected), atol=atol, rtol=0)
+
+
+def leaf(patches):
+    return patches.clone().requires_grad_()
+
+
+def captum_gradcam(model, patches, targets):
+    attribution = oracle("captum.attr").LayerGradCam(model.module, model.module.get_submodule(model.layer))
+    return attribution.attribute(leaf(patches), target=targets, relu_attributions=True)[:, 0]
+
+
+def torchcam_gradcam(model, patches, targets, name="GradCAM", **options):
+    kind = getattr(oracle("torchcam.methods"), name)
+    with kind(model.module, model.layer, input_shape=tuple(patches.shape[1:]), **options) as extractor:
+        scores = model.module(leaf(patches))
+        return extractor(targets.tolist(), scores, normalized=False)[0]
+
+
+def torchcam_cam(model, patches, targets):
+    return torchcam_gradcam(model, patches, targets, "CAM", fc_layer="classifier")
+
+
+def grad_cam(name, of=lambda logits: logits):
+    def run(model, patches, targets):
+        library = oracle("pytorch_grad_cam")
+        with getattr(library, name)(model.module, [model.module.get_submodule(model.layer)]) as cam:
+            return cam(leaf(patches), [lambda logits, i=int(i): of(logits)[i] for i in targets])
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("gradcam", captum_gradcam),
+        ("gradcam", torchcam_gradcam),
+        ("gradcam", grad_cam("GradCAM")),
+        ("gradcam++", grad_cam("GradCAMPlusPlus")),
+    ],
+)
+def test_class_activation_maps(name, other, model, patches):
+    # pytorch-grad-cam adds 1e-6 to the denominators of Grad-CAM++.
+    atol = 2e-4 if name == "gradcam++" else 1e-5
+    same(ours(name, model, patches, TARGETS), other(model, patches, TARGETS), atol)
+
+
+@pytest.mark.parametrize(
+    ("name", "other"), [("gradcam", captum_gradcam), ("gradcam", torchcam_gradcam), ("cam", torchcam_cam)]
+)
+def test_class_activation_maps_of_a_trained_model(name, other, real):
+    same(ours(name, *real), other(*real), atol=1e-4)
+
+
+def test_scorecam_of_torchcam(model, patches):
+    library = oracle("torchcam.methods")
+    probabilities = nn.Sequential(model.module, nn.Softmax(1))
+    with library.ScoreCAM(probabilities, f"0.{LAYER}", input_shape=(3, nets.SIDE, nets.SIDE)) as extractor:
+        probabilities(patches)
+        expected = extractor(TARGETS.tolist(), normalized=False)[0]
+    found = ours("scorecam", model, patches, TARGETS, batch_size=4, softmax=True)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_scorecam_of_grad_cam(model, patches):
+    found = ours("scorecam", model, patches, TARGETS, batch_size=4, softmax=True)
+    same(found, grad_cam("ScoreCAM", lambda logits: logits.softmax(0))(model, patches, TARGETS))
+
+
+@pytest.mark.parametrize("name", ["gradient", "smoothgrad"])
+def test_gradients(name, model, patches):
+    options = {"samples": 2, "std": 0.0, "generators": nets.generators(3)} if name == "smoothgrad" else {}
+    expected = oracle("captum.attr").Saliency(model.module).attribute(leaf(patches), target=TARGETS).amax(1)
+    torch.testing.assert_close(ours(name, model, patches, TARGETS, **options), expected)
+
+
+def test_gradient_of_a_trained_model(real):
+    model, patches, targets = real
+    expected = oracle("captum.attr").Saliency(model.module).attribute(leaf(patches), target=targets).amax(1)
+    torch.testing.assert_close(ours("gradient", *real), expected)
+
+
+def captum_guided(module, patches):
+    return oracle("captum.attr").GuidedBackprop(module).attribute(leaf(patches), target=TARGETS)
+
+
+def zennit_guided(module, patches):
+    composite = oracle("zennit.composites").GuidedBackprop()
+    with oracle("zennit.attribution").Gradient(module, composite) as attributor:
+        return attributor(patches, F.one_hot(TARGETS, 5).float())[1]
+
+
+@pytest.mark.filterwarnings("ignore:Setting backward hooks on ReLU")
+@pytest.mark.parametrize("other", [captum_guided, zennit_guided])
+def test_guided_backprop(other, model, patches):
+    expected = other(model.module, patches).abs()
+    largest = ours("guided_backprop", model, patches, TARGETS, channels="max", percentile=100.0)
+    torch.testing.assert_close(largest, expected.amax(1))
+    expected = expected.sum(1)
+    limits = np.percentile(expected.flatten(1).numpy(), 99, axis=1)
+    expected = expected.minimum(torch.from_numpy(limits).float().view(-1, 1, 1))
+    torch.testing.assert_close(ours("guided_backprop", model, patches, TARGETS), expected)
+
+
+def test_integrated_gradients(model, patches):
+    attribution = oracle("captum.attr").IntegratedGradients(model.module)
+    expected = attribution.attribute(leaf(patches), 0.0, TARGETS, n_steps=7, method="riemann_middle").abs().sum(1)
+    found = ours("integrated_gradients", model, patches, TARGETS, steps=7)
+    torch.testing.assert_close(found.double(), expected.double(), atol=1e-4, rtol=1e-4)
