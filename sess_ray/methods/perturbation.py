@@ -110,6 +110,9 @@ def sscam(
 
     `std` is in units of a mask's range, 0 to 1. The channels of a patch meet the same noise, so that they differ by
     what they show and not by luck. The score on a baseline, which the paper subtracts, cancels in the softmax.
+
+    The energy-based pointing game on 16 ImageNet images (SqueezeNet 1.1, 4 samples, max) chose `std`: 59.0, 58.9, 58.7
+    and 58.7 % at 0.1, 0.3, 1 and 2; without the softmax, which makes all weights nearly equal, 70.0, 66.8, 59.1, 56.5.
     """
     size = _size(patches)
     alive = _alive(activations)
