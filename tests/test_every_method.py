@@ -22,7 +22,7 @@ QUICK = {
     "smooth_gradcam++": {"samples": 2},
     "cameras": {"sizes": 2},
     "sscam": {"samples": 2},
-    "rise": {"masks": 20},
+    "rise": {"masks": 12},
     "xrai": {"steps": 3},
     "augmented_gradcam": {"samples": 3, "steps": 3},
     "extremal_perturbation": {"steps": 3, "areas": (0.1, 0.2)},

@@ -54,6 +54,32 @@ def test_xrai_finds_the_square():
     assert regions.any(0).all()
 
 
+def test_xrai_grows_every_segment_by_a_disk(photographs):
+    from skimage.morphology import dilation, disk
+    from skimage.segmentation import felzenszwalb
+
+    patch = photographs["chelsea.png"][60:156, 120:216].astype(np.float32)
+    scaled = (patch - patch.min()) / (patch.max() - patch.min()) * 2 - 1
+    expected = []
+    for scale in (50, 100, 150, 250, 500, 1200):
+        labels = felzenszwalb(scaled, scale=scale, sigma=0.8, min_size=150)
+        expected += [dilation(labels == label, disk(5)) for label in np.unique(labels)]
+    assert np.array_equal(xrai.regions(patch), np.stack(expected))
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_attributions_from_black_and_white_are_complete():
+    model, module = nets.small()
+    patches = nets.patches(2)
+    colours = [[(shade - mean) / std for mean, std in zip(model.mean, model.std, strict=True)] for shade in (0, 1)]
+    for colour in colours:
+        baseline = torch.tensor(colour).view(1, 3, 1, 1).expand_as(patches)
+        sums = attributions(model, patches, TARGETS, baseline, 200).sum((1, 2, 3))
+        with torch.no_grad():
+            risen = module(patches.double()) - module(baseline.double())
+        torch.testing.assert_close(sums.double(), risen.gather(1, TARGETS[:, None])[:, 0], atol=0.02, rtol=0.01)
+
+
 def test_xrai_takes_attributions_from_black_and_from_white():
     model, _ = nets.small()
     patches = nets.patches(2)
@@ -120,6 +146,7 @@ def test_augmented_grad_cam_of_one_copy_is_grad_cam():
             torch.testing.assert_close(one, nets.up(cam / cam.max()), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_super_resolution_minimises_its_objective():
     generator = torch.Generator().manual_seed(2)
     truth = torch.zeros(1, 32, 32)
@@ -161,6 +188,28 @@ def test_the_smooth_mask_is_the_smooth_maximum_of_its_bumps():
         assert float(found[y, x]) == pytest.approx(float(np.dot(values, weights) / weights.sum()), abs=1e-5)
 
 
+@pytest.mark.usefixtures("one_thread")
+def test_the_smooth_maximum_has_the_gradient_of_its_numbers():
+    smooth = extremal.SmoothMask(16, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(6)
+    near = torch.rand(1, 81, 2, dtype=torch.float64, generator=generator).requires_grad_()
+    weights = smooth.weights[[0, 17, 48]].double()
+    assert torch.autograd.gradcheck(lambda value: extremal._SmoothMaximum.apply(value, weights), near)
+
+
+def test_rounding_does_not_order_equal_values():
+    generator = torch.Generator().manual_seed(7)
+    levels = torch.randint(0, 9, (2, 300), generator=generator) / 10
+    ramp = torch.arange(300.0)
+    gradients = []
+    for noise in (0, 1e-6):
+        values = (levels + noise * torch.randn(2, 300, generator=generator)).requires_grad_()
+        found = extremal.ascending(values)
+        torch.testing.assert_close(found, levels.sort(dim=1).values, atol=1e-5, rtol=0)
+        gradients += torch.autograd.grad((found * ramp).sum(), values)
+    assert torch.equal(*gradients)
+
+
 def test_a_mask_shows_a_level_of_the_blur_pyramid():
     patches = nets.patches(2)
     pyramid = extremal.blur_pyramid(patches)
@@ -194,6 +243,7 @@ class Checkered(nn.Module):
         return torch.stack([contrast, -contrast], 1)
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_extremal_perturbation_shows_what_the_class_is_made_of():
     module = Checkered()
     model = sess_ray.Model(module, "checkered", "", "NCHW", 2, 64, (0.5,) * 3, (0.5,) * 3)
@@ -205,6 +255,77 @@ def test_extremal_perturbation_shows_what_the_class_is_made_of():
     assert float(found.sum()) / 105**2 == pytest.approx(0.1, abs=0.06)
 
 
+class Corner(nn.Module):
+    """Class 0 is the brightness of the upper left corner, and so of the right one when the patch is mirrored."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((), 5.0))
+
+    def forward(self, x):
+        brightness = x[:, 0, :28, :28].mean((1, 2)) * self.scale
+        return torch.stack([brightness, -brightness], 1)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_extremal_masks_sit_in_the_corners_and_have_their_areas():
+    model = sess_ray.Model(Corner(), "corner", "", "NCHW", 2, 64, (0.5,) * 3, (0.5,) * 3)
+    patch = torch.full((1, 3, 64, 64), -1.0)
+    patch[..., :28, :28] = patch[..., :28, 36:] = 1
+    areas = (0.1, 0.2)
+    masks = extremal._masks(model, patch, torch.tensor([0]), areas, 300)[0]
+    for mask, area in zip(masks, areas, strict=True):
+        assert mask[:28].mean() > 1.4 * mask[36:].mean()
+        assert float(mask.sum()) / 105**2 == pytest.approx(area, abs=0.04)  # the constraint is a soft one
+    # Fewer masks at a time than areas: the same sum of masks.
+    whole, split = (
+        extremal.extremal_perturbation(model, patch, torch.tensor([0]), batch_size=size, areas=areas, steps=30)
+        for size in (8, 1)
+    )
+    torch.testing.assert_close(whole, split, atol=1e-5, rtol=0)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("xrai", {"steps": 20}),
+        ("augmented_gradcam", {"samples": 20, "steps": 200}),
+        ("extremal_perturbation", {"steps": 100}),
+    ],
+)
+def test_long_runs_do_not_depend_on_the_batch(name, options):
+    model, _ = nets.small(scale=15)
+    patches, targets = nets.patches(3), torch.tensor([3, 0, 1])
+    method = methods.get(name)
+
+    def found(part, batch_size):
+        offers = {"batch_size": batch_size, "generators": nets.generators(3)[part]}
+        given = {name: offers[name] for name in method.given}
+        return method.function(model, patches[part], targets[part], **given, **options)
+
+    together = found(slice(None), 64)
+    alone = torch.cat([found(slice(i, i + 1), 3) for i in range(3)])
+    assert together.amax() > 0
+    torch.testing.assert_close(alone, together, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_super_resolved_map_of_a_real_model_owes_nothing_to_its_neighbours(lite0, photographs):
+    model = lite0.prepared(torch.device("cpu"), "fp32")
+    crops = [photographs[name][:224, :224].astype(np.float32) for name in ("chelsea.png", "astronaut.png")]
+    patches = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2) / 128 - 1
+
+    def found(part):
+        generators = nets.generators(2)[part]
+        return methods.get("augmented_gradcam").function(
+            model, patches[part], torch.tensor([281, 652])[part], generators=generators, batch_size=16, samples=12
+        )
+
+    torch.testing.assert_close(found(slice(0, 1)), found(slice(0, 2))[:1], atol=1e-5, rtol=0)
+
+
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
     ("name", "options"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import ceil
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ STEP, SIGMA = 7, 21  # pixels between the mask's parameters, and how far each re
 COLDNESS = 20.0  # of the smooth maximum
 RATE, MOMENTUM = 0.01, 0.9
 AREA_WEIGHT, AREA_GROWTH = 300.0, 1.0035
+TIE = 2.0**-14  # mask values as near as this count as equal
 
 
 @register(
@@ -39,12 +41,12 @@ def extremal_perturbation(
     share `areas` and 0 elsewhere; every other step sees the patch mirrored.
     """
     together = max(1, batch_size // len(areas))
-    return torch.cat(
-        [
-            _masks(model, patches[i : i + together], targets[i : i + together], areas, steps).sum(1)
-            for i in range(0, len(patches), together)
-        ]
-    )
+    found = torch.zeros(len(patches), *patches.shape[-2:], device=patches.device)
+    for start in range(0, len(patches), together):
+        part = slice(start, start + together)
+        for first in range(0, len(areas), batch_size):
+            found[part] += _masks(model, patches[part], targets[part], areas[first : first + batch_size], steps).sum(1)
+    return found
 
 
 def _masks(model: Model, patches: Tensor, targets: Tensor, areas: tuple[float, ...], steps: int) -> Tensor:
@@ -66,7 +68,7 @@ def _masks(model: Model, patches: Tensor, targets: Tensor, areas: tuple[float, .
                 seen = seen.flip(3)
             seen = seen.to(patches.dtype).contiguous(memory_format=torch.channels_last)
             reward = model.module(seen).float().gather(1, classes[:, None]).sum()
-            excess = (canvas.flatten(1).sort(dim=1).values - wanted).square().mean(1).sum()
+            excess = (ascending(canvas.flatten(1)) - wanted).square().mean(1).sum()
             (gradient,) = torch.autograd.grad(weight * excess - reward, parameters)
         velocity = gradient if velocity is None else velocity * MOMENTUM + gradient * (1 - MOMENTUM)
         parameters = (parameters.detach() - RATE * velocity).clamp_(0, 1)
@@ -78,6 +80,15 @@ def _sorted_masks(areas: tuple[float, ...], pixels: int, device: torch.device) -
     """Return masks of 0 and 1 that have the areas, their values sorted, (areas, pixels)."""
     zeros = torch.tensor([int(pixels * (1 - area)) for area in areas], device=device)
     return (torch.arange(pixels, device=device) >= zeros[:, None]).float()
+
+
+def ascending(values: Tensor) -> Tensor:
+    """Sort rows; what differs by less than `TIE` stays in order of position.
+
+    The masks start flat: by a plain sort the last digit of a sum, and so the batch, would say what becomes 0.
+    """
+    order = (values.detach() / TIE).round().sort(dim=1, stable=True).indices
+    return values.gather(1, order)
 
 
 def blur_pyramid(patches: Tensor) -> Tensor:
@@ -106,6 +117,40 @@ def perturbed(pyramid: Tensor, masks: Tensor) -> Tensor:
     levels = pyramid[:, None].expand(-1, count, -1, -1, -1, -1)
     low, high = (levels.gather(2, index + step)[:, :, 0] for step in (0, 1))
     return torch.lerp(low, high, (places - below)[:, :, None])
+
+
+class _SmoothMaximum(torch.autograd.Function):
+    """Sum of v softmax(c v) over v = near_j weight_pj, for every phase p of a cell.
+
+    A phase at a time, in the backward pass again: the products of all phases with all neighbours would be 81 times
+    the canvas, and they take longer to write and read than to compute twice.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, near: Tensor, weights: Tensor) -> Tensor:
+        """Return (M, phases, cells) for near (M, neighbours, cells) in 0..1 and weights (phases, neighbours)."""
+        found = near.new_empty(len(near), len(weights), near.shape[2])
+        sums = torch.empty_like(found)
+        for phase, weight in enumerate(weights):
+            values = near * (COLDNESS * weight)[:, None]
+            powers = values.exp()  # at most e^20: no need to take the largest off
+            sums[:, phase] = powers.sum(1)
+            found[:, phase] = values.mul_(powers).sum(1) / (COLDNESS * sums[:, phase])
+        ctx.save_for_backward(near, weights, found, sums)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """d(found)/d(v_j) = softmax_j (1 + c (v_j - found))."""
+        near, weights, found, sums = ctx.saved_tensors
+        shares, offsets = gradients[0] / sums, 1 - COLDNESS * found
+        total = torch.zeros_like(near)
+        for phase, weight in enumerate(weights):
+            values = near * (COLDNESS * weight)[:, None]
+            powers = values.exp()
+            values.add_(offsets[:, phase, None]).mul_(powers).mul_(shares[:, phase, None])
+            total.addcmul_(values, weight[:, None])
+        return total, None
 
 
 class SmoothMask:
@@ -137,13 +182,11 @@ class SmoothMask:
         self.weights = weights.view(STEP**2, -1)
 
     def __call__(self, parameters: Tensor) -> Tensor:
-        """Return canvases (M, canvas, canvas) for parameters (M, cells, cells)."""
+        """Return canvases (M, canvas, canvas) for parameters (M, cells, cells) in 0..1."""
         reach = self.radius
         padded = F.pad(parameters[:, None], (self.margin + reach,) * 4)
         near = F.unfold(padded, 2 * reach + 1)  # (M, neighbours, cells of the canvas)
-        values = near[:, None] * self.weights[None, :, :, None]
-        soft = (COLDNESS * values).softmax(2)
-        flat = (values * soft).sum(2)  # (M, phases, cells of the canvas)
+        flat: Tensor = _SmoothMaximum.apply(near, self.weights)  # (M, phases, cells of the canvas)
         return F.fold(flat, (self.canvas, self.canvas), STEP, stride=STEP)[:, 0]
 
     def cropped(self, canvas: Tensor) -> Tensor:

@@ -53,17 +53,25 @@ def xrai(model: Model, patches: Tensor, targets: Tensor, *, steps: int = 100) ->
 
 def regions(patch: np.ndarray) -> np.ndarray:
     """Segment a patch (h, w, 3) at all scales; return overlapping regions (M, h, w) bool."""
+    from skimage.measure import regionprops
     from skimage.morphology import isotropic_dilation
     from skimage.segmentation import felzenszwalb
 
     low, high = patch.min(), patch.max()
     scaled = (patch - low) / (high - low if high > low else 1) * 2 - 1
     segmentation: Any = felzenszwalb
+    boxes: Any = regionprops
     found = []
     for scale in SCALES:
         labels = segmentation(scaled, scale=scale, sigma=SIGMA, min_size=SMALLEST)
-        found += [isotropic_dilation(labels == label, DILATION) for label in range(labels.max() + 1)]
-    return np.stack(found)
+        masks = np.zeros((labels.max() + 1, *labels.shape), bool)
+        for label, region in enumerate(boxes(labels + 1)):  # label 0 would be no region
+            top, left, bottom, right = region.bbox
+            # Beyond its box and the radius a region can not grow.
+            near = np.s_[max(top - DILATION, 0) : bottom + DILATION, max(left - DILATION, 0) : right + DILATION]
+            masks[label][near] = isotropic_dilation(labels[near] == label, DILATION)
+        found.append(masks)
+    return np.concatenate(found)
 
 
 def ranked(attribution: np.ndarray, candidates: np.ndarray) -> np.ndarray:
