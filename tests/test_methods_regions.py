@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 import sess_ray
@@ -94,35 +93,31 @@ def test_xrai_takes_attributions_from_black_and_from_white():
         np.testing.assert_allclose(one.numpy(), expected, atol=1e-6)
 
 
-def turned_by_hand(image, angle, shift):
-    """Turn an image (h, w) about its centre by an angle, then shift it by (x, y): pixel by pixel, zeros outside."""
+def turned_by_hand(image, angle, shift, y, x):
+    """Return what is at (y, x) of an image turned about its centre by an angle, then shifted by (x, y); 0 outside."""
     side = len(image)
     centre = (side - 1) / 2
-    result = np.zeros_like(image)
-    for y in range(side):
-        for x in range(side):
-            dx, dy = x - shift[0] - centre, y - shift[1] - centre
-            u = math.cos(angle) * dx + math.sin(angle) * dy + centre
-            v = -math.sin(angle) * dx + math.cos(angle) * dy + centre
-            left, top = math.floor(u), math.floor(v)
-            for i, j in ((top, left), (top, left + 1), (top + 1, left), (top + 1, left + 1)):
-                if 0 <= i < side and 0 <= j < side:
-                    result[y, x] += image[i, j] * (1 - abs(v - i)) * (1 - abs(u - j))
-    return result
+    dx, dy = x - shift[0] - centre, y - shift[1] - centre
+    u = math.cos(angle) * dx + math.sin(angle) * dy + centre
+    v = -math.sin(angle) * dx + math.cos(angle) * dy + centre
+    left, top = math.floor(u), math.floor(v)
+    taps = ((top, left), (top, left + 1), (top + 1, left), (top + 1, left + 1))
+    inside = ((i, j) for i, j in taps if 0 <= i < side and 0 <= j < side)
+    return sum(image[i, j] * (1 - abs(v - i)) * (1 - abs(u - j)) for i, j in inside)
 
 
-def test_reduction_is_turning_shifting_and_reducing():
+def test_reduction_is_turning_shifting_and_the_mean_of_cells():
     fine = torch.rand(2, 24, 24, generator=torch.Generator().manual_seed(1))
     angles = torch.tensor([[0.0, 0.4], [-0.3, 0.2]])
     shifts = torch.tensor([[[0.0, 0.0], [3.5, -2.0]], [[-6.0, 1.2], [0.5, 7.0]]])
     found = augmented.Reduction((5, 4), angles, shifts, 24)(fine)
-    for n in range(2):
-        for s in range(2):
-            copy = torch.from_numpy(
-                turned_by_hand(fine[n].double().numpy(), float(angles[n, s]), shifts[n, s].tolist())
-            )
-            expected = F.interpolate(copy[None, None], size=(5, 4), mode="bilinear", align_corners=False)[0, 0]
-            torch.testing.assert_close(found[n, s].double(), expected, atol=1e-5, rtol=1e-5)
+    parts = (np.arange(4) + 0.5) / 4
+    for n, s in np.ndindex(2, 2):
+        image, angle, shift = fine[n].double().numpy(), float(angles[n, s]), shifts[n, s].tolist()
+        for i, j in np.ndindex(5, 4):
+            points = [((i + a) * 24 / 5 - 0.5, (j + b) * 24 / 4 - 0.5) for a in parts for b in parts]
+            expected = np.mean([turned_by_hand(image, angle, shift, y, x) for y, x in points])
+            assert float(found[n, s, i, j]) == pytest.approx(expected, abs=1e-5)
 
 
 def test_turning_back_undoes_turning():
