@@ -38,7 +38,7 @@ def image(tmp_path):
         (["--num-scales", "many"], "Invalid value for --num-scales"),
         (["--num-scales", "-1"], "use 1 or more"),
         (["--fusion", "mean"], 'Choose from: "seamless", "reference"'),
-        (["--method", "gradcm"], "unknown method 'gradcm': choose one of: gradcam, gradcam++"),
+        (["--method", "gradcm"], "unknown method 'gradcm': choose one of: augmented_gradcam, cam, cameras"),
         (["--model", "resnet51"], "unknown model 'resnet51': did you mean"),
         (["--model", "squeezenet1_1", "--weights", "none.safetensors"], "cannot read weights 'none.safetensors'"),
         (["--model", "squeezenet1_1", "--weights", "random", "--layer", "features.99"], "unknown layer"),
