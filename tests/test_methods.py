@@ -81,6 +81,15 @@ def test_options_get_the_type_of_their_default():
     assert method.given == ["generators"]
 
 
+def test_options_need_no_annotations_that_can_be_read():
+    def unknown(_model: Nowhere, _patches, _targets, *, count=3, power: Nowhere = 2.0):  # noqa: F821
+        """Do nothing."""
+
+    method = methods.Method("unknown", "P", unknown)
+    assert method.parsed({}) == {}
+    assert method.parsed({"count": "4", "power": "3"}) == {"count": 4, "power": 3.0}
+
+
 def test_a_method_can_not_ask_for_what_nobody_gives():
     with pytest.raises(SessError, match="'mine' asks for 'luck': give the option a default, or ask for scores"):
 

@@ -100,8 +100,15 @@ class Method:
                 if not self.options:
                     raise SessError(f"{self.name} has no options, so not {name!r} either")
                 raise unknown(f"option of {self.name}", name, self.options)
-        kinds = get_type_hints(self.function, localns={"Tensor": Tensor, "Model": object})
-        return {name: self._value(name, kinds.get(name, object), value) for name, value in options.items()}
+        return {name: self._value(name, self._kind(name), value) for name, value in options.items()}
+
+    def _kind(self, name: str) -> Any:
+        """Return the type of an option: its annotation, or where there is none that can be read, its default's."""
+        try:
+            hints = get_type_hints(self.function)
+        except NameError:  # of names that are imported for a type checker alone
+            hints = {}
+        return hints.get(name, type(self.options[name]))
 
     def _value(self, name: str, kind: Any, value: object) -> object:
         what = f"{self.name}: {name}={value}"
