@@ -372,7 +372,7 @@ class SESS:
         tap = self.model.tap(patches)
         found = {"activations": tap.activations}
         if "gradients" in self.looks_at:
-            found["gradients"] = tap.gradients(targets, slice(None))
+            found["gradients"] = tap.gradients(targets)
         return found
 
     def _generator(self, window: int) -> torch.Generator:

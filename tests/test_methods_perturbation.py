@@ -17,7 +17,7 @@ CLOSE = {"atol": 2e-5, "rtol": 1e-4}
 
 def run(name, model, patches, **options):
     method, tap = methods.get(name), model.tap(patches)
-    layer = {"activations": tap.activations, "gradients": tap.gradients(TARGETS, slice(None))}
+    layer = {"activations": tap.activations, "gradients": tap.gradients(TARGETS)}
     given = {key: value for key, value in layer.items() if key in method.given}
     return method.function(model, patches, TARGETS, **given, **options).double()
 
@@ -175,7 +175,7 @@ def test_smooth_grad_cam_plus_plus(nets_and_patches):
 def test_smooth_grad_cam_plus_plus_without_noise_is_grad_cam_plus_plus(nets_and_patches):
     model, _, patches = nets_and_patches
     tap = model.tap(patches)
-    expected = methods.get("gradcam++").function(tap.activations, tap.gradients(TARGETS, slice(None)))
+    expected = methods.get("gradcam++").function(tap.activations, tap.gradients(TARGETS))
     found = run("smooth_gradcam++", model, patches, generators=nets.generators(3), samples=2, std=0.0)
     torch.testing.assert_close(found.float(), expected, atol=1e-5, rtol=1e-4)
 

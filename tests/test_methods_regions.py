@@ -132,7 +132,7 @@ def test_augmented_grad_cam_of_one_copy_is_grad_cam():
     model, _ = nets.small()
     patches = nets.patches(2)
     tap = model.tap(patches)
-    cams = methods.get("gradcam").function(tap.activations, tap.gradients(TARGETS, slice(None)))
+    cams = methods.get("gradcam").function(tap.activations, tap.gradients(TARGETS))
     for aggregation in ("mean", "max"):
         found = methods.get("augmented_gradcam").function(
             model, patches, TARGETS, generators=nets.generators(2), batch_size=3, samples=1, aggregation=aggregation

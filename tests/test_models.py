@@ -41,7 +41,7 @@ def test_the_tap_is_a_whole_backward_pass(name):
     for found, expected in (
         (tap.logits, logits),
         (tap.activations, activations),
-        (tap.gradients(classes, slice(None)), gradient),
+        (tap.gradients(classes), gradient),
     ):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
     other = torch.tensor([7, 7, 8])
@@ -73,7 +73,7 @@ def test_the_gradient_of_a_known_head_is_autograds(squeezenet):
     torch.testing.assert_close(logits, tap.logits)
     (expected,) = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), start)
     assert expected.count_nonzero() > 0
-    torch.testing.assert_close(tap.gradients(classes, slice(None)), expected, rtol=1e-5, atol=1e-8)
+    torch.testing.assert_close(tap.gradients(classes), expected, rtol=1e-5, atol=1e-8)
     rows = torch.tensor([1, 3])
     torch.testing.assert_close(tap.gradients(classes, rows), expected[rows], rtol=1e-5, atol=1e-8)
     assert head_gradient(model.module, "features.12") is head_gradient(model.module, model.layer) is not None
@@ -139,7 +139,7 @@ def test_the_layer_is_found(name):
     tap = model.prepared(CPU, "fp32").tap(patches(2, model.input_size))
     assert tap.activations.ndim == 4
     assert tap.activations.shape[2] == tap.activations.shape[3] >= 5
-    assert tap.gradients(torch.tensor([0, 1]), slice(None)).shape == tap.activations.shape
+    assert tap.gradients(torch.tensor([0, 1])).shape == tap.activations.shape
 
 
 def test_metadata():

@@ -73,7 +73,7 @@ def ours(name, model, patches, targets, **options):
         if "activations" in method.given:
             options["activations"] = tap.activations
         return method.function(model, patches, targets, **options)
-    return method.function(tap.activations, tap.gradients(targets, slice(None)), **options)
+    return method.function(tap.activations, tap.gradients(targets), **options)
 
 
 def min_max(maps):

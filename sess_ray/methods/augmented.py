@@ -105,7 +105,7 @@ def _coarse(model: Model, patches: Tensor, targets: Tensor, angles: Tensor, shif
         grid = _normalised(_turned(pixels, flat_angles[part], flat_shifts[part], side), side)
         copies = F.grid_sample(patches[rows[part]].float(), grid, align_corners=False).to(patches.dtype)
         tap = model.tap(copies.contiguous(memory_format=torch.channels_last))
-        gradients = tap.gradients(targets[rows[part]], slice(None))
+        gradients = tap.gradients(targets[rows[part]])
         cams.append(get("gradcam").function(tap.activations, gradients))
     found = torch.cat(cams)
     largest = found.amax((1, 2), keepdim=True)

@@ -36,7 +36,7 @@ def smooth_gradcam_plus_plus(
     """
     first, second, third = (torch.zeros_like(activations) for _ in range(3))
     for copies in noisy(patches, std, generators, samples):
-        gradients = model.tap(copies).gradients(targets, slice(None))
+        gradients = model.tap(copies).gradients(targets)
         first += gradients / samples
         second += gradients**2 / samples
         third += gradients**3 / samples
@@ -50,12 +50,8 @@ CHANNELS = 32  # enlarged at a time: their rows stay in the cache
 
 
 def _takes_other_sizes(model: Model) -> str | None:
-    parameter = next(model.module.parameters())
-    side = model.input_size + 100
-    probe = torch.zeros(1, 3, side, side, device=parameter.device, dtype=parameter.dtype)
     try:
-        with torch.no_grad():
-            model.tap(probe)
+        model.tap(model.probe(side=model.input_size + 100))
     except Exception:
         return f"it takes inputs of {model.input_size} pixels alone, and this method enlarges them"
     return None
@@ -93,7 +89,7 @@ def _cameras(model: Model, patches: Tensor, targets: Tensor, sizes: int, step: i
         if size != side:
             resized = F.interpolate(resized, size=(size, size), mode="bicubic", align_corners=False)
         tap = model.tap(resized.to(patches.dtype).contiguous(memory_format=torch.channels_last))
-        pairs.append((tap.activations.contiguous(), tap.gradients(targets, slice(None)).contiguous()))
+        pairs.append((tap.activations.contiguous(), tap.gradients(targets).contiguous()))
     mean = _MeanEnlarged([pair[0].shape[-1] for pair in pairs], side, patches.device)
     result = torch.zeros(len(patches), side, side, device=patches.device)
     for row in range(len(patches)):

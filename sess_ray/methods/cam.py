@@ -19,12 +19,10 @@ def _combine(weights: Tensor, activations: Tensor) -> Tensor:
 
 def _pools_linearly(model: Model) -> str | None:
     """Behind the layer a mean and a linear map: then gradients are the same at all positions and for all inputs."""
-    device = next(model.module.parameters()).device
-    generator = torch.Generator().manual_seed(0)
-    probe = torch.randn(2, 3, model.input_size, model.input_size, generator=generator).to(device)
-    dtype = next(model.module.parameters()).dtype
+    probe = model.probe(2)
+    probe += torch.randn(probe.shape, generator=torch.Generator().manual_seed(0)).to(probe)
     try:
-        gradients = model.tap(probe.to(dtype)).gradients(torch.zeros(2, dtype=torch.int64, device=device), slice(None))
+        gradients = model.tap(probe).gradients(torch.zeros(2, dtype=torch.int64, device=probe.device))
     except RuntimeError:
         return f"no gradient comes back to layer {model.layer}"
     constant = gradients[:1, :, :1, :1].expand_as(gradients)

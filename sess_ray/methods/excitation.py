@@ -199,11 +199,6 @@ def _recorded(value: object) -> bool:
     return isinstance(value, Tensor) and value.requires_grad
 
 
-def _probe(model: Model) -> Tensor:
-    parameter = next(model.module.parameters())
-    return torch.zeros(1, 3, model.input_size, model.input_size, device=parameter.device, dtype=parameter.dtype)
-
-
 def _forward(module: nn.Module, layer: str, inputs: Tensor, cut: Call) -> Tensor:
     """Return the logits, the output of a layer replaced by what `cut` makes of it."""
     handle = module.get_submodule(layer).register_forward_hook(lambda _, __, output: cut(output))
@@ -216,7 +211,7 @@ def _forward(module: nn.Module, layer: str, inputs: Tensor, cut: Call) -> Tensor
 
 def _cuts(model: Model, layer: str) -> bool:
     """Say whether all ways from the input to the logits lead through a layer's output."""
-    return not _forward(model.module, layer, _probe(model).requires_grad_(), Tensor.detach).requires_grad
+    return not _forward(model.module, layer, model.probe().requires_grad_(), Tensor.detach).requires_grad
 
 
 def _grids(model: Model) -> dict[str, int]:
@@ -235,7 +230,7 @@ def _grids(model: Model) -> dict[str, int]:
     handles = [layer.register_forward_hook(watch(name)) for name, layer in model.module.named_modules() if name]
     try:
         with torch.no_grad():
-            model.module(_probe(model))
+            model.module(model.probe())
     finally:
         for handle in handles:
             handle.remove()
@@ -297,7 +292,7 @@ def _refusal(model: Model) -> str | None:
     layer = middle_layer(model)
     if layer is None:
         return "it has no layer with a grid of a sixteenth of its input that all ways to the logits lead through"
-    return _run(model, layer, _probe(model))[2]
+    return _run(model, layer, model.probe())[2]
 
 
 @register(

@@ -54,10 +54,8 @@ class Guided(TorchFunctionMode):
 
 
 def _rectifies(model: Model) -> str | None:
-    parameter = next(model.module.parameters())
-    probe = torch.zeros(1, 3, model.input_size, model.input_size, device=parameter.device, dtype=parameter.dtype)
     with torch.no_grad(), Guided() as guided:
-        model.module(probe)
+        model.module(model.probe())
     return None if guided.rectifiers else "it has no ReLU-like units to guide gradients through"
 
 

@@ -20,9 +20,6 @@ Precision = Literal["fp32", "bf16"]
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-Rows = Tensor | slice
-
-
 @dataclass
 class Tap:
     """What a scoring pass leaves behind for the base methods.
@@ -33,13 +30,13 @@ class Tap:
     activations : Tensor, (N, K, u, v) float32
         Output of the chosen layer.
     gradients : callable
-        classes (N,) int64 and rows (n,) int64 or a slice, to d(logit of the row's class)/d(activations) of those rows,
-        (n, K, u, v) float32. Costs one backward pass through the head; may be called again.
+        classes (N,) int64 and rows, (n,) int64 or a slice (all by default), to d(logit of the class)/d(activations)
+        of those rows, (n, K, u, v) float32. Costs one backward pass through the head; may be called again.
     """
 
     logits: Tensor
     activations: Tensor
-    gradients: Callable[[Tensor, Rows], Tensor]
+    gradients: Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
@@ -119,7 +116,7 @@ class Model:
             logits = self.module(patches)
         leaf = leaves[-1]
 
-        def gradients(classes: Tensor, rows: Rows) -> Tensor:
+        def gradients(classes: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
             if head is not None:
                 return head(self.module, leaf[rows], classes[rows]).float()
             with torch.enable_grad():
@@ -129,6 +126,12 @@ class Model:
 
         activations = to_grid(leaf.detach().float(), self.layout)
         return Tap(logits.detach().float(), activations, gradients)
+
+    def probe(self, count: int = 1, side: int | None = None) -> Tensor:
+        """Return patches (count, 3, side, side) of the mean colour, to see how the module reacts."""
+        parameter = next(self.module.parameters(), torch.zeros(1))
+        side = side or self.input_size
+        return torch.zeros(count, 3, side, side, device=parameter.device, dtype=parameter.dtype)
 
     def class_name(self, index: int) -> str:
         """Return the name of a class; its number where the names are unknown."""
