@@ -210,7 +210,8 @@ class SESS:
             raise SessError(f"device {str(device)!r} is not available: {str(error).split(chr(10))[0]}") from error
         self.model = load_model(model).prepared(self.device, precision)
         methods.require(self.method, self.model)
-        self.looks_at = [name for name in ("activations", "gradients") if name in self.method.given]
+        layer = ("activations", "gradients")
+        self.looks_at = [name for name in layer if name in self.method.given or self.method.family == "T"]
         self.num_scales = num_scales
         self.step_size = step_size or self.model.input_size
         self.pre_filter_ratio = pre_filter_ratio if num_scales else 0.0
@@ -369,11 +370,14 @@ class SESS:
         kept = [row.work.layer.pop((row.slot, row.window), None) for row in rows]
         if all(values is not None for values in kept):
             return dict(zip(self.looks_at, map(torch.stack, zip(*kept, strict=True)), strict=True))  # type: ignore[arg-type]
-        tap = self.model.tap(patches)
-        found = {"activations": tap.activations}
-        if "gradients" in self.looks_at:
-            found["gradients"] = tap.gradients(targets)
-        return found
+        values = self._of_layer(self.model.tap(patches), targets, slice(None))
+        return dict(zip(self.looks_at, values, strict=True))
+
+    def _of_layer(self, tap: Tap, classes: Tensor, rows: Tensor | slice) -> list[Tensor]:
+        """Return activations, gradients or both of some rows of a batch, as the method looks at them."""
+        return [
+            tap.activations[rows] if name == "activations" else tap.gradients(classes, rows) for name in self.looks_at
+        ]
 
     def _generator(self, window: int) -> torch.Generator:
         """Return a patch's random numbers: the same in any batch, on any actor."""
@@ -426,10 +430,8 @@ class SESS:
             for segment in active:
                 rows = segment.windows
                 segment.work.scores[slot, rows.start + segment.shift : rows.stop + segment.shift] = scores[rows]
-            if self.method.family == "T":
-                self._map(tap, classes, slot, active)
-            elif self.looks_at:
-                self._remember(tap, classes, slot, active)
+            if self.looks_at:
+                self._look(tap, classes, slot, active)
 
     def _meet(self, work: _Work, probabilities: Tensor) -> None:
         """Learn what the model says of the whole image, and so which classes to explain."""
@@ -440,39 +442,43 @@ class SESS:
             work.targets = work.spec
         work.scores = torch.empty(len(work.targets), work.plan.num_patches, device=self.device)
 
-    def _map(self, tap: Tap, classes: Tensor, slot: int, active: list[_Segment]) -> None:
-        """Make the maps of a batch by a method of family T, of those windows that may survive the pre-filter."""
+    def _look(self, tap: Tap, classes: Tensor, slot: int, active: list[_Segment]) -> None:
+        """Take what is wanted of the layer, for windows that may survive the pre-filter.
+
+        Methods of family T make their maps of it at once; for the others it is remembered.
+        """
         chosen = [self._promising(segment, slot) for segment in active]
         rows = torch.cat(chosen)
         if not len(rows):
             return
         where = slice(None) if len(rows) == len(classes) else rows  # all: nothing needs to be copied
-        maps = self.method.function(tap.activations[where], tap.gradients(classes, where), **self.method_options)
-        parts = maps.split([len(own) for own in chosen])
+        values = self._of_layer(tap, classes, where)
+        take = self._remember
+        if self.method.family == "T":
+            values, take = [self.method.function(*values, **self.method_options)], self._map
+        parts = zip(*(value.split([len(own) for own in chosen]) for value in values), strict=True)
         for segment, own, part in zip(active, chosen, parts, strict=True):
-            work = segment.work
-            if slot not in work.maps:
-                work.maps[slot] = maps.new_zeros(work.plan.num_patches, *maps.shape[1:])
-            work.maps[slot][own + segment.shift] = part
+            if len(own):
+                take(segment.work, slot, own + segment.shift, part)
 
-    def _remember(self, tap: Tap, classes: Tensor, slot: int, active: list[_Segment]) -> None:
-        """Keep what a method asks for of the layer, for windows that may survive the pre-filter."""
-        for segment in active:
-            work, rows = segment.work, self._promising(segment, slot)
-            few = num_kept(work.plan.num_patches, self.pre_filter_ratio)
-            held = few if self.device.type == "cpu" else work.plan.num_patches
-            if not len(rows) or held * len(work.targets) * tap.activations[0].nbytes * len(self.looks_at) > LAYER_BYTES:
-                continue
-            found = {"activations": tap.activations[rows]}
-            if "gradients" in self.looks_at:
-                found["gradients"] = tap.gradients(classes, rows)
-            for row, *values in zip(rows.tolist(), *(found[name] for name in self.looks_at), strict=True):
-                work.layer[slot, row + segment.shift] = tuple(value.clone() for value in values)
-            if self.device.type == "cpu":
-                scores = work.scores[slot].tolist()
-                own = sorted((scores[window], window) for at, window in work.layer if at == slot)
-                for _, window in own[:-few]:
-                    del work.layer[slot, window]
+    def _map(self, work: _Work, slot: int, windows: Tensor, values: tuple[Tensor, ...]) -> None:
+        [maps] = values
+        if slot not in work.maps:
+            work.maps[slot] = maps.new_zeros(work.plan.num_patches, *maps.shape[1:])
+        work.maps[slot][windows] = maps
+
+    def _remember(self, work: _Work, slot: int, windows: Tensor, values: tuple[Tensor, ...]) -> None:
+        few = num_kept(work.plan.num_patches, self.pre_filter_ratio)
+        held = few if self.device.type == "cpu" else work.plan.num_patches
+        if held * len(work.targets) * sum(value[0].nbytes for value in values) > LAYER_BYTES:
+            return
+        for window, *own in zip(windows.tolist(), *values, strict=True):
+            work.layer[slot, window] = tuple(value.clone() for value in own)
+        if self.device.type == "cpu":
+            scores = work.scores[slot].tolist()
+            ranked = sorted((scores[window], window) for at, window in work.layer if at == slot)
+            for _, window in ranked[:-few]:
+                del work.layer[slot, window]
 
     def _promising(self, segment: _Segment, slot: int) -> Tensor:
         """Return the rows of a segment whose windows are among the best so far, as many as the pre-filter keeps.

@@ -119,6 +119,24 @@ def test_the_layer_is_remembered_from_the_scoring_pass(name, monkeypatch, photog
         np.testing.assert_allclose(one.saliency, other.saliency, atol=1e-5)
 
 
+def test_a_method_may_look_at_gradients_alone(photographs):
+    def steepness(_model, _patches, _targets, *, gradients):
+        return gradients.abs().sum(1)
+
+    def directly(model, patches, targets):
+        return model.tap(patches).gradients(targets).abs().sum(1)
+
+    model = load_model(nets.Small(scale=15), layer="third", input_size=nets.SIDE)
+    first, second = (
+        SESS(model, methods.Method("mine", "P", function), num_scales=3, device="cpu").explain(
+            [photographs["chelsea.png"][:90, :120]], [[3]]
+        )
+        for function in (steepness, directly)
+    )
+    assert first[0][0].saliency.any()
+    np.testing.assert_allclose(first[0][0].saliency, second[0][0].saliency, atol=1e-5)
+
+
 def test_without_sess(lite0, photographs):
     pixels = photographs["chelsea.png"]
     [[found]] = SESS(lite0, num_scales=None, device="cpu").explain([pixels], [[281]])
