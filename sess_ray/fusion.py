@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sess_ray.blur import convolved, gaussian_kernel
 from sess_ray.errors import unknown
-from sess_ray.resampling import taps, upsampling
+from sess_ray.resampling import Rows, taps, upsampling
 from sess_ray.windows import Plan
 
 BAND_PIXELS = 1 << 21
@@ -120,9 +121,6 @@ def min_max(maps: Tensor, window: int) -> Tensor:
     alive = (spread > torch.finfo(maps.dtype).eps * 8 * high.abs().maximum(low.abs())) & spread.isfinite()
     scaled = (maps - low.view(n, 1, 1)) / spread.where(alive, 1).view(n, 1, 1)
     return scaled.where(alive.view(n, 1, 1), 0)
-
-
-Rows = Callable[[int, int], Tensor]
 
 
 # The targets of an image, and images of one size in a row, share their matrices; two sizes are little memory.
@@ -284,19 +282,14 @@ def _mirrored(start: int, stop: int, length: int, device: torch.device) -> Tenso
 def _smoothed(rows: Rows, height: int) -> Rows:
     """Blur bands of rows; a band takes as many more rows as the kernel reaches."""
     reach = SMOOTHING_SIZE // 2
-    offsets = torch.arange(-reach, reach + 1, dtype=torch.float64)
-    weights = torch.exp(-0.5 * (offsets / SMOOTHING_SIGMA) ** 2)
-    weights /= weights.sum()
+    kernel = gaussian_kernel(SMOOTHING_SIZE, SMOOTHING_SIGMA)
 
     def band(top: int, bottom: int) -> Tensor:
         first, last = max(0, top - reach), min(height, bottom + reach)
         values = rows(first, last)
-        kernel = weights.to(values)
         down = _mirrored(top - reach, bottom + reach, height, values.device) - first
         # A mirrored row of a band lies within it, except in images shorter than the kernel, which are one band.
         across = _mirrored(-reach, values.shape[1] + reach, values.shape[1], values.device)
-        values = values[down][:, across][None, None]
-        values = F.conv2d(F.conv2d(values, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))
-        return values[0, 0]
+        return convolved(values[down][:, across][None, None], kernel)[0, 0]
 
     return band

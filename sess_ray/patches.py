@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sess_ray.resampling import antialiased
+from sess_ray.resampling import Rows, antialiased
 from sess_ray.windows import Plan
 
 STRIP_PIXELS = 1 << 20  # pixels of a large image that are held as floats at a time
@@ -57,9 +57,6 @@ class Source:
         """Yield (first row, (W, 3, rows) float32): a small image whole, made once; a large one a part at a time."""
         for top in range(0, self.rows, self.strip):
             yield top, self._part(top) if self._whole is None else self._whole
-
-
-Rows = Callable[[int, int], Tensor]
 
 
 def _resampled(lines: Tensor, at: tuple[Tensor, Tensor], part: slice = slice(None)) -> Tensor:

@@ -5,11 +5,14 @@ Coordinates and weights are float64: in float32 they are off by 1e-5 and now and
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
 
 import torch
 from torch import Tensor
+
+Rows = Callable[[int, int], Tensor]  # first and last row of a large result, to those rows of it
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from sess_ray import methods
-from sess_ray.methods.perturbation import RandomMasks, blurred
+from sess_ray.blur import blurred
+from sess_ray.methods.perturbation import BLUR, RandomMasks
 from tests import nets
 
 TARGETS = torch.tensor([3, 0, 4])
@@ -100,7 +101,7 @@ def test_group_cam_with_groups_of_uneven_size(nets_and_patches):
     found = run("groupcam", model, patches, batch_size=3, groups=4)
     for patch, target, one in zip(patches, TARGETS, found, strict=True):
         blur = blurred_by_hand(patch)
-        torch.testing.assert_close(blurred(patch[None])[0].double(), blur, atol=1e-6, rtol=0)
+        torch.testing.assert_close(blurred(patch[None], BLUR)[0].double(), blur, atol=1e-6, rtol=0)
         base = nets.probability(module, blur, target)
         activations, gradients = nets.activations_and_gradients(module, "third", patch, target)
         weighted = gradients.mean((1, 2))[:, None, None] * activations

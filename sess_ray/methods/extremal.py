@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sess_ray.blur import blurred, gaussian_kernel
 from sess_ray.methods.registry import register
 from sess_ray.models import Model
 
@@ -96,15 +97,8 @@ def blur_pyramid(patches: Tensor) -> Tensor:
     levels = []
     for level in range(LEVELS):
         sigma = BLUR * (1 - level / (LEVELS - 1))
-        value = patches.float()
-        if sigma > 0:
-            reach = ceil(4 * sigma)
-            offsets = torch.arange(-reach, reach + 1, dtype=torch.float64)
-            kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-            kernel = (kernel / kernel.sum()).float().to(patches.device)
-            padded = F.pad(value, (reach,) * 4, mode="replicate").flatten(0, 1)[:, None]
-            value = F.conv2d(F.conv2d(padded, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1)).view(patches.shape)
-        levels.append(value)
+        kernel = gaussian_kernel(2 * ceil(4 * sigma) + 1, sigma) if sigma else torch.ones(1)
+        levels.append(blurred(patches.float(), kernel, "replicate"))
     return torch.stack(levels, 1)
 
 

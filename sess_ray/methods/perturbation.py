@@ -6,12 +6,14 @@ from math import ceil
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from sess_ray.blur import blurred, gaussian_kernel
 from sess_ray.methods.passes import probabilities, up_sampled
 from sess_ray.methods.registry import register
 from sess_ray.models import Model
+
+BLUR = gaussian_kernel(51, 50.0)
 
 
 def _alive(maps: Tensor) -> Tensor:
@@ -132,18 +134,6 @@ def sscam(
     return _combined(_softmax(weights, alive) if softmax else weights, activations, size)
 
 
-def blurred(patches: Tensor, size: int = 51, sigma: float = 50.0) -> Tensor:
-    """Blur patches (N, 3, h, w) with a Gaussian of `size` pixels, mirrored at the border (reflect 101)."""
-    offsets = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
-    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    kernel = (kernel / kernel.sum()).to(patches.device, torch.float32)
-    reach = size // 2
-    padded = F.pad(patches.float(), (reach, reach, reach, reach), mode="reflect")
-    n, c, h, w = padded.shape
-    lines = F.conv2d(padded.reshape(n * c, 1, h, w), kernel.view(1, 1, -1, 1))
-    return F.conv2d(lines, kernel.view(1, 1, 1, -1)).view(patches.shape).to(patches.dtype)
-
-
 @register(
     "groupcam",
     family="P",
@@ -172,7 +162,7 @@ def groupcam(
     maps = torch.stack([part.sum(1) for part in parts], 1).relu_()
     alive = _alive(maps)
     rows, numbers = alive.nonzero(as_tuple=True)
-    blur = blurred(patches)
+    blur = blurred(patches, BLUR)
     low, high = (torch.empty(len(rows), device=patches.device) for _ in range(2))
 
     def seen(part: slice) -> Tensor:
@@ -252,7 +242,7 @@ class RandomMasks:
         self.grids = grids.to(device)
         self.size = size
         # A grid becomes larger than the mask by a cell, which leaves room for the shift.
-        self.rows, self.columns = (_enlarging(cells, (cells + 1) * step, device) for step in steps)
+        self.rows, self.columns = (_mirrored_weights(cells, (cells + 1) * step, device) for step in steps)
 
     def __getitem__(self, part: slice) -> Tensor:
         """Return masks, (n, h, w)."""
@@ -262,7 +252,7 @@ class RandomMasks:
         return torch.stack([mask[y : y + height, x : x + width] for mask, (y, x) in zip(large, shifts, strict=True)])
 
 
-def _enlarging(cells: int, length: int, device: torch.device) -> Tensor:
+def _mirrored_weights(cells: int, length: int, device: torch.device) -> Tensor:
     """Return the (length, cells) matrix of bilinear weights; beyond its end a grid is mirrored (reflect 101)."""
     at = (torch.arange(length, dtype=torch.float64, device=device) + 0.5) * cells / length - 0.5
     first = at.floor().long()
