@@ -1,0 +1,1 @@
+"""The field's own measures of saliency maps, on arrays."""

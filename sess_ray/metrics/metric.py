@@ -1,0 +1,160 @@
+"""What metrics have in common: values come one at a time, parts are merged, means have intervals.
+
+Intervals are of the Poisson bootstrap: in each of a thousand replicates an image counts as often as a Poisson number
+says that is drawn from its name alone. So nothing but sums is held, parts merge exactly whoever counted them, all maps
+of an image are drawn together, and two runs see the same replicates: the interval of their difference is paired.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+
+REPLICATES = 1000
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A metric over a dataset.
+
+    Attributes
+    ----------
+    n : int
+        Number of maps.
+    mean, low, high : float
+        The metric, and the interval that holds it with 95 % confidence; NaN where there are no maps.
+    """
+
+    n: int
+    mean: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, n: int, replicates: np.ndarray) -> Summary:
+        """Summarise replicates, the first of which counts each image once."""
+        rest = replicates[1:]
+        if not np.isfinite(rest).any():
+            return cls(n, float(replicates[0]), float("nan"), float("nan"))
+        tail = 50 * (1 - CONFIDENCE)
+        low, high = np.nanpercentile(rest, [tail, 100 - tail])
+        return cls(n, float(replicates[0]), float(low), float(high))
+
+
+@lru_cache(maxsize=1024)
+def replicate_weights(key: str) -> np.ndarray:
+    """Return how often an image counts in each replicate: once in the first, then Poisson numbers of its name."""
+    seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "little")
+    drawn = np.random.default_rng(seed).poisson(1.0, REPLICATES)
+    return np.concatenate([[1.0], drawn])
+
+
+class Metric:
+    """A mean over maps.
+
+    Subclasses say in `measure` what one map is worth: a number, or an array of numbers (one a threshold, say), of whose
+    means `reduce` makes one.
+
+    Examples
+    --------
+    >>> class Share(Metric):
+    ...     def measure(self, hits, shots):
+    ...         return hits / shots
+    >>> metric = Share()
+    >>> metric.update(1, 2, key="a.jpg"), metric.update(1, 4, key="b.jpg")
+    (0.5, 0.25)
+    >>> metric.summary().mean
+    0.375
+    """
+
+    name: ClassVar[str] = ""
+    better: ClassVar[Literal["higher", "lower"]] = "higher"
+    per_class: ClassVar[bool] = False  # the mean over classes of their means
+
+    def __init__(self) -> None:
+        self._sums: dict[str, np.ndarray] = {}
+        self._counts: dict[str, np.ndarray] = {}
+
+    def measure(self, *args, **kwargs) -> float | np.ndarray:  # type: ignore[no-untyped-def] # noqa: ANN002, ANN003
+        """Return the value of one map."""
+        raise NotImplementedError
+
+    def reduce(self, means: np.ndarray) -> np.ndarray:
+        """Return one number a replicate for means (replicates, ...) over maps."""
+        return means
+
+    def update(self, *args, key: str, label: str = "", **kwargs) -> float | np.ndarray:  # type: ignore[no-untyped-def] # noqa: ANN002, ANN003
+        """Measure one map and count it.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            Of `measure`.
+        key : str
+            Name of the image; its maps are drawn together when intervals are made.
+        label : str
+            Class of the map, for means over classes.
+
+        Returns
+        -------
+        float or ndarray
+            The map's own value.
+        """
+        value = self.measure(*args, **kwargs)
+        self.add(value, key=key, label=label)
+        return value
+
+    def add(self, value: float | np.ndarray, *, key: str, label: str = "") -> None:
+        """Count a value that has been measured."""
+        group = label if self.per_class else ""
+        weights = replicate_weights(key)
+        added = np.multiply.outer(weights, np.asarray(value, np.float64))
+        if group in self._sums:
+            self._sums[group] += added
+            self._counts[group] += weights
+        else:
+            self._sums[group], self._counts[group] = added, weights.copy()
+
+    def merge(self, other: Self) -> Self:
+        """Count in what another part has counted; return self."""
+        for group, sums in other._sums.items():
+            if group in self._sums:
+                self._sums[group] += sums
+                self._counts[group] += other._counts[group]
+            else:
+                self._sums[group], self._counts[group] = sums.copy(), other._counts[group].copy()
+        return self
+
+    def replicates(self) -> np.ndarray:
+        """Return the metric in each replicate, (1 + replicates,); NaN where a replicate drew no map."""
+        if not self._sums:
+            return np.full(1 + REPLICATES, np.nan)
+        total: Any = 0.0
+        classes: Any = 0.0
+        for group, sums in self._sums.items():
+            counts = self._counts[group].reshape(-1, *(1,) * (sums.ndim - 1))
+            drawn = counts > 0  # a class that a replicate did not draw has no mean there
+            total = total + np.divide(sums, counts, out=np.zeros_like(sums), where=drawn)
+            classes = classes + drawn
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return self.reduce(total / classes)
+
+    @property
+    def n(self) -> int:
+        """Number of maps."""
+        return int(sum(counts[0] for counts in self._counts.values()))
+
+    def summary(self) -> Summary:
+        """Return the mean and its interval."""
+        return Summary.of(self.n, self.replicates())
+
+    def difference(self, base: Self) -> Summary:
+        """Return how much larger this metric is than that of another run on the same maps, with a paired interval."""
+        if self.n != base.n:
+            raise ValueError(f"runs of {self.n} and {base.n} maps are not paired: count the maps that both have")
+        return Summary.of(self.n, self.replicates() - base.replicates())
