@@ -17,10 +17,9 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import Parameter
 
-from sess_ray import methods
-from sess_ray.errors import SessError
+from sess_ray import command, methods
 from sess_ray.explainer import SESS
 from sess_ray.io.decode import decode
 from sess_ray.io.inputs import Item, find_images, read_items
@@ -29,7 +28,7 @@ from sess_ray.patches import Source, cut
 from sess_ray.pipeline.config import DEMO_MODEL, ExplainConfig
 from sess_ray.tables import markdown
 
-app = App(name="benchmark.py", help=__doc__, version_flags=[], result_action="return_value")
+app = command.command("benchmark.py", __doc__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -225,8 +224,7 @@ class Recorder:
 
 def measure_method(config: BenchmarkConfig, name: str, images: list[np.ndarray]) -> dict[str, Any]:
     """Return a method's passes for each kept patch, and its time over the time of these passes and of scoring."""
-    given = (option.partition("=")[::2] for option in config.method_option)
-    options = {key.removeprefix(f"{name}."): value for key, value in given if key.startswith(f"{name}.")}
+    options = command.options_of(name, config.method_option)
     sess = SESS(
         load_model(config.model, config.weights),
         method=name,
@@ -323,8 +321,4 @@ def _store(result: dict[str, Any], path: str | None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(app(exit_on_error=False, print_error=False))
-    except (CycloptsError, SessError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(command.run(app, sys.argv[1:]))

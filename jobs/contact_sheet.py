@@ -8,18 +8,17 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import Parameter
 from PIL import Image, ImageDraw, ImageFont
 
-from sess_ray import SESS, demo, load_model, methods
-from sess_ray.errors import SessError
+from sess_ray import SESS, command, demo, load_model, methods
 from sess_ray.gallery.overlay import blend
 from sess_ray.io.decode import decode
 from sess_ray.io.inputs import find_images, read_items
 from sess_ray.models import Model
 from sess_ray.pipeline.config import DEMO_MODEL
 
-app = App(name="contact_sheet.py", help=__doc__, version_flags=[], result_action="return_value")
+app = command.command("contact_sheet.py", __doc__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,11 +82,7 @@ def _row(
     config: SheetConfig, model: Model, name: str, images: list[np.ndarray], classes: list[list[int]]
 ) -> Image.Image:
     """Explain the images with a method, alone and within SESS, and put the pictures side by side."""
-    options = {
-        key.removeprefix(f"{name}."): value
-        for key, _, value in (option.partition("=") for option in config.method_option)
-        if key.startswith(f"{name}.")
-    }
+    options = command.options_of(name, config.method_option)
     pictures: list[Image.Image] = []
     for settings in ({"num_scales": None}, {"num_scales": config.num_scales}):
         sess = SESS(
@@ -98,10 +93,13 @@ def _row(
             **settings,  # type: ignore[arg-type]
         )
         for pixels, [explanation] in zip(images, sess.explain(images, classes), strict=True):
-            picture = blend(pixels, explanation.saliency)
-            pictures.append(picture.resize((round(picture.width * config.tile / picture.height), config.tile)))
+            pictures.append(_of_height(blend(pixels, explanation.saliency), config.tile))
     pairs = [pictures[i // 2 + (i % 2) * len(images)] for i in range(len(pictures))]
     return _beside(name, pairs, config.tile)
+
+
+def _of_height(picture: Image.Image, height: int) -> Image.Image:
+    return picture.resize((round(picture.width * height / picture.height), height))
 
 
 def _beside(label: str, pictures: list[Image.Image], height: int) -> Image.Image:
@@ -119,16 +117,14 @@ def sheet(config: Annotated[SheetConfig, Parameter(name="*")] = SheetConfig()) -
     """Draw the picture; return the exit code."""
     model = load_model(config.model, config.weights)
     images = _photographs(config)
-    top = SESS(model, num_scales=None).explain(images)
-    classes = [[explanation.predicted] for [explanation] in top]
-    plain = [
-        Image.fromarray(pixels).resize((round(pixels.shape[1] * config.tile / pixels.shape[0]), config.tile))
-        for pixels in images
-    ]
-    rows = [_beside("", [picture for picture in plain for _ in range(2)], config.tile)]
-    prepared = SESS(model).model
+    plain = SESS(model, num_scales=None)
+    classes = [[explanation.predicted] for [explanation] in plain.explain(images)]
+    photographs = [_of_height(Image.fromarray(pixels), config.tile) for pixels in images]
+    rows = [_beside("", [picture for picture in photographs for _ in range(2)], config.tile)]
     for name in config.methods.split(",") if config.methods else methods.names():
-        if methods.get(name).refusal(prepared):
+        reason = methods.get(name).refusal(plain.model)
+        if reason:
+            print(f"{name}: {reason}", flush=True)
             continue
         begin = time.perf_counter()
         rows.append(_row(config, model, name, images, classes))
@@ -143,8 +139,4 @@ def sheet(config: Annotated[SheetConfig, Parameter(name="*")] = SheetConfig()) -
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(app(exit_on_error=False, print_error=False))
-    except (CycloptsError, SessError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(command.run(app, sys.argv[1:]))

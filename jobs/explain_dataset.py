@@ -8,25 +8,16 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App, CycloptsError, Parameter
-from cyclopts.config import Yaml
+from cyclopts import Parameter
 from tqdm import tqdm
 
-from sess_ray.errors import SessError
+from sess_ray import command
 from sess_ray.pipeline.config import ExplainConfig
 
 if TYPE_CHECKING:
     from sess_ray.pipeline.explain import Job, Summary
 
-INTERRUPTED, WRONG_USAGE, FAILED = 130, 2, 1
-
-app = App(
-    name="explain_dataset.py",
-    help=__doc__,
-    version_flags=[],
-    result_action="return_value",
-    suppress_keyboard_interrupt=False,
-)
+app = command.command("explain_dataset.py", __doc__)
 
 
 class Progress:
@@ -62,7 +53,7 @@ def explain(
         return 0
     from sess_ray.pipeline.explain import prepare, run
 
-    del config_file  # read by main, before the flags are
+    del config_file  # read by command.run, before the flags are
     job = prepare(config)
     if config.dry_run:
         _describe(job)
@@ -75,7 +66,7 @@ def explain(
         progress.close()
     _report(job, summary)
     too_many = config.max_errors is not None and summary.errors > config.max_errors
-    return FAILED if too_many or not summary.images else 0
+    return command.FAILED if too_many or not summary.images else 0
 
 
 def _list(*, methods: bool) -> None:
@@ -115,26 +106,7 @@ def _report(job: Job, summary: Summary) -> None:
 
 def main(arguments: list[str]) -> int:
     """Run the command line; return its exit code."""
-    try:
-        if "--config" in arguments[:-1]:
-            path = arguments[arguments.index("--config") + 1]
-            app.config = (Yaml(path, must_exist=True, allow_unknown=False, search_parents=False),)
-        result: int = app(arguments, exit_on_error=False, print_error=False)
-        return result or 0
-    except (CycloptsError, FileNotFoundError) as error:
-        print(f"error: {error} (see --help)", file=sys.stderr)
-        return WRONG_USAGE
-    except SessError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return WRONG_USAGE
-    except KeyboardInterrupt:
-        print("stopped: what is written stays; add --overwrite to start again", file=sys.stderr)
-        return INTERRUPTED
-    except Exception as error:
-        if "RayTaskError" not in type(error).__name__ and "Ray" not in type(error).__name__:
-            raise
-        print(f"error: the run failed: {str(error).strip().splitlines()[-1]}", file=sys.stderr)
-        return FAILED
+    return command.run(app, arguments, "stopped: what is written stays; add --overwrite to start again")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from sess_ray.command import key_values
 from sess_ray.errors import SessError
 
 DEMO_MODEL = "sess_ray.demo:efficientnet_lite0"
@@ -127,10 +128,7 @@ class ExplainConfig:
 
     def method_options(self) -> dict[str, str]:
         """Return the options of the method; their values are checked by the method."""
-        for given in self.method_option:
-            if "=" not in given:
-                raise SessError(f"--method-option {given}: use key=value")
-        return {key.strip(): value.strip() for key, _, value in (given.partition("=") for given in self.method_option)}
+        return key_values(self.method_option, "--method-option")
 
     def explainer_options(self) -> dict[str, object]:
         """Return the keyword arguments of `sess_ray.SESS`."""
