@@ -23,7 +23,7 @@ from sess_ray.patches import Normalizer, Source, cut, resized
 from sess_ray.windows import Plan, sess_plan, whole_plan
 
 ImageLike = Image.Image | np.ndarray
-TargetSpec = str | int | Sequence[int]
+TargetSpec = str | int | Sequence[int | Sequence[int]]
 
 PATCH_DTYPE = np.dtype([("scale", "i4"), ("y", "i4"), ("x", "i4"), ("score", "f4"), ("kept", "?")])
 # On a CPU a small batch stays in the cache; a GPU wants to be full.
@@ -84,7 +84,7 @@ class _Work:
     source: Source
     plan: Plan
     whole_is_patch: bool
-    spec: str | list[int]
+    spec: str | list[tuple[int, ...]]
     probabilities: Tensor = field(default_factory=lambda: torch.empty(0))
     targets: list[int] = field(default_factory=list)
     scores: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -250,7 +250,8 @@ class SESS:
             RGB, of any sizes.
         targets : str or sequence
             ``"top1"``, ``"top5"`` ... for the classes of highest score on the whole image, or for each image its class
-            indices, such as ``[[948], [553, 235]]``.
+            indices, such as ``[[948], [553, 235]]``. Indices in place of one, ``[[948], [(281, 282), 235]]``, are
+            alternatives: that of highest score on the whole image is explained.
 
         Returns
         -------
@@ -295,16 +296,19 @@ class SESS:
         pixels = torch.from_numpy(array).to(self.device).permute(2, 0, 1)
         return _Work(index, Source(pixels, self.normalizer), plan, self.num_scales is None, spec)
 
-    def _checked(self, spec: TargetSpec) -> str | list[int]:
-        """Return a target as "topK" or a list of class indices, or say what is wrong with it."""
+    def _checked(self, spec: TargetSpec) -> str | list[tuple[int, ...]]:
+        """Return a target as "topK" or a list of alternatives, or say what is wrong with it."""
         if isinstance(spec, str):
             if not is_top(spec):
                 raise SessError(f"targets {spec!r}: use top1, top5 ... or class indices")
             return f"top{min(int(spec[3:]), self.model.num_classes)}"
-        wanted = [spec] if isinstance(spec, int | np.integer) else list(spec)
-        if not wanted:
+        wanted = [
+            (entry,) if isinstance(entry, int | np.integer) else tuple(entry)
+            for entry in ([spec] if isinstance(spec, int | np.integer) else spec)
+        ]
+        if not wanted or not all(wanted):
             raise SessError("an image without targets: give at least one class index")
-        return [self.model.class_index(int(target)) for target in wanted]
+        return [tuple(self.model.class_index(int(target)) for target in entry) for entry in wanted]
 
     def _scored(self, works: Iterator[_Work]) -> Iterator[_Work]:
         """Score all windows, and with methods of family T make their maps."""
@@ -439,7 +443,8 @@ class SESS:
         if isinstance(work.spec, str):
             work.targets = probabilities.topk(int(work.spec[3:])).indices.tolist()
         else:
-            work.targets = work.spec
+            score = probabilities.tolist()
+            work.targets = [max(entry, key=score.__getitem__) for entry in work.spec]
         work.scores = torch.empty(len(work.targets), work.plan.num_patches, device=self.device)
 
     def _look(self, tap: Tap, classes: Tensor, slot: int, active: list[_Segment]) -> None:

@@ -137,6 +137,16 @@ def test_a_method_may_look_at_gradients_alone(photographs):
     np.testing.assert_allclose(first[0][0].saliency, second[0][0].saliency, atol=1e-5)
 
 
+def test_of_alternatives_the_one_of_highest_score_is_explained(lite0, photographs):
+    sess = SESS(lite0, num_scales=None, device="cpu")
+    pixels = photographs["chelsea.png"]
+    cats = (283, 281, 282)
+    [each] = sess.explain([pixels], [cats])
+    [[best, other]] = sess.explain([pixels], [[cats, 948]])
+    assert best.target == max(each, key=lambda explanation: explanation.score).target == 282
+    assert other.target == 948
+
+
 def test_without_sess(lite0, photographs):
     pixels = photographs["chelsea.png"]
     [[found]] = SESS(lite0, num_scales=None, device="cpu").explain([pixels], [[281]])

@@ -43,7 +43,7 @@ class ExplainActor:
                 row |= {"stage": "plan", "error": str(error)}
             yield _failed(row)
 
-        def image(index: int) -> tuple[np.ndarray, str | list[int]]:
+        def image(index: int) -> tuple[np.ndarray, str | list[list[int]]]:
             row = rows[index]
             array = np.frombuffer(pixels[index].as_buffer(), np.uint8).reshape(row["height"], row["width"], 3)
             return array, row["top"] or row["targets"]
@@ -67,6 +67,7 @@ def _failed(row: dict[str, Any]) -> pa.Table:
 
 
 def _succeeded(row: dict[str, Any], explanations: list[Explanation]) -> pa.Table:
+    distinct = {explanation.target: explanation for explanation in explanations}  # alternatives may meet in one class
     return pa.Table.from_pylist(
         [
             {
@@ -85,7 +86,7 @@ def _succeeded(row: dict[str, Any], explanations: list[Explanation]) -> pa.Table
                 "num_kept": explanation.num_kept,
                 "levels": quantize(explanation.saliency).tobytes(),
             }
-            for explanation in explanations
+            for explanation in distinct.values()
         ],
         EXPLAINED,
     )

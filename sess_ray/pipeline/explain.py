@@ -160,7 +160,7 @@ def _blocks(tasks: list[Task], actors: int) -> list[pa.Table]:
             "uri": task.item.uri,
             "row": task.item.row,
             "top": task.targets if isinstance(task.targets, str) else None,
-            "targets": None if isinstance(task.targets, str) else task.targets,
+            "targets": None if isinstance(task.targets, str) else [list(entry) for entry in task.targets],
             "stage": "targets" if task.error else None,
             "error": task.error,
         }

@@ -18,7 +18,7 @@ TASKS = pa.schema(
         ("uri", pa.string()),
         ("row", pa.int64()),
         ("top", pa.string()),
-        ("targets", pa.list_(pa.int32())),
+        ("targets", pa.list_(pa.list_(pa.int32()))),  # of each, the alternatives
         ("stage", pa.string()),
         ("error", pa.string()),
     ]

@@ -13,10 +13,18 @@ from sess_ray.models import Model
 
 @dataclass
 class Task:
-    """An image with the classes to explain: "topK" or indices, or why they are not known."""
+    """An image with the classes to explain, or why they are not known.
+
+    Attributes
+    ----------
+    item : Item
+    targets : str or list of tuple of int
+        "topK", or for each target its alternatives, of which the model's favourite is explained.
+    error : str or None
+    """
 
     item: Item
-    targets: str | list[int] = "top1"
+    targets: str | list[tuple[int, ...]] = "top1"
     error: str | None = None
 
 
@@ -44,7 +52,7 @@ def resolve(items: Sequence[Item], targets: str, model: Model) -> list[Task]:
         return [Task(item, targets) for item in items]
     if targets not in ("auto", "label"):
         indices = _named(targets, model)
-        return [Task(item, indices) for item in items]
+        return [Task(item, [(index,) for index in indices]) for item in items]
     declared = any(item.targets for item in items)
     if targets == "auto" and not declared:
         return [Task(item) for item in items]
@@ -60,14 +68,14 @@ def resolve(items: Sequence[Item], targets: str, model: Model) -> list[Task]:
     return tasks
 
 
-def _declared(item: Item, model: Model, folders: dict[str, int]) -> str | list[int] | None:
+def _declared(item: Item, model: Model, folders: dict[str, int]) -> str | list[tuple[int, ...]] | None:
     """Return the targets that an image comes with: those of the manifest, else its label."""
     if item.targets:
         if len(item.targets) == 1 and is_top(item.targets[0]):
             return item.targets[0]
-        return list(dict.fromkeys(model.class_index(name) for name in item.targets))
+        return [(index,) for index in dict.fromkeys(model.class_index(name) for name in item.targets)]
     if item.label is not None:
-        return [folders[item.label] if item.label in folders else model.class_index(item.label)]
+        return [(folders[item.label] if item.label in folders else model.class_index(item.label),)]
     return None
 
 

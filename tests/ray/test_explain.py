@@ -202,7 +202,7 @@ def test_a_manifest_with_targets_bad_classes_and_missing_images(good, tmp_path):
     lines = [
         {"uri": str(good / "tabby/chelsea.jpg"), "id": "cat", "targets": ["tabby", 285]},
         {"uri": str(good / "espresso/coffee.jpg"), "id": "cup", "targets": ["no such thing"]},
-        {"uri": str(good / "gone.jpg"), "id": "gone", "targets": [1]},
+        {"uri": str(good / "gone.jpg"), "id": "gone", "targets": [[1]]},
     ]
     (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, lines)))
     output = tmp_path / "out"
@@ -217,7 +217,7 @@ def test_a_manifest_with_targets_bad_classes_and_missing_images(good, tmp_path):
 
 def test_one_image_that_fails_in_the_model_costs_only_itself(ray_session, good):
     paths = sorted(str(path) for path in good.rglob("*.jpg"))
-    tasks = [{"image_id": str(i), "uri": path, "row": -1, "targets": [1]} for i, path in enumerate(paths)]
+    tasks = [{"image_id": str(i), "uri": path, "row": -1, "targets": [[1]]} for i, path in enumerate(paths)]
     block = pa.concat_tables(read_and_decode(pa.Table.from_pylist(tasks, TASKS), 10**8))
     actor = ExplainActor(ray_session.put(load_model("tests.fragile:model")), {"num_scales": 1, "device": "cpu"})
     found = pa.concat_tables(actor(block)).to_pylist()
