@@ -10,6 +10,7 @@ import io
 import json
 import os
 import posixpath
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,9 @@ MAPS = pa.schema(
 )
 
 ERRORS = pa.schema([("image_id", pa.string()), ("uri", pa.string()), ("stage", pa.string()), ("error", pa.string())])
+
+RUN = ("run.json", "maps", "errors", "overlays")  # what the explain job writes
+KEYS = ("run", "image_id", "target", "problem")  # columns that tell rows apart, in any table
 
 MAP_LEVELS = 255  # 8-bit PNG: a fifth of the size of 16 bits, and opens in every viewer
 
@@ -107,18 +111,26 @@ class Store:
         str
             The file's name in the store.
         """
-        keys = [table[name].to_pylist() for name in ("image_id", "target") if name in table.column_names]
-        digest = hashlib.sha256(json.dumps(sorted(zip(*keys, strict=True))).encode()).hexdigest()[:20]
+        keys = [table[name].to_pylist() for name in KEYS if name in table.column_names]
+        digest = hashlib.sha256(json.dumps(sorted(zip(*keys, strict=True), key=str)).encode()).hexdigest()[:20]
         name = f"{folder}/{digest}.parquet"
         buffer = io.BytesIO()
         pq.write_table(table, buffer)
         self.write(name, buffer.getvalue())
         return name
 
-    def read_table(self, name: str) -> pa.Table:
-        """Read one Parquet file of the store."""
+    def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """Read one Parquet file of the store, or some of its columns."""
         with self._filesystem.open(posixpath.join(self._root, name), "rb") as file:
-            return pq.read_table(file)
+            return pq.read_table(file, columns=columns)
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """Read a JSON file of the store; None where there is none."""
+        try:
+            content: dict[str, Any] = json.loads(self._filesystem.cat_file(posixpath.join(self._root, name)))
+        except FileNotFoundError:
+            return None
+        return content
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         self.write(name, json.dumps(content, indent=2).encode() + b"\n")
@@ -129,17 +141,16 @@ class Store:
         found = self._filesystem.glob(posixpath.join(self._root, folder, "*.parquet"))
         return sorted(f"{folder}/{posixpath.basename(path)}" for path in found)
 
-    def is_used(self) -> bool:
-        """Say whether a run has left rows here."""
-        return bool(
-            self.tables("maps")
-            or self.tables("errors")
-            or self._filesystem.exists(posixpath.join(self._root, "run.json"))
+    def is_used(self, names: Sequence[str] = RUN) -> bool:
+        """Say whether a job has left something here: files of these names, or tables in folders."""
+        return any(
+            self.tables(name) if "." not in name else self._filesystem.exists(posixpath.join(self._root, name))
+            for name in names
         )
 
-    def clear(self) -> None:
-        """Remove what a run writes here, and nothing else."""
-        for name in ("run.json", "maps", "errors", "overlays"):
+    def clear(self, names: Sequence[str] = RUN) -> None:
+        """Remove what a job writes here, and nothing else."""
+        for name in names:
             path = posixpath.join(self._root, name)
             if self._filesystem.exists(path):
                 self._filesystem.rm(path, recursive=True)

@@ -75,6 +75,7 @@ class Metric:
     name: ClassVar[str] = ""
     better: ClassVar[Literal["higher", "lower"]] = "higher"
     per_class: ClassVar[bool] = False  # the mean over classes of their means
+    curve: ClassVar[bool] = False  # a map's value is an array
 
     def __init__(self) -> None:
         self._sums: dict[str, np.ndarray] = {}
@@ -131,9 +132,11 @@ class Metric:
         return self
 
     def replicates(self) -> np.ndarray:
-        """Return the metric in each replicate, (1 + replicates,); NaN where a replicate drew no map."""
-        if not self._sums:
-            return np.full(1 + REPLICATES, np.nan)
+        """Return the metric in each replicate, (1 + replicates,), that of the maps themselves first."""
+        return self.reduce(self.means()) if self._sums else np.full(1 + REPLICATES, np.nan)
+
+    def means(self) -> np.ndarray:
+        """Return the mean value in each replicate, (1 + replicates, ...); NaN where a replicate drew no map."""
         total: Any = 0.0
         classes: Any = 0.0
         for group, sums in self._sums.items():
@@ -142,7 +145,7 @@ class Metric:
             total = total + np.divide(sums, counts, out=np.zeros_like(sums), where=drawn)
             classes = classes + drawn
         with np.errstate(invalid="ignore", divide="ignore"):
-            return self.reduce(total / classes)
+            return np.asarray(total / classes)
 
     @property
     def n(self) -> int:

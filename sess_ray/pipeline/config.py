@@ -7,6 +7,7 @@ from typing import Literal
 
 from sess_ray.command import key_values
 from sess_ray.errors import SessError
+from sess_ray.pipeline.session import actor_range
 
 DEMO_MODEL = "sess_ray.demo:efficientnet_lite0"
 
@@ -36,8 +37,13 @@ class ExplainConfig:
     method_option
         An option of the method as key=value; may be given several times.
     targets
-        Classes to explain: auto (what the manifest says, else top1), label (of the manifest, else the folder's name),
-        top1, top5 ..., or class indices or names, separated by commas.
+        Classes to explain: auto (what the annotations or the manifest say, else top1), label (of the manifest, else the
+        folder's name), top1, top5 ..., or class indices or names, separated by commas.
+    annotations
+        Explain what is annotated in each image, as for evaluate_dataset.py. Where a label means several classes, the
+        one of highest score.
+    class_map
+        Which classes of the model a label of the annotations means, as for evaluate_dataset.py.
     num_scales
         Scales, with a short side of the model's input + 64 i pixels; 0 explains without SESS.
     step_size
@@ -87,6 +93,8 @@ class ExplainConfig:
     method: str = "gradcam"
     method_option: tuple[str, ...] = ()
     targets: str = "auto"
+    annotations: str | None = None
+    class_map: str | None = None
     num_scales: int = 12
     step_size: int | None = None
     pre_filter_ratio: float = 0.9
@@ -114,17 +122,10 @@ class ExplainConfig:
             raise SessError(f"--limit {self.limit}: use 1 or more")
         if self.gpus_per_actor is not None and self.gpus_per_actor < 0:
             raise SessError(f"--gpus-per-actor {self.gpus_per_actor}: use 0 or more")
-        self.actor_range()
+        if self.annotations is not None and self.targets != "auto":
+            raise SessError("--annotations say which classes to explain: leave out --targets")
+        actor_range(self.actors)
         self.method_options()
-
-    def actor_range(self) -> tuple[int, int] | None:
-        """Return (min, max) actors, or None for as many as fit."""
-        if self.actors is None:
-            return None
-        low, _, high = self.actors.partition("-")
-        if not low.isdigit() or not (high or low).isdigit() or not 1 <= int(low) <= int(high or low):
-            raise SessError(f"--actors {self.actors!r}: use N or MIN-MAX, such as 4 or 2-16")
-        return int(low), int(high or low)
 
     def method_options(self) -> dict[str, str]:
         """Return the options of the method; their values are checked by the method."""

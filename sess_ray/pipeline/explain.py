@@ -27,20 +27,19 @@ from sess_ray import methods
 from sess_ray.errors import SessError
 from sess_ray.explainer import SESS
 from sess_ray.gallery.overlay import overlay
+from sess_ray.io.annotations import read_annotations
 from sess_ray.io.decode import decode
 from sess_ray.io.inputs import find_images, open_filesystem, read_items
 from sess_ray.io.store import Store, decode_map
 from sess_ray.models import Model, load_model
 from sess_ray.pipeline.config import DEMO_MODEL, ExplainConfig
-from sess_ray.pipeline.session import SPARE_CPUS, connect
+from sess_ray.pipeline.session import ARROW, TASK_CPUS, connect, pool
 from sess_ray.pipeline.stages import TASKS, read_and_decode, write
-from sess_ray.pipeline.targets import Task, resolve
+from sess_ray.pipeline.targets import Task, annotated, label_classes, resolve
 
 # A block costs about 20 ms whatever is in it; the last blocks should not leave actors waiting for one another.
 MAX_BLOCK_ROWS = 32
 BLOCKS_PER_ACTOR = 16
-# Less than an actor's: two read while one waits for the network, and Ray does not fuse them into the actors.
-TASK_CPUS = 0.5
 
 
 @dataclass
@@ -107,10 +106,14 @@ def prepare(config: ExplainConfig) -> Job:
     items = items[: config.limit]
     if config.input is not None and config.model == DEMO_MODEL and config.weights is not None:
         raise SessError("--weights need the --model that they are of")
-    names = _class_names(config.class_names) if config.class_names else None
+    names = read_class_names(config.class_names) if config.class_names else None
     model = load_model(config.model, config.weights, config.layer, class_names=names)
     SESS(model, device="cpu", **config.explainer_options())  # type: ignore[arg-type]
-    tasks = resolve(items, config.targets, model)
+    if config.annotations is not None:
+        annotations = read_annotations(config.annotations)
+        tasks = annotated(items, annotations, label_classes(annotations, config.class_map, model), model)
+    else:
+        tasks = resolve(items, config.targets, model)
     if not config.dry_run:
         store.check_writable()
     return Job(config, model, tasks, store)
@@ -122,7 +125,7 @@ def _demo_items() -> list[Any]:
     return demo.images()
 
 
-def _class_names(path: str) -> list[str]:
+def read_class_names(path: str) -> list[str]:
     """Read class names: one a line, or the last column of a table separated by tabs."""
     try:
         filesystem, place = open_filesystem(path)
@@ -130,27 +133,6 @@ def _class_names(path: str) -> list[str]:
     except Exception as error:
         raise SessError(f"cannot read class names {path!r}: {error}") from error
     return [line.split("\t")[-1].strip() for line in text.splitlines() if line.strip()]
-
-
-def _pool(config: ExplainConfig, blocks: int) -> dict[str, Any]:
-    """Return the arguments of map_batches that say how many actors run and what each takes."""
-    import ray
-
-    cluster = ray.cluster_resources()
-    gpus = config.gpus_per_actor
-    if gpus is None:
-        gpus = 1.0 if cluster.get("GPU", 0) >= 1 else 0.0
-    low, high = config.actor_range() or (0, 0)
-    if not high:
-        fit = cluster.get("GPU", 0) // gpus if gpus else cluster.get("CPU", 1) - SPARE_CPUS
-        low = high = max(1, min(int(fit), blocks))
-    if gpus and cluster.get("GPU", 0) < gpus:
-        raise SessError(f"--gpus-per-actor {gpus}: the cluster has {int(cluster.get('GPU', 0))} GPUs")
-    return {
-        "compute": ray.data.ActorPoolStrategy(min_size=low, max_size=high),
-        "num_gpus": gpus,
-        "num_cpus": 1,
-    }
 
 
 def _blocks(tasks: list[Task], actors: int) -> list[pa.Table]:
@@ -180,21 +162,20 @@ def stream(job: Job) -> Iterator[dict[str, Any]]:
     from sess_ray.pipeline.actor import ExplainActor
 
     config = job.config
-    pool = _pool(config, len(job.tasks))
-    blocks = _blocks(job.tasks, pool["compute"].max_size)
+    workers = pool(config.actors, config.gpus_per_actor, len(job.tasks))
+    blocks = _blocks(job.tasks, workers["compute"].max_size)
     model = ray.put(job.model)  # a name of its own keeps it for actors that are started again
     # The method itself and not its name: actors do not know what a script has registered.
     options = {**config.explainer_options(), "method": methods.get(config.method)}
-    arrow: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None, "zero_copy_batch": True}
-    tasks: dict[str, Any] = {**arrow, "num_cpus": TASK_CPUS}
+    tasks: dict[str, Any] = {**ARROW, "num_cpus": TASK_CPUS}
     dataset = (
         ray.data.from_arrow(blocks)
         .map_batches(read_and_decode, fn_kwargs={"max_pixels": config.max_pixels}, **tasks)
         .map_batches(
             ExplainActor,
             fn_constructor_args=(model, options),
-            **arrow,
-            **pool,
+            **ARROW,
+            **workers,
         )
         .map_batches(
             write,

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+from typing import Any
+
+from sess_ray.errors import SessError
 
 # Read when ray is imported. Under `uv run`, Ray would have every worker build a second environment of its own; workers
 # of the embedded Ray use the driver's.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
 SPARE_CPUS = 2  # for reading and writing, beside the actors: without them the plan waits for itself
+# Less than an actor's: two read while one waits for the network, and Ray does not fuse them into the actors.
+TASK_CPUS = 0.5
+# Of map_batches: whole blocks as Arrow tables, without a copy.
+ARROW: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None, "zero_copy_batch": True}
 
 
 def connect(address: str | None) -> None:
@@ -43,3 +50,44 @@ def connect(address: str | None) -> None:
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # says that its bars are off
+
+
+def actor_range(actors: str | None) -> tuple[int, int] | None:
+    """Return (min, max) actors of a flag N or MIN-MAX, or None for as many as fit."""
+    if actors is None:
+        return None
+    low, _, high = actors.partition("-")
+    if not low.isdigit() or not (high or low).isdigit() or not 1 <= int(low) <= int(high or low):
+        raise SessError(f"--actors {actors!r}: use N or MIN-MAX, such as 4 or 2-16")
+    return int(low), int(high or low)
+
+
+def pool(actors: str | None, gpus_per_actor: float | None, blocks: int) -> dict[str, Any]:
+    """Return the arguments of map_batches that say how many actors run and what each takes.
+
+    Parameters
+    ----------
+    actors : str or None
+        N or MIN-MAX; without it, one for each GPU, or for each CPU where there is none.
+    gpus_per_actor : float or None
+        Without it, 1 where the cluster has GPUs.
+    blocks : int
+        More actors than this have nothing to do.
+    """
+    import ray
+
+    cluster = ray.cluster_resources()
+    gpus = gpus_per_actor
+    if gpus is None:
+        gpus = 1.0 if cluster.get("GPU", 0) >= 1 else 0.0
+    low, high = actor_range(actors) or (0, 0)
+    if not high:
+        fit = cluster.get("GPU", 0) // gpus if gpus else cluster.get("CPU", 1) - SPARE_CPUS
+        low = high = max(1, min(int(fit), blocks))
+    if gpus and cluster.get("GPU", 0) < gpus:
+        raise SessError(f"--gpus-per-actor {gpus}: the cluster has {int(cluster.get('GPU', 0))} GPUs")
+    return {
+        "compute": ray.data.ActorPoolStrategy(min_size=low, max_size=high),
+        "num_gpus": gpus,
+        "num_cpus": 1,
+    }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sess_ray.errors import SessError
 from sess_ray.explainer import is_top
+from sess_ray.io.annotations import Annotations, ClassMap
 from sess_ray.io.inputs import Item
 from sess_ray.models import Model
 
@@ -65,6 +66,56 @@ def resolve(items: Sequence[Item], targets: str, model: Model) -> list[Task]:
             tasks.append(Task(item, error=str(error)))
     if all(task.error for task in tasks):
         raise SessError(f"no image has a label that {model.name} knows, the first: {tasks[0].error}")
+    return tasks
+
+
+def label_classes(annotations: Annotations, class_map: str | None, model: Model) -> dict[str, tuple[int, ...]]:
+    """Return which classes of the model each label of the annotations means; none for some.
+
+    Parameters
+    ----------
+    annotations : Annotations
+    class_map : str or None
+        URL of a `ClassMap`; without it labels are class indices, names or WordNet ids.
+    model : Model
+
+    Raises
+    ------
+    SessError
+        If the model knows none of the labels.
+    """
+    known = ClassMap.read(class_map) if class_map else ClassMap()
+    classes = {label: known.classes(label, model.class_index) for label in annotations.labels()}
+    if not any(classes.values()):
+        named = ", ".join(map(repr, list(classes)[:3])) or "there are none"
+        raise SessError(f"{model.name} knows no label of {annotations.source} ({named}): give a --class-map")
+    return classes
+
+
+def annotated(
+    items: Sequence[Item], annotations: Annotations, classes: Mapping[str, tuple[int, ...]], model: Model
+) -> list[Task]:
+    """Take the classes to explain of each image from annotations; of several that a label means, the model chooses.
+
+    Returns
+    -------
+    list of Task
+        An image without a label that the model knows has an error instead of targets.
+    """
+    tasks = []
+    for item in items:
+        found = annotations.find(item.image_id)
+        labels = dict.fromkeys(thing.label for thing in found.objects) if found else ()
+        targets = [classes[label] for label in labels if classes[label]]
+        if found is None:
+            tasks.append(Task(item, error="the image is not annotated"))
+        elif not targets:
+            named = ", ".join(labels) or "nothing"
+            tasks.append(Task(item, error=f"annotated is {named}, no class of {model.name}"))
+        else:
+            tasks.append(Task(item, targets))
+    if all(task.error for task in tasks):
+        raise SessError(f"no image has an annotation that {model.name} knows, the first: {tasks[0].error}")
     return tasks
 
 

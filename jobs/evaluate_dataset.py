@@ -1,0 +1,42 @@
+"""Evaluate runs of explain_dataset.py by the field's metrics, and compare them."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+from cyclopts import Parameter
+from tqdm import tqdm
+
+from sess_ray import command
+from sess_ray.pipeline.evaluate_config import EvaluateConfig
+
+app = command.command("evaluate_dataset.py", __doc__)
+
+
+@app.default
+def evaluate(
+    config: Annotated[EvaluateConfig, Parameter(name="*")] = EvaluateConfig(),  # noqa: B008 - frozen
+    *,
+    config_file: Annotated[
+        str | None, Parameter(name="--config", help="A YAML file of these settings; flags win.")
+    ] = None,
+) -> int:
+    """Evaluate; return the exit code."""
+    from sess_ray.pipeline.evaluate import as_text, prepare, run
+
+    del config_file  # read by command.run, before the flags are
+    evaluation = prepare(config)
+    print(f"{evaluation.maps} maps, metrics: {', '.join(evaluation.metrics)}", flush=True)
+    interactive = sys.stderr.isatty()
+    with tqdm(
+        total=evaluation.maps, unit="map", dynamic_ncols=True, mininterval=0.2 if interactive else 10
+    ) as progress:
+        outcome = run(evaluation, progress.update)
+    print(as_text(evaluation, outcome))
+    print(f"written: {evaluation.store.url}: summary.md, summary.csv, summary.json, results/, problems/")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(app, sys.argv[1:]))

@@ -1,0 +1,131 @@
+"""The metrics of an evaluation: a table of what each measures, and what it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from sess_ray.errors import SessError
+from sess_ray.metrics.localization import (
+    CorLoc,
+    DifficultPointingGame,
+    EnergyPointingGame,
+    MaskIoU,
+    MaxBoxAcc,
+    PointingGame,
+)
+from sess_ray.metrics.metric import Metric
+from sess_ray.metrics.perturbation import AverageDrop, AverageIncrease, Deletion, Insertion, Overall
+
+Value = float | np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the annotations say of a map's target in its image.
+
+    Attributes
+    ----------
+    region : ndarray, (H, W) bool
+        Where the target is: its segments, or its boxes.
+    covered : ndarray, (H, W) bool
+        What its boxes cover.
+    boxes : ndarray, (n, 4)
+        x0, y0, x1, y1 in pixels, the last two exclusive.
+    segments : ndarray, (H, W) bool, or None
+        Where the target is, if all its objects have outlines.
+    difficult : bool
+        It is small, and objects of other classes are in the image.
+    peak : (int, int)
+        x and y of the map's maximum before it was stored.
+    """
+
+    region: np.ndarray
+    covered: np.ndarray
+    boxes: np.ndarray
+    segments: np.ndarray | None
+    difficult: bool
+    peak: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A metric of the suite: `compare` needs annotations, `derive` two other metrics, the rest ask the model."""
+
+    make: Callable[[], Metric]
+    compare: Callable[[Metric, np.ndarray, Facts], Value] | None = None
+    derive: tuple[str, str] | None = None
+
+    @property
+    def curve(self) -> bool:
+        """Whether a map's value is an array."""
+        return self.make().curve
+
+    @property
+    def asks(self) -> bool:
+        """Whether the model is asked."""
+        return self.compare is None and self.derive is None
+
+
+def _perturbing(preset: str) -> dict[str, Entry]:
+    return {
+        f"insertion_{preset}": Entry(partial(Insertion, preset)),
+        f"deletion_{preset}": Entry(partial(Deletion, preset)),
+        f"overall_{preset}": Entry(Overall, derive=(f"insertion_{preset}", f"deletion_{preset}")),
+    }
+
+
+def _point(metric: Metric, saliency: np.ndarray, facts: Facts) -> Value:
+    return metric.measure(saliency, facts.region, peak=facts.peak)
+
+
+SUITE: dict[str, Entry] = {
+    "pointing_game": Entry(PointingGame, _point),
+    "pointing_game_difficult": Entry(
+        DifficultPointingGame, lambda metric, map_, facts: _point(metric, map_, facts) if facts.difficult else None
+    ),
+    "energy_pointing_game": Entry(EnergyPointingGame, lambda metric, map_, facts: metric.measure(map_, facts.covered)),
+    "max_box_acc": Entry(MaxBoxAcc, lambda metric, map_, facts: metric.measure(map_, facts.boxes)),
+    "corloc": Entry(CorLoc, lambda metric, map_, facts: metric.measure(map_, facts.boxes)),
+    "mask_iou": Entry(
+        MaskIoU,
+        lambda metric, map_, facts: None if facts.segments is None else metric.measure(map_, facts.segments),
+    ),
+    **_perturbing("rise"),
+    **_perturbing("groupcam"),
+    "average_drop": Entry(AverageDrop),
+    "average_increase": Entry(AverageIncrease),
+}
+
+
+def choose(names: Iterable[str], *, annotated: bool) -> list[str]:
+    """Return the names of metrics of the suite, by name or by the beginning of a name ("insertion" means both presets).
+
+    Parameters
+    ----------
+    names : iterable of str
+        Without any, all that can be computed.
+    annotated : bool
+        Whether there are annotations.
+
+    Raises
+    ------
+    SessError
+        If no metric has such a name, or it needs annotations and there are none.
+    """
+    able = {name: entry for name, entry in SUITE.items() if annotated or entry.compare is None}
+    wanted: set[str] = set()
+    for given in names:
+        found = {name for name in SUITE if name == given or name.startswith(f"{given}_")}
+        if not found:
+            raise SessError(f"unknown metric {given!r}: choose of {', '.join(SUITE)}")
+        if not found & able.keys():
+            raise SessError(f"metric {given} needs --annotations")
+        wanted |= found & able.keys()
+    wanted = wanted or set(able)
+    for name in list(wanted):
+        wanted |= set(SUITE[name].derive or ())
+    return [name for name in SUITE if name in wanted]

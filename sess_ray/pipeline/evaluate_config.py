@@ -1,0 +1,85 @@
+"""The settings of an evaluation: one definition for flags, file, help and summary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sess_ray.errors import SessError
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Settings of `sess_ray.pipeline.evaluate.run`.
+
+    Parameters
+    ----------
+    run
+        A run to evaluate, as NAME=URL of the output of explain_dataset.py; may be given several times. The others are
+        compared with the first.
+    output
+        Folder or URL for the results.
+    images
+        Where the images are, as for explain_dataset.py; without it, where the run read them.
+    annotations
+        What is where in the images: COCO instances JSON, Pascal VOC or ImageNet XML, ImageNet's csv, or a manifest.
+        Without them, only metrics that ask the model are computed.
+    class_map
+        Which classes of the model a label of the annotations means: JSON of label to an index, a name or a list, or a
+        CSV. Without it, labels are class indices, names or WordNet ids of the model.
+    metrics
+        Names or beginnings of names, separated by commas; without it, all that can be computed.
+    region
+        What the pointing game aims at: segments (boxes where an object has none) or boxes.
+    model, weights, layer, class_names
+        As for explain_dataset.py; without --model, those of the first run.
+    precision, batch_size, actors, gpus_per_actor, address
+        As for explain_dataset.py.
+    limit
+        Evaluate the first N maps of each run only.
+    overwrite
+        Replace the evaluation that is in the output.
+    max_pixels
+        Refuse larger images.
+    """
+
+    run: tuple[str, ...] = ()
+    output: str = "out/evaluation"
+    images: str | None = None
+    annotations: str | None = None
+    class_map: str | None = None
+    metrics: str | None = None
+    region: Literal["segments", "boxes"] = "segments"
+    model: str | None = None
+    weights: str | None = None
+    layer: str | None = None
+    class_names: str | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
+    batch_size: int | None = None
+    actors: str | None = None
+    gpus_per_actor: float | None = None
+    limit: int | None = None
+    overwrite: bool = False
+    max_pixels: int = 100_000_000
+    address: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.run:
+            raise SessError("nothing to evaluate: give --run NAME=OUTPUT, the output of explain_dataset.py")
+        if self.limit is not None and self.limit < 1:
+            raise SessError(f"--limit {self.limit}: use 1 or more")
+        self.runs()
+
+    def runs(self) -> dict[str, str]:
+        """Return the runs' names and where they are."""
+        pairs = [entry.partition("=") for entry in self.run]
+        for name, _, url in pairs:
+            if not url or not name or "/" in name:
+                raise SessError(f"--run {name}: use NAME=OUTPUT, such as sess=out/sess")
+        if len({name for name, _, _ in pairs}) < len(pairs):
+            raise SessError("--run: two runs have the same name")
+        return {name: url for name, _, url in pairs}
+
+    def metric_names(self) -> list[str]:
+        """Return the names of metrics that are asked for."""
+        return [name.strip() for name in (self.metrics or "").split(",") if name.strip()]

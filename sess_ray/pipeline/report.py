@@ -1,0 +1,165 @@
+"""From results, a row a map, to the tables that papers print."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass
+from math import isnan
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from sess_ray.metrics.metric import Metric, Summary
+from sess_ray.metrics.suite import SUITE
+from sess_ray.tables import markdown
+
+SAME = ("image_id", "target")  # what makes maps of two runs a pair
+
+
+@dataclass(frozen=True)
+class Line:
+    """A metric over some maps of a run.
+
+    Attributes
+    ----------
+    run : str
+    base : str
+        The run that it is compared with: the summary is of the difference, over maps that both have. Else empty.
+    group, value : str
+        All maps ("all", ""), or those of a size or a class of target ("size", "< 5 %").
+    metric : str
+    summary : Summary
+        Shares of 1.
+    """
+
+    run: str
+    base: str
+    group: str
+    value: str
+    metric: str
+    summary: Summary
+
+
+def report(results: Mapping[str, pa.Table], metrics: Sequence[str]) -> list[Line]:
+    """Summarise results.
+
+    Parameters
+    ----------
+    results : mapping of str to pa.Table
+        Rows of results/ for each run; the others are compared with the first.
+    metrics : sequence of str
+        Columns, of the suite.
+
+    Returns
+    -------
+    list of Line
+        For each run all maps, then by size and by class; then the differences.
+    """
+    lines: list[Line] = []
+    for run, table in results.items():
+        groups = {"all": [""] * table.num_rows, "size": table["size"].to_pylist(), "class": table["label"].to_pylist()}
+        for group, values in groups.items():
+            for metric in metrics:
+                for value, counted in _counted(table, metric, values).items():
+                    lines.append(Line(run, "", group, value, metric, counted.summary()))
+    [first, *others] = results
+    for run in others:
+        for metric in metrics:
+            ours, theirs = _paired(results[run], results[first], metric)
+            lines.append(Line(run, first, "all", "", metric, ours.difference(theirs)))
+    return lines
+
+
+def _counted(table: pa.Table, metric: str, groups: Iterable[str | None]) -> dict[str, Metric]:
+    """Count the rows that have a value, each group for itself."""
+    found: dict[str, Metric] = {}
+    columns = (table[name].to_pylist() for name in (metric, "image_id", "label"))
+    for value, key, label, group in zip(*columns, groups, strict=True):
+        if value is not None and group is not None:
+            found.setdefault(group, SUITE[metric].make()).add(np.asarray(value), key=key, label=label)
+    return found
+
+
+def _paired(ours: pa.Table, theirs: pa.Table, metric: str) -> tuple[Metric, Metric]:
+    """Count the maps for which both runs have a value."""
+    values = [
+        {tuple(row[name] for name in SAME): row for row in table.select([*SAME, "label", metric]).to_pylist()}
+        for table in (ours, theirs)
+    ]
+    counted = SUITE[metric].make(), SUITE[metric].make()
+    for pair in values[0].keys() & values[1].keys():
+        rows = [rows[pair] for rows in values]
+        if all(row[metric] is not None for row in rows):
+            for own, row in zip(counted, rows, strict=True):
+                own.add(np.asarray(row[metric]), key=row["image_id"], label=row["label"])
+    return counted
+
+
+def _cell(summary: Summary, *, signed: bool = False) -> str:
+    """Return a mean with its interval in percent.
+
+    >>> _cell(Summary(65, 0.9538, 0.9, 1.0))
+    '95.4 (90.0 to 100.0)'
+    """
+    if isnan(summary.mean):
+        return ""
+    values = (100 * value for value in (summary.mean, summary.low, summary.high))
+    mean, low, high = (f"{value:+.1f}" if signed else f"{value:.1f}" for value in values)
+    return f"{mean} ({low} to {high})"
+
+
+def as_markdown(lines: Sequence[Line], runs: Sequence[str], metrics: Sequence[str]) -> str:
+    """Return the tables for all maps, for sizes, and of differences: in percent, with 95 % intervals."""
+    by_place = {(line.run, line.base, line.group, line.value, line.metric): line.summary for line in lines}
+    parts: list[str] = []
+
+    def table(title: str, rows: list[tuple[str, str, str, str]], chosen: list[str]) -> None:
+        cells = []
+        for text, run, base, value in rows:
+            group = "size" if value else "all"
+            found = [by_place.get((run, base, group, value, metric)) for metric in chosen]
+            if any(found):
+                number = next(str(summary.n) for summary in found if summary)
+                figures = [_cell(summary, signed=bool(base)) if summary else "" for summary in found]
+                cells.append([text, number, *figures])
+        if cells:
+            arrows = ["↑" if SUITE[metric].make().better == "higher" else "↓" for metric in chosen]
+            header = ["run", "n", *(f"{metric} {arrow}" for metric, arrow in zip(chosen, arrows, strict=True))]
+            parts.append(f"## {title}\n\n{markdown([header, *cells])}\n")
+
+    compared = [metric for metric in metrics if SUITE[metric].compare]
+    asked = [metric for metric in metrics if not SUITE[metric].compare]
+    sizes = dict.fromkeys(line.value for line in lines if line.group == "size")
+    for title, chosen in (("Maps and annotations", compared), ("What the model says", asked)):
+        table(title, [(run, run, "", "") for run in runs], chosen)
+        table(
+            f"{title}: differences to {runs[0]}, on maps that both have",
+            [(f"{run} - {runs[0]}", run, runs[0], "") for run in runs[1:]],
+            chosen,
+        )
+        by_size = [(f"{run}, {size} of the image", run, "", size) for size in sizes for run in runs]
+        table(f"{title}: by size of the target", by_size, chosen)
+    return "\n".join(parts)
+
+
+def as_csv(lines: Sequence[Line]) -> bytes:
+    """Return a row a line: run, base, group, value, metric, n, mean, low, high; shares of 1."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("run", "base", "group", "value", "metric", "n", "mean", "low", "high"))
+    for line in lines:
+        writer.writerow((line.run, line.base, line.group, line.value, line.metric, *astuple(line.summary)))
+    return text.getvalue().encode()
+
+
+def as_records(lines: Sequence[Line]) -> list[dict[str, Any]]:
+    """Return lines as JSON takes them."""
+    records = []
+    for line in lines:
+        record = asdict(line)
+        numbers = record.pop("summary")
+        records.append(record | {name: None if isinstance(x, float) and isnan(x) else x for name, x in numbers.items()})
+    return records
