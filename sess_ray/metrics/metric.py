@@ -136,16 +136,19 @@ class Metric:
         return self.reduce(self.means()) if self._sums else np.full(1 + REPLICATES, np.nan)
 
     def means(self) -> np.ndarray:
-        """Return the mean value in each replicate, (1 + replicates, ...); NaN where a replicate drew no map."""
+        """Return the mean value in each replicate, (1 + replicates, ...).
+
+        A mean over classes weighs each map by one over the number of its class. These weights are the same in all
+        replicates: else a class with a single map would count as certain.
+        """
         total: Any = 0.0
-        classes: Any = 0.0
+        weight: Any = 0.0
         for group, sums in self._sums.items():
             counts = self._counts[group].reshape(-1, *(1,) * (sums.ndim - 1))
-            drawn = counts > 0  # a class that a replicate did not draw has no mean there
-            total = total + np.divide(sums, counts, out=np.zeros_like(sums), where=drawn)
-            classes = classes + drawn
+            total = total + sums / counts[0]
+            weight = weight + counts / counts[0]
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(total / classes)
+            return np.asarray(total / weight)
 
     @property
     def n(self) -> int:

@@ -105,6 +105,8 @@ def prepare(config: EvaluateConfig) -> Evaluation:
     SessError
         With one line on what is wrong and what to do.
     """
+    if not config.run:
+        raise SessError("nothing to evaluate: give --run NAME=OUTPUT, the output of explain_dataset.py")
     metrics = choose(config.metric_names(), annotated=config.annotations is not None)
     runs = {name: Store(url) for name, url in config.runs().items()}
     store = Store(config.output)

@@ -64,8 +64,6 @@ class EvaluateConfig:
     address: str | None = None
 
     def __post_init__(self) -> None:
-        if not self.run:
-            raise SessError("nothing to evaluate: give --run NAME=OUTPUT, the output of explain_dataset.py")
         if self.limit is not None and self.limit < 1:
             raise SessError(f"--limit {self.limit}: use 1 or more")
         self.runs()

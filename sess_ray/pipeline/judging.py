@@ -21,6 +21,7 @@ from sess_ray.metrics.perturbation import ModelMetric, Series, at_input_size, sc
 from sess_ray.metrics.suite import SUITE, Facts
 from sess_ray.models import Model
 from sess_ray.models.model import Precision
+from sess_ray.pipeline.report import SIZES
 from sess_ray.pipeline.stages import describe
 
 MAP_ROWS = pa.schema(
@@ -46,7 +47,6 @@ READ = pa.schema(
     ]
 )
 COPIED = ("target_name", "score", "num_patches", "num_kept")  # from maps/ to results/
-SIZES = {"< 5 %": 0.05, "5 to 25 %": 0.25, "> 25 %": 1.0}  # of the image that the target takes, up to
 
 
 def problem(run: str, image_id: str, target: int | None, kind: str, detail: str) -> dict[str, Any]:

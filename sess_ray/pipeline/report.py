@@ -16,6 +16,7 @@ from sess_ray.metrics.metric import Metric, Summary
 from sess_ray.metrics.suite import SUITE
 from sess_ray.tables import markdown
 
+SIZES = {"< 5 %": 0.05, "5 to 25 %": 0.25, "> 25 %": 1.0}  # of the image that a target takes, up to
 SAME = ("image_id", "target")  # what makes maps of two runs a pair
 
 
@@ -118,6 +119,7 @@ def as_markdown(lines: Sequence[Line], runs: Sequence[str], metrics: Sequence[st
 
     def table(title: str, rows: list[tuple[str, str, str, str]], chosen: list[str]) -> None:
         cells = []
+        chosen = [metric for metric in chosen if any((run, "", "all", "", metric) in by_place for run in runs)]
         for text, run, base, value in rows:
             group = "size" if value else "all"
             found = [by_place.get((run, base, group, value, metric)) for metric in chosen]
@@ -132,7 +134,6 @@ def as_markdown(lines: Sequence[Line], runs: Sequence[str], metrics: Sequence[st
 
     compared = [metric for metric in metrics if SUITE[metric].compare]
     asked = [metric for metric in metrics if not SUITE[metric].compare]
-    sizes = dict.fromkeys(line.value for line in lines if line.group == "size")
     for title, chosen in (("Maps and annotations", compared), ("What the model says", asked)):
         table(title, [(run, run, "", "") for run in runs], chosen)
         table(
@@ -140,7 +141,7 @@ def as_markdown(lines: Sequence[Line], runs: Sequence[str], metrics: Sequence[st
             [(f"{run} - {runs[0]}", run, runs[0], "") for run in runs[1:]],
             chosen,
         )
-        by_size = [(f"{run}, {size} of the image", run, "", size) for size in sizes for run in runs]
+        by_size = [(f"{run}, {size} of the image", run, "", size) for size in SIZES for run in runs]
         table(f"{title}: by size of the target", by_size, chosen)
     return "\n".join(parts)
 
