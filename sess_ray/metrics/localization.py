@@ -7,6 +7,7 @@ are (n, 4) [x0, y0, x1, y1] in pixels, the last two exclusive; what lies outside
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
@@ -101,8 +102,9 @@ def largest_boxes(saliency: np.ndarray, thresholds: Sequence[float]) -> Iterator
     values = _scaled(saliency)
     x, y = 0, 0
     count, box = -1, None
+    constant = not values.any()
     for threshold in thresholds:
-        if not values.any():
+        if constant:
             yield None
             continue
         mask = values >= np.float32(threshold)
@@ -151,9 +153,11 @@ def _clipped(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _matching(saliency: np.ndarray, region: np.ndarray) -> np.ndarray:
-    """Return the map without NaN."""
-    if saliency.shape != region.shape:
-        raise SessError(f"a map of {saliency.shape} pixels and a region of {region.shape}: they must be of one size")
+    """Return the map without NaN, if the region is one of its pixels."""
+    if saliency.shape != region.shape or region.dtype != bool:
+        raise SessError(
+            f"a map {saliency.shape} and a region {region.shape} {region.dtype}: give a bool for each pixel"
+        )
     return np.nan_to_num(saliency)
 
 
@@ -236,7 +240,8 @@ class _AtThresholds(Metric):
     def __init__(self, thresholds: Sequence[float] = THRESHOLDS) -> None:
         super().__init__()
         self.thresholds = tuple(map(float, thresholds))
-        if not self.thresholds or list(self.thresholds) != sorted({*self.thresholds} & {*np.clip(thresholds, 0, 1)}):
+        ascending = all(low < high for low, high in pairwise(self.thresholds))
+        if not self.thresholds or not ascending or self.thresholds[0] < 0 or self.thresholds[-1] > 1:
             raise SessError(f"thresholds are {self.thresholds}: use ascending ones in 0..1")
 
     def reduce(self, means: np.ndarray) -> np.ndarray:

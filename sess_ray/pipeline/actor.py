@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -48,16 +49,17 @@ class ExplainActor:
             array = np.frombuffer(pixels[index].as_buffer(), np.uint8).reshape(row["height"], row["width"], 3)
             return array, row["top"] or row["targets"]
 
-        done = 0
+        done, begin = 0, perf_counter()
         try:
             for position, explanations in self._sess.stream(image(index) for index in todo):
-                yield _succeeded(rows[todo[position]], explanations)
-                done = position + 1
+                yield _succeeded(rows[todo[position]], explanations, perf_counter() - begin)
+                done, begin = position + 1, perf_counter()
         except Exception:  # one of the images in flight; which, shows when each runs alone
             for index in todo[done:]:
+                begin = perf_counter()
                 try:
                     [(_, explanations)] = self._sess.stream([image(index)])
-                    yield _succeeded(rows[index], explanations)
+                    yield _succeeded(rows[index], explanations, perf_counter() - begin)
                 except Exception as error:
                     yield _failed({**rows[index], "stage": "explain", "error": describe(error)})
 
@@ -66,7 +68,7 @@ def _failed(row: dict[str, Any]) -> pa.Table:
     return pa.Table.from_pylist([{name: row.get(name) for name in ("image_id", "uri", "stage", "error")}], EXPLAINED)
 
 
-def _succeeded(row: dict[str, Any], explanations: list[Explanation]) -> pa.Table:
+def _succeeded(row: dict[str, Any], explanations: list[Explanation], seconds: float) -> pa.Table:
     distinct = {explanation.target: explanation for explanation in explanations}  # alternatives may meet in one class
     return pa.Table.from_pylist(
         [
@@ -84,6 +86,7 @@ def _succeeded(row: dict[str, Any], explanations: list[Explanation]) -> pa.Table
                 "peak_y": explanation.peak[1],
                 "num_patches": explanation.num_patches,
                 "num_kept": explanation.num_kept,
+                "seconds": seconds / len(distinct),
                 "levels": quantize(explanation.saliency).tobytes(),
             }
             for explanation in distinct.values()

@@ -54,6 +54,8 @@ class Summary:
         Windows scored.
     patches, kept : int
         Windows over all maps, and those that were kept.
+    actor_seconds : float
+        That actors spent on images that were explained.
     seconds, first_seconds : float
         From the first task to the last row, and to the first.
     """
@@ -64,13 +66,14 @@ class Summary:
     windows: int = 0
     patches: int = 0
     kept: int = 0
+    actor_seconds: float = 0.0
     seconds: float = 0.0
     first_seconds: float = 0.0
     overlays: list[str] = field(default_factory=list)
     errors_files: list[str] = field(default_factory=list)
 
     def add(self, counts: dict[str, Any], seconds: float) -> None:
-        for name in ("images", "maps", "errors", "windows", "patches", "kept"):
+        for name in ("images", "maps", "errors", "windows", "patches", "kept", "actor_seconds"):
             setattr(self, name, getattr(self, name) + counts[name])
         self.seconds = seconds
         self.first_seconds = self.first_seconds or seconds
@@ -258,6 +261,7 @@ def _record(job: Job, summary: Summary, started: datetime) -> dict[str, Any]:
             "windows": summary.windows,
         },
         "share_kept": summary.kept / summary.patches if summary.patches else None,
+        "actor_seconds": round(summary.actor_seconds, 3),
         "seconds": round(summary.seconds, 3),
         "seconds_to_first_rows": round(summary.first_seconds, 3),
         "images_per_second": round(summary.images / summary.seconds, 3) if summary.seconds else None,

@@ -99,17 +99,17 @@ def _paired(ours: pa.Table, theirs: pa.Table, metric: str) -> tuple[Metric, Metr
     return counted
 
 
-def _cell(summary: Summary, *, signed: bool = False) -> str:
-    """Return a mean with its interval in percent.
+def _cell(summary: Summary | None, n: int, *, signed: bool = False) -> str:
+    """Return a mean with its interval in percent, and the number of maps where it is not n.
 
-    >>> _cell(Summary(65, 0.9538, 0.9, 1.0))
-    '95.4 (90.0 to 100.0)'
+    >>> _cell(Summary(65, 0.9538, 0.9, 1.0), 65), _cell(Summary(20, 0.5, 0.4, 0.6), 65)
+    ('95.4 (90.0 to 100.0)', '50.0 (40.0 to 60.0; n = 20)')
     """
-    if isnan(summary.mean):
+    if summary is None or isnan(summary.mean):
         return ""
     values = (100 * value for value in (summary.mean, summary.low, summary.high))
     mean, low, high = (f"{value:+.1f}" if signed else f"{value:.1f}" for value in values)
-    return f"{mean} ({low} to {high})"
+    return f"{mean} ({low} to {high})" if summary.n == n else f"{mean} ({low} to {high}; n = {summary.n})"
 
 
 def as_markdown(lines: Sequence[Line], runs: Sequence[str], metrics: Sequence[str]) -> str:
@@ -124,9 +124,8 @@ def as_markdown(lines: Sequence[Line], runs: Sequence[str], metrics: Sequence[st
             group = "size" if value else "all"
             found = [by_place.get((run, base, group, value, metric)) for metric in chosen]
             if any(found):
-                number = next(str(summary.n) for summary in found if summary)
-                figures = [_cell(summary, signed=bool(base)) if summary else "" for summary in found]
-                cells.append([text, number, *figures])
+                n = max(summary.n for summary in found if summary)
+                cells.append([text, str(n), *(_cell(summary, n, signed=bool(base)) for summary in found)])
         if cells:
             arrows = ["↑" if SUITE[metric].make().better == "higher" else "↓" for metric in chosen]
             header = ["run", "n", *(f"{metric} {arrow}" for metric, arrow in zip(chosen, arrows, strict=True))]

@@ -35,6 +35,7 @@ EXPLAINED = pa.schema(
     [
         *(field for field in MAPS if field.name not in ("saliency", "method", "model")),
         ("levels", pa.large_binary()),
+        ("seconds", pa.float64()),  # of the actor; of images that share batches only the sum has a meaning
         ("stage", pa.string()),
         ("error", pa.string()),
     ]
@@ -89,6 +90,7 @@ def write(table: pa.Table, output: str, method: str, model: str) -> pa.Table:
         "windows": sum(row["num_patches"] for row in images.values()),
         "patches": sum(row["num_patches"] for row in maps),
         "kept": sum(row["num_kept"] for row in maps),
+        "actor_seconds": sum(row["seconds"] for row in maps),
         "maps_file": files["maps"],
         "errors_file": files["errors"],
     }

@@ -1,0 +1,148 @@
+"""Explain and evaluate a dataset with every combination of some settings: a table, and plots of quality against cost.
+
+    python jobs/sweep.py --sweep num_scales=1,2,5,10 --sweep pre_filter_ratio=0,0.9 --input IMAGES --annotations FILE
+
+Runs that an earlier sweep has finished in the same output are used again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from itertools import product
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from sess_ray import command
+from sess_ray.errors import SessError, unknown
+from sess_ray.io.store import Store
+from sess_ray.pipeline.config import ExplainConfig
+from sess_ray.pipeline.evaluate_config import EvaluateConfig
+from sess_ray.tables import markdown
+
+app = command.command("sweep.py", __doc__)
+reader = command.command("explain_dataset.py", None)
+
+
+@reader.default
+def read(config: Annotated[ExplainConfig, Parameter(name="*")] = ExplainConfig()) -> ExplainConfig:  # noqa: B008
+    """Return settings as explain_dataset.py takes them."""
+    return config
+
+
+def points(sweep: Sequence[str], base: ExplainConfig) -> dict[str, ExplainConfig]:
+    """Return the settings of every combination, by a name that says what is swept.
+
+    Parameters
+    ----------
+    sweep : sequence of str
+        ``setting=value,value,...`` of `ExplainConfig`.
+    base : ExplainConfig
+        All other settings.
+
+    Examples
+    --------
+    >>> list(points(["num_scales=0,10", "smooth=true"], ExplainConfig()))
+    ['num_scales=0 smooth=true', 'num_scales=10 smooth=true']
+    """
+    known = [field.name for field in dataclasses.fields(ExplainConfig)]
+    axes = []
+    for name, values in command.key_values(sweep, "--sweep").items():
+        if name not in known:
+            raise unknown("setting to sweep", name, known)
+        axes.append([(name, text.strip(), _parsed(name, text.strip())) for text in values.split(",")])
+    if not axes:
+        raise SessError("nothing to sweep: give --sweep SETTING=VALUE,VALUE,...")
+    return {
+        " ".join(f"{name}={text}" for name, text, _ in point): dataclasses.replace(
+            base, **{name: value for name, _, value in point}
+        )
+        for point in product(*axes)
+    }
+
+
+def _parsed(name: str, text: str) -> Any:
+    """Return a setting's value out of text, as explain_dataset.py takes it."""
+    return getattr(reader([f"--{name.replace('_', '-')}={text}"], exit_on_error=False, print_error=False), name)
+
+
+@app.default
+def main(
+    config: Annotated[ExplainConfig, Parameter(name="*")] = ExplainConfig(output="out/sweep"),  # noqa: B008 - frozen
+    *,
+    sweep: Annotated[tuple[str, ...], Parameter(help="SETTING=VALUE,VALUE,...; may be given several times.")] = (),
+    metrics: Annotated[str | None, Parameter(help="As for evaluate_dataset.py.")] = None,
+    evaluation_batch_size: Annotated[int | None, Parameter(help="Of evaluate_dataset.py.")] = None,
+    config_file: Annotated[str | None, Parameter(name="--config", help="A YAML file of these settings.")] = None,
+) -> int:
+    """Sweep; return the exit code."""
+    from sess_ray.pipeline import evaluate, explain
+
+    del config_file  # read by command.run, before the flags are
+    chosen = points(sweep, dataclasses.replace(config, overwrite=True, overlays=0))
+    costs = {}
+    for name, point in chosen.items():
+        url = f"{config.output}/runs/{name.replace(' ', '_')}"
+        record = Store(url).read_json("run.json")
+        if record is None or config.overwrite:
+            print(f"explaining: {name}", flush=True)
+            explain.run(explain.prepare(dataclasses.replace(point, output=url)))
+            record = Store(url).read_json("run.json")
+        assert record is not None
+        costs[name] = record["actor_seconds"] / max(1, record["counts"]["images"])
+    settings = EvaluateConfig(
+        run=tuple(f"{name}={config.output}/runs/{name.replace(' ', '_')}" for name in chosen),
+        output=f"{config.output}/evaluation",
+        annotations=config.annotations,
+        class_map=config.class_map,
+        metrics=metrics,
+        precision=config.precision,
+        batch_size=evaluation_batch_size,
+        actors=config.actors,
+        gpus_per_actor=config.gpus_per_actor,
+        address=config.address,
+        overwrite=True,
+    )
+    print(f"evaluating {len(chosen)} runs", flush=True)
+    evaluation = evaluate.prepare(settings)
+    outcome = evaluate.run(evaluation)
+    store = Store(config.output)
+    text = evaluate.as_text(evaluation, outcome)
+    seconds = [("run", "actor seconds an image"), *((name, f"{cost:.3f}") for name, cost in costs.items())]
+    text += f"\n## Cost\n\n{markdown(seconds)}\n"
+    store.write("sweep.md", text.encode())
+    print(text)
+    store.write("sweep.png", plot(outcome.lines, costs, evaluation.metrics))
+    print(f"written: {store.url}: sweep.md, sweep.png, runs/, evaluation/")
+    return 0
+
+
+def plot(lines: Sequence[Any], costs: dict[str, float], metrics: Sequence[str]) -> bytes:
+    """Draw each metric against the cost, with its interval; return a PNG."""
+    import io
+
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise SessError("the plot needs matplotlib: install sess-ray[plot]") from error
+    found = {(line.run, line.metric): line.summary for line in lines if line.group == "all" and not line.base}
+    drawn = [metric for metric in metrics if any((run, metric) in found for run in costs)]
+    figure = Figure(figsize=(4 * len(drawn), 4), layout="constrained")
+    axes = figure.subplots(1, len(drawn), squeeze=False)[0]
+    for axis, metric in zip(axes, drawn, strict=True):
+        for run, cost in costs.items():
+            if summary := found.get((run, metric)):
+                mean, low, high = (100 * value for value in (summary.mean, summary.low, summary.high))
+                axis.errorbar(cost, mean, [[mean - low], [high - mean]], fmt="o", capsize=3, label=run)
+        axis.set(title=metric, xlabel="actor seconds an image", ylabel="%", xscale="log")
+        axis.grid(alpha=0.3)
+    axes[-1].legend(fontsize=7)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    return buffer.getvalue()
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(app, sys.argv[1:]))

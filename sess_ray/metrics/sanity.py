@@ -1,0 +1,205 @@
+"""Sanity checks: does a map change when the model's weights, or the class explained, are others?
+
+Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from sess_ray.errors import SessError, unknown
+from sess_ray.metrics.localization import min_max
+from sess_ray.models import Model
+
+Kind = Literal["cascading", "independent"]
+KINDS = ("cascading", "independent")
+SSIM_SIDE = 7  # of its window
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """How alike two maps are.
+
+    Attributes
+    ----------
+    ssim : float
+        Structural similarity of the maps, each taken from 0 to 1 by its minimum and maximum; 1 for equal ones.
+    spearman : float
+        Rank correlation of their pixels, -1..1; 0 where a map is constant.
+    """
+
+    ssim: float
+    spearman: float
+
+
+def randomized(model: Model, kind: Kind, steps: int = 10, seed: int = 0) -> Iterator[tuple[str, Model]]:
+    """Re-initialise a model's layers from the output downwards.
+
+    A layer is a module that owns parameters itself; their order is that of `named_modules`. A layer's new weights depend
+    on the seed and its name alone: they are the same in all steps and in both kinds. Layers with a `reset_parameters`
+    are initialised by it, which also takes a batch norm's running statistics back to mean 0 and variance 1; parameters
+    of others become normal, with mean 0 and the standard deviation that they had.
+
+    Parameters
+    ----------
+    model : Model
+        Stays as it is.
+    kind : {"cascading", "independent"}
+        Whether a step re-initialises a layer and all above it, or that layer alone.
+    steps : int
+        At most so many, 2 or more. Of more layers evenly spaced ones are reached, the first and the last among them:
+        the last step of ``cascading`` has re-initialised the whole model.
+    seed : int
+
+    Returns
+    -------
+    iterator of (str, Model)
+        Name of the layer reached, and a copy of the model with new weights, made when it is due.
+
+    Examples
+    --------
+    >>> from sess_ray import load_model
+    >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> model = load_model(net, layer="2", input_size=32)
+    >>> [name for name, _ in randomized(model, "cascading")]
+    ['2', '0']
+    """
+    if kind not in KINDS:
+        raise unknown("kind of randomisation", kind, KINDS)
+    if steps < 2:
+        raise SessError(f"steps is {steps}: use 2 or more")
+    layers = [name for name, layer in model.module.named_modules() if _owned(layer)][::-1]
+    reached = np.linspace(0, len(layers) - 1, min(steps, len(layers))).round().astype(int).tolist()
+    chosen = ((layers[at], layers[: at + 1] if kind == "cascading" else [layers[at]]) for at in reached)
+    return ((name, _reinitialized(model, names, seed)) for name, names in chosen)
+
+
+def _owned(layer: nn.Module) -> list[nn.Parameter]:
+    return list(layer.parameters(recurse=False))
+
+
+def _reinitialized(model: Model, names: Sequence[str], seed: int) -> Model:
+    module = copy.deepcopy(model.module)
+    for name in names:
+        _reinitialize(module.get_submodule(name), f"{seed} {name}")
+    return replace(model, module=module)
+
+
+@torch.no_grad()
+def _reinitialize(layer: nn.Module, key: str) -> None:
+    """Give a layer new weights that depend on the key alone."""
+    # A copy on the CPU: the same numbers on every device, and what lies inside of the layer is not touched.
+    fresh = copy.deepcopy(layer).cpu()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "little"))
+        reset: Any = getattr(fresh, "reset_parameters", None)
+        if reset is not None:
+            reset()
+        else:
+            for parameter in _owned(fresh):
+                parameter.normal_(0, parameter.std(correction=0).item())
+    for own, new in zip(_owned(layer), _owned(fresh), strict=True):
+        own.copy_(new)
+    for own, new in zip(layer.buffers(recurse=False), fresh.buffers(recurse=False), strict=True):
+        own.copy_(new)
+
+
+def similarity(first: np.ndarray, second: np.ndarray) -> Similarity:
+    """Compare two maps.
+
+    Parameters
+    ----------
+    first, second : ndarray, (H, W)
+        At least 7 x 7 pixels; NaN counts as 0. A constant map becomes all zeros.
+
+    Returns
+    -------
+    Similarity
+
+    Raises
+    ------
+    SessError
+        If the maps differ in size or are too small, or scikit-image is missing.
+
+    Examples
+    --------
+    >>> ramp = np.arange(100.0).reshape(10, 10)
+    >>> similarity(ramp, 2 * ramp + 1)
+    Similarity(ssim=1.0, spearman=1.0)
+    """
+    try:
+        from skimage.metrics import structural_similarity
+    except ImportError as error:
+        raise SessError("similarity of maps: needs scikit-image: install sess-ray[evaluate]") from error
+    if first.shape != second.shape or min(first.shape) < SSIM_SIDE:
+        raise SessError(
+            f"maps {first.shape} and {second.shape}: use two of one size, at least {SSIM_SIDE} x {SSIM_SIDE}"
+        )
+    one, other = min_max(first), min_max(second)
+    compare: Any = structural_similarity
+    return Similarity(float(compare(one, other, win_size=SSIM_SIDE, data_range=1)), _spearman(one, other))
+
+
+def _spearman(first: np.ndarray, second: np.ndarray) -> float:
+    one, other = _centred_ranks(first), _centred_ranks(second)
+    scale = np.linalg.norm(one) * np.linalg.norm(other)
+    return float(np.clip(one @ other / scale, -1, 1)) if scale else 0.0
+
+
+def _centred_ranks(values: np.ndarray) -> np.ndarray:
+    """Return the ranks less their mean, those of equal values averaged: (values.size,)."""
+    _, places, counts = np.unique(values.ravel(), return_inverse=True, return_counts=True)
+    ranks = counts.cumsum() - (counts - 1) / 2
+    return ranks[places] - (values.size + 1) / 2
+
+
+def parameter_randomisation(
+    model: Model,
+    explain: Callable[[Model], Sequence[np.ndarray]],
+    kind: Kind,
+    steps: int = 10,
+    seed: int = 0,
+) -> Iterator[tuple[str, list[Similarity]]]:
+    """Compare maps of a model with maps of the same model after randomisation.
+
+    Maps that see what the model has learnt lose their similarity as layers are re-initialised; those of an edge
+    detector keep it.
+
+    Parameters
+    ----------
+    model : Model
+        Stays as it is.
+    explain : callable
+        A model to its maps (H, W) of some images, for the same classes whatever the model predicts.
+    kind : {"cascading", "independent"}
+    steps, seed : int
+        As `randomized` takes them.
+
+    Returns
+    -------
+    iterator of (str, list of Similarity)
+        Name of the layer reached, and for each map its similarity to that of the model as it is. A deep model that is
+        re-initialised as a whole may score so evenly that its maps are all zeros: then `spearman` is 0.
+    """
+    changed = randomized(model, kind, steps, seed)
+    maps = explain(model)
+    return ((name, target_sensitivity(maps, explain(other))) for name, other in changed)
+
+
+def target_sensitivity(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> list[Similarity]:
+    """Compare maps in pairs, such as those of two classes, image by image: maps of another class should be others.
+
+    Parameters
+    ----------
+    first, second : sequence of ndarray (H, W)
+        Equally many.
+    """
+    return [similarity(*pair) for pair in zip(first, second, strict=True)]
