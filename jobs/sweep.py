@@ -45,7 +45,7 @@ def points(sweep: Sequence[str], base: ExplainConfig) -> dict[str, ExplainConfig
     Examples
     --------
     >>> list(points(["num_scales=0,10", "smooth=true"], ExplainConfig()))
-    ['num_scales=0 smooth=true', 'num_scales=10 smooth=true']
+    ['num_scales 0, smooth true', 'num_scales 10, smooth true']
     """
     known = [field.name for field in dataclasses.fields(ExplainConfig)]
     axes = []
@@ -56,7 +56,7 @@ def points(sweep: Sequence[str], base: ExplainConfig) -> dict[str, ExplainConfig
     if not axes:
         raise SessError("nothing to sweep: give --sweep SETTING=VALUE,VALUE,...")
     return {
-        " ".join(f"{name}={text}" for name, text, _ in point): dataclasses.replace(
+        ", ".join(f"{name} {text}" for name, text, _ in point): dataclasses.replace(
             base, **{name: value for name, _, value in point}
         )
         for point in product(*axes)
@@ -82,9 +82,10 @@ def main(
 
     del config_file  # read by command.run, before the flags are
     chosen = points(sweep, dataclasses.replace(config, overwrite=True, overlays=0))
+    urls = {name: f"{config.output}/runs/{name.replace(', ', '_').replace(' ', '-')}" for name in chosen}
     costs = {}
     for name, point in chosen.items():
-        url = f"{config.output}/runs/{name.replace(' ', '_')}"
+        url = urls[name]
         record = Store(url).read_json("run.json")
         if record is None or config.overwrite:
             print(f"explaining: {name}", flush=True)
@@ -93,7 +94,7 @@ def main(
         assert record is not None
         costs[name] = record["actor_seconds"] / max(1, record["counts"]["images"])
     settings = EvaluateConfig(
-        run=tuple(f"{name}={config.output}/runs/{name.replace(' ', '_')}" for name in chosen),
+        run=tuple(f"{name}={url}" for name, url in urls.items()),
         output=f"{config.output}/evaluation",
         annotations=config.annotations,
         class_map=config.class_map,

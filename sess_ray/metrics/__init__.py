@@ -1,1 +1,29 @@
-"""The field's own measures of saliency maps, on arrays."""
+"""The field's own measures of saliency maps, on arrays: `update` with one map, `merge` parts, `summary`."""
+
+from sess_ray.metrics.localization import (
+    CorLoc,
+    DifficultPointingGame,
+    EnergyPointingGame,
+    MaskIoU,
+    MaxBoxAcc,
+    PointingGame,
+)
+from sess_ray.metrics.metric import Metric, Summary
+from sess_ray.metrics.perturbation import AverageDrop, AverageIncrease, Deletion, Insertion, Overall, at_input_size
+
+__all__ = [
+    "AverageDrop",
+    "AverageIncrease",
+    "CorLoc",
+    "Deletion",
+    "DifficultPointingGame",
+    "EnergyPointingGame",
+    "Insertion",
+    "MaskIoU",
+    "MaxBoxAcc",
+    "Metric",
+    "Overall",
+    "PointingGame",
+    "Summary",
+    "at_input_size",
+]

@@ -100,7 +100,7 @@ def largest_boxes(saliency: np.ndarray, thresholds: Sequence[float]) -> Iterator
         If scipy is missing.
     """
     values = _scaled(saliency)
-    x, y = 0, 0
+    left, top = 0, 0  # of what is left of the map
     count, box = -1, None
     constant = not values.any()
     for threshold in thresholds:
@@ -108,14 +108,14 @@ def largest_boxes(saliency: np.ndarray, thresholds: Sequence[float]) -> Iterator
             yield None
             continue
         mask = values >= np.float32(threshold)
-        if (found := np.count_nonzero(mask)) != count:
+        if (found := int(np.count_nonzero(mask))) != count:
             count = found
             # What is below this threshold is below all further ones.
             x0, y0, x1, y1 = _tight(mask)
             values, mask = values[y0:y1, x0:x1], mask[y0:y1, x0:x1]
-            x, y = x + x0, y + y0
+            left, top = left + x0, top + y0
             x0, y0, x1, y1 = _tight(_largest_part(mask))
-            box = x + x0, y + y0, x + x1, y + y1
+            box = left + x0, top + y0, left + x1, top + y1
         yield box
 
 
@@ -134,13 +134,8 @@ def _largest_part(mask: np.ndarray) -> np.ndarray:
 
 def _tight(mask: np.ndarray) -> tuple[int, int, int, int]:
     """Return the box around what is set; something is."""
-    columns, rows = mask.any(0), mask.any(1)
-    return (
-        int(columns.argmax()),
-        int(rows.argmax()),
-        len(columns) - int(columns[::-1].argmax()),
-        len(rows) - int(rows[::-1].argmax()),
-    )
+    columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def _scaled(saliency: np.ndarray) -> np.ndarray:
@@ -249,7 +244,7 @@ class _AtThresholds(Metric):
 
     def best_threshold(self) -> float:
         """Return the threshold where the mean over all maps is largest, the lowest of several; NaN without maps."""
-        return self.thresholds[self._sums[""][0].argmax()] if self._sums else float("nan")
+        return self.thresholds[self.means()[0].argmax()] if self.n else float("nan")
 
 
 class MaxBoxAcc(_AtThresholds):

@@ -1,4 +1,4 @@
-"""Sanity checks: does a map change when the model's weights, or the class explained, are others?
+"""Sanity checks: whether maps change when the model's weights, or the class explained, are others.
 
 Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018.
 """
@@ -9,7 +9,7 @@ import copy
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from sess_ray.metrics.localization import min_max
 from sess_ray.models import Model
 
 Kind = Literal["cascading", "independent"]
-KINDS = ("cascading", "independent")
+KINDS = get_args(Kind)
 SSIM_SIDE = 7  # of its window
 
 
@@ -43,10 +43,10 @@ class Similarity:
 def randomized(model: Model, kind: Kind, steps: int = 10, seed: int = 0) -> Iterator[tuple[str, Model]]:
     """Re-initialise a model's layers from the output downwards.
 
-    A layer is a module that owns parameters itself; their order is that of `named_modules`. A layer's new weights depend
-    on the seed and its name alone: they are the same in all steps and in both kinds. Layers with a `reset_parameters`
-    are initialised by it, which also takes a batch norm's running statistics back to mean 0 and variance 1; parameters
-    of others become normal, with mean 0 and the standard deviation that they had.
+    A layer is a module that owns parameters itself; their order is that of `named_modules`. What a layer gets depends
+    on the seed and its name alone: it is the same in all steps and in both kinds. Layers with a `reset_parameters` are
+    initialised by it, which also takes a batch norm's running statistics back to mean 0 and variance 1; parameters of
+    others become normal, with mean 0 and the standard deviation that they had.
 
     Parameters
     ----------
@@ -62,7 +62,8 @@ def randomized(model: Model, kind: Kind, steps: int = 10, seed: int = 0) -> Iter
     Returns
     -------
     iterator of (str, Model)
-        Name of the layer reached, and a copy of the model with new weights, made when it is due.
+        Name of the layer reached, empty for the module itself, and a copy of the model with new weights, made when it
+        is due.
 
     Examples
     --------
@@ -86,6 +87,10 @@ def _owned(layer: nn.Module) -> list[nn.Parameter]:
     return list(layer.parameters(recurse=False))
 
 
+def _held(layer: nn.Module) -> list[torch.Tensor]:
+    return [*_owned(layer), *layer.buffers(recurse=False)]
+
+
 def _reinitialized(model: Model, names: Sequence[str], seed: int) -> Model:
     module = copy.deepcopy(model.module)
     for name in names:
@@ -99,16 +104,14 @@ def _reinitialize(layer: nn.Module, key: str) -> None:
     # A copy on the CPU: the same numbers on every device, and what lies inside of the layer is not touched.
     fresh = copy.deepcopy(layer).cpu()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "little"))
+        torch.default_generator.manual_seed(int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "little"))
         reset: Any = getattr(fresh, "reset_parameters", None)
         if reset is not None:
             reset()
         else:
             for parameter in _owned(fresh):
                 parameter.normal_(0, parameter.std(correction=0).item())
-    for own, new in zip(_owned(layer), _owned(fresh), strict=True):
-        own.copy_(new)
-    for own, new in zip(layer.buffers(recurse=False), fresh.buffers(recurse=False), strict=True):
+    for own, new in zip(_held(layer), _held(fresh), strict=True):
         own.copy_(new)
 
 
@@ -141,7 +144,7 @@ def similarity(first: np.ndarray, second: np.ndarray) -> Similarity:
         raise SessError("similarity of maps: needs scikit-image: install sess-ray[evaluate]") from error
     if first.shape != second.shape or min(first.shape) < SSIM_SIDE:
         raise SessError(
-            f"maps {first.shape} and {second.shape}: use two of one size, at least {SSIM_SIDE} x {SSIM_SIDE}"
+            f"maps {first.shape} and {second.shape}: give two of one size, {SSIM_SIDE} x {SSIM_SIDE} or more"
         )
     one, other = min_max(first), min_max(second)
     compare: Any = structural_similarity
@@ -150,8 +153,8 @@ def similarity(first: np.ndarray, second: np.ndarray) -> Similarity:
 
 def _spearman(first: np.ndarray, second: np.ndarray) -> float:
     one, other = _centred_ranks(first), _centred_ranks(second)
-    scale = np.linalg.norm(one) * np.linalg.norm(other)
-    return float(np.clip(one @ other / scale, -1, 1)) if scale else 0.0
+    scale = np.sqrt((one @ one) * (other @ other))
+    return float(one @ other / scale) if scale else 0.0
 
 
 def _centred_ranks(values: np.ndarray) -> np.ndarray:
@@ -186,8 +189,8 @@ def parameter_randomisation(
     Returns
     -------
     iterator of (str, list of Similarity)
-        Name of the layer reached, and for each map its similarity to that of the model as it is. A deep model that is
-        re-initialised as a whole may score so evenly that its maps are all zeros: then `spearman` is 0.
+        Name of the layer reached, and for each map its similarity to that of the model as it is. One map of a random
+        model may be like it by chance: take many images.
     """
     changed = randomized(model, kind, steps, seed)
     maps = explain(model)

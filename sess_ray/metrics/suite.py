@@ -58,6 +58,7 @@ class Entry:
     make: Callable[[], Metric]
     compare: Callable[[Metric, np.ndarray, Facts], Value] | None = None
     derive: tuple[str, str] | None = None
+    package: str = ""  # that it needs, beside those that everybody has
 
     @property
     def curve(self) -> bool:
@@ -82,14 +83,18 @@ def _point(metric: Metric, saliency: np.ndarray, facts: Facts) -> Value:
     return metric.measure(saliency, facts.region, peak=facts.peak)
 
 
+def _box(metric: Metric, saliency: np.ndarray, facts: Facts) -> Value:
+    return metric.measure(saliency, facts.boxes)
+
+
 SUITE: dict[str, Entry] = {
     "pointing_game": Entry(PointingGame, _point),
     "pointing_game_difficult": Entry(
         DifficultPointingGame, lambda metric, map_, facts: _point(metric, map_, facts) if facts.difficult else None
     ),
     "energy_pointing_game": Entry(EnergyPointingGame, lambda metric, map_, facts: metric.measure(map_, facts.covered)),
-    "max_box_acc": Entry(MaxBoxAcc, lambda metric, map_, facts: metric.measure(map_, facts.boxes)),
-    "corloc": Entry(CorLoc, lambda metric, map_, facts: metric.measure(map_, facts.boxes)),
+    "max_box_acc": Entry(MaxBoxAcc, _box, package="scipy"),
+    "corloc": Entry(CorLoc, _box, package="scipy"),
     "mask_iou": Entry(
         MaskIoU,
         lambda metric, map_, facts: None if facts.segments is None else metric.measure(map_, facts.segments),

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any
 
 import pyarrow as pa
@@ -119,6 +120,7 @@ def prepare(config: EvaluateConfig) -> Evaluation:
         raise SessError(f"output {store.url} has an evaluation already: add --overwrite, or choose another --output")
     model = _model(config, runs)
     annotations = read_annotations(config.annotations) if config.annotations else None
+    _check_packages(metrics, annotations if config.region == "segments" else None)
     classes = label_classes(annotations, config.class_map, model) if annotations else {}
     images = {item.image_id: item for item in find_images(config.images)} if config.images else None
     blocks, missing = _blocks(config, runs, images)
@@ -126,6 +128,16 @@ def prepare(config: EvaluateConfig) -> Evaluation:
         missing += _without_map(annotations, classes, blocks, runs)
     store.check_writable()
     return Evaluation(config, metrics, runs, store, model, annotations, classes, blocks, missing)
+
+
+def _check_packages(metrics: list[str], annotations: Annotations | None) -> None:
+    """Say before any work starts which package is missing; `annotations` where their segments are wanted."""
+    needed = {SUITE[name].package: name for name in metrics if SUITE[name].package}
+    if annotations and any(thing.segments for found in annotations.by_id.values() for thing in found.objects):
+        needed["pycocotools"] = "--region segments"
+    for package, purpose in needed.items():
+        if find_spec(package) is None:
+            raise SessError(f"{purpose} needs {package}: install sess-ray[evaluate]")
 
 
 def _model(config: EvaluateConfig, runs: dict[str, Store]) -> Model:

@@ -1,0 +1,84 @@
+"""Do maps change when the model's weights, or the class explained, are others? Adebayo et al., NeurIPS 2018.
+
+Takes the settings of explain_dataset.py, and few images: each is explained again and again, in this process.
+"""
+
+from __future__ import annotations
+
+import sys
+from itertools import islice
+from typing import Annotated, Any
+
+import numpy as np
+from cyclopts import Parameter
+
+from sess_ray import SESS, command, demo
+from sess_ray.errors import SessError
+from sess_ray.io.decode import decode
+from sess_ray.io.inputs import find_images, read_items
+from sess_ray.metrics.metric import Metric
+from sess_ray.metrics.sanity import KINDS, Similarity, parameter_randomisation, target_sensitivity
+from sess_ray.models import Model, load_model
+from sess_ray.pipeline.config import ExplainConfig
+from sess_ray.tables import markdown
+
+app = command.command("sanity_checks.py", __doc__)
+
+
+def _photographs(config: ExplainConfig) -> dict[str, np.ndarray]:
+    items = demo.images() if config.input is None else find_images(config.input)
+    found = {}
+    for item in items:
+        [content] = read_items([item.uri], [item.row])
+        try:
+            found[item.image_id] = decode(content, config.max_pixels) if isinstance(content, bytes) else None
+        except SessError as error:
+            print(f"left out: {item.image_id}: {error}", file=sys.stderr)
+    readable = ((name, pixels) for name, pixels in found.items() if pixels is not None)
+    return dict(islice(readable, config.limit))
+
+
+def _row(name: str, images: list[str], similarities: list[Similarity]) -> list[str]:
+    cells = []
+    for measure in ("ssim", "spearman"):
+        metric = Metric()
+        for image, found in zip(images, similarities, strict=True):
+            metric.add(getattr(found, measure), key=image)
+        summary = metric.summary()
+        cells.append(f"{summary.mean:.2f} ({summary.low:.2f} to {summary.high:.2f})")
+    return [name, *cells]
+
+
+@app.default
+def main(
+    config: Annotated[ExplainConfig, Parameter(name="*")] = ExplainConfig(limit=8),  # noqa: B008 - frozen
+    *,
+    steps: Annotated[int, Parameter(help="Layers that are reached, from the output to the input.")] = 6,
+) -> int:
+    """Check; return the exit code."""
+    model = load_model(config.model, config.weights, config.layer)
+    images = _photographs(config)
+    options: dict[str, Any] = config.explainer_options()
+    top = SESS(model, num_scales=None).explain(list(images.values()), "top2")
+    first, second = ([[found[rank].target] for found in top] for rank in (0, 1))
+
+    def explained(model: Model, targets: list[list[int]]) -> list[np.ndarray]:
+        return [found.saliency for [found] in SESS(model, **options).explain(list(images.values()), targets)]
+
+    def of_first(model: Model) -> list[np.ndarray]:
+        return explained(model, first)
+
+    names = list(images)
+    pairs = target_sensitivity(of_first(model), explained(model, second))
+    rows = [_row("the second class instead of the first", names, pairs)]
+    for kind in KINDS:
+        for layer, found in parameter_randomisation(model, of_first, kind, steps, config.seed):
+            rows.append(_row(f"cascading down to {layer}" if kind == "cascading" else f"only {layer}", names, found))
+            print(".", end="", flush=True)
+    print(f"\n{config.method}, {model.name}, {len(images)} images: similarity to the maps of the model as it is\n")
+    print(markdown([("random weights, or another class", "SSIM", "Spearman"), *rows]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(app, sys.argv[1:]))

@@ -1,0 +1,48 @@
+"""The sweep, in the session that the tests share."""
+
+from __future__ import annotations
+
+import pytest
+from PIL import Image
+
+import sweep
+from sess_ray import command
+
+
+def run(*arguments):
+    return command.run(sweep.app, list(map(str, arguments)))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([], "nothing to sweep: give --sweep SETTING=VALUE,VALUE"),
+        (["--sweep", "scales=1,2"], "unknown setting to sweep 'scales'"),
+        (["--sweep", "num_scales=1,many"], "Invalid value for --num-scales"),
+        (["--sweep", "num_scales"], "--sweep num_scales: use key=value"),
+    ],
+)
+def test_wrong_usage_is_one_line(given, message, capsys):
+    assert run(*given) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert len(told.strip().splitlines()) == 1
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_table_a_plot_and_runs_that_are_used_again(tmp_path, photographs, capsys):
+    (tmp_path / "images").mkdir()
+    Image.fromarray(photographs["chelsea.png"]).resize((160, 120)).save(tmp_path / "images" / "cat.png")
+    given = ["--input", tmp_path / "images", "--output", tmp_path / "sweep", "--metrics", "average_drop"]
+    assert run("--sweep", "num_scales=0,1", "--sweep", "smooth=false", *given) == 0
+    text = (tmp_path / "sweep" / "sweep.md").read_text()
+    for name in ("num_scales 0, smooth false", "num_scales 1, smooth false"):
+        assert f"| {name} " in text.partition("## Cost")[0]
+        assert f"| {name} " in text.partition("## Cost")[2]
+    assert "num_scales 1, smooth false - num_scales 0, smooth false" in text
+    with Image.open(tmp_path / "sweep" / "sweep.png") as picture:
+        assert picture.size == (400, 400)
+    capsys.readouterr()
+    assert run("--sweep", "num_scales=0,1,2", "--sweep", "smooth=false", *given) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("explaining: ")]
+    assert told == ["explaining: num_scales 2, smooth false"]
