@@ -46,6 +46,8 @@ def image(tmp_path):
         (["--targets", "5000"], "class 5000 is out of range"),
         (["--input", "no/such/folder"], "no such input: no/such/folder"),
         (["--actors", "x"], "use N or MIN-MAX"),
+        (["--annotations", "none.json"], "no such annotations: none.json"),
+        (["--annotations", "none.json", "--targets", "top1"], "leave out --targets"),
         (["--config", "none.yaml"], "none.yaml"),
     ],
 )

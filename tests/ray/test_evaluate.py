@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from sess_ray import SessError
+import evaluate_dataset
+from sess_ray import SessError, command
 from sess_ray.io.store import decode_map
 from sess_ray.metrics.localization import EnergyPointingGame, PointingGame, boxes_region
 from sess_ray.metrics.perturbation import AverageDrop, Deletion, Insertion, at_input_size
@@ -185,14 +186,18 @@ def test_the_summary_is_the_mean_of_the_rows(whole):
     assert len(csv) == 1 + len(record["summary"])
 
 
-def test_without_annotations_and_from_a_folder_of_images(runs, images, tmp_path):
-    evaluation, outcome = evaluated(
-        {"sess": runs["sess"]}, tmp_path / "out", images=str(images), metrics="average_drop", limit=3
-    )
-    assert evaluation.maps == 3
-    assert outcome.forwards == 6
-    assert outcome.problems == {("sess", "no image"): 1}
-    assert {line.metric for line in outcome.lines} == {"average_drop"}
+def test_the_command_line_without_annotations_and_from_a_folder_of_images(runs, images, tmp_path, capsys):
+    given = f"--run sess={runs['sess']} --images {images} --metrics average_drop --limit 3 --output {tmp_path}/out"
+    assert command.run(evaluate_dataset.app, given.split()) == 0
+    record = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (record["maps"], record["forwards"]) == (3, 6)
+    assert record["problems"] == [{"run": "sess", "problem": "no image", "rows": 1}]
+    assert {line["metric"] for line in record["summary"]} == {"average_drop"}
+    assert (tmp_path / "out" / "summary.md").read_text() in capsys.readouterr().out
+    assert command.run(evaluate_dataset.app, given.split()) == 2
+    assert "has an evaluation already" in capsys.readouterr().err
+    assert command.run(evaluate_dataset.app, []) == 2
+    assert "nothing to evaluate: give --run NAME=OUTPUT" in capsys.readouterr().err
 
 
 def test_an_evaluation_is_refused_in_one_line(runs, whole, tmp_path):
