@@ -1,3 +1,5 @@
+"""Annotations of every format, and what labels mean."""
+
 from __future__ import annotations
 
 import json
@@ -12,12 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from sess_ray import SessError
+from sess_ray.io.annotation_formats import read_annotations
 from sess_ray.io.annotations import (
     Annotation,
     Annotations,
     ClassMap,
     Object,
-    read_annotations,
     region,
 )
 from tests.conftest import SHARED

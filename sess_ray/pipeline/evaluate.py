@@ -23,7 +23,8 @@ from typing import Any
 import pyarrow as pa
 
 from sess_ray.errors import SessError
-from sess_ray.io.annotations import Annotations, read_annotations
+from sess_ray.io.annotation_formats import read_annotations
+from sess_ray.io.annotations import Annotations
 from sess_ray.io.inputs import Item, find_images
 from sess_ray.io.store import Store
 from sess_ray.metrics.suite import SUITE, choose

@@ -27,7 +27,7 @@ from sess_ray import methods
 from sess_ray.errors import SessError
 from sess_ray.explainer import SESS
 from sess_ray.gallery.overlay import overlay
-from sess_ray.io.annotations import read_annotations
+from sess_ray.io.annotation_formats import read_annotations
 from sess_ray.io.decode import decode
 from sess_ray.io.inputs import find_images, open_filesystem, read_items
 from sess_ray.io.store import Store, decode_map

@@ -1,0 +1,369 @@
+"""Reading annotations in the formats that people have them in; the format is told from the content."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import posixpath
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sess_ray.errors import SessError
+from sess_ray.io.annotations import Annotation, Annotations, Box, Object, Segments, content_of
+from sess_ray.io.inputs import ID_COLUMNS, open_filesystem, read_items
+
+FORMATS = (
+    "COCO instances JSON",
+    "a folder of Pascal VOC or ImageNet XML",
+    "ImageNet's LOC_*_solution.csv",
+    "a JSON list of {file, class_index, boxes}",
+    "Parquet, JSON Lines or CSV with image_id and objects, or with image_id, label, x0, y0, x1, y1",
+)
+# How a format writes a box. Pascal VOC counts pixels from 1. ImageNet took over VOC's XML but counts from 0: in images
+# of 500 pixels its boxes go from 0 to 499, in the XML as in the csv. Both include the last pixel.
+CONVENTIONS: dict[str, Callable[[float, float, float, float], Box]] = {
+    "edges": lambda x0, y0, x1, y1: (x0, y0, x1, y1),
+    "coco": lambda x, y, width, height: (x, y, x + width, y + height),
+    "voc": lambda x0, y0, x1, y1: (x0 - 1, y0 - 1, x1, y1),
+    "imagenet": lambda x0, y0, x1, y1: (x0, y0, x1 + 1, y1 + 1),
+}
+NAME_COLUMNS = (*ID_COLUMNS, "file", "file_name")
+CORNERS = ("x0", "y0", "x1", "y1")
+XML_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+ROW_LABELS = ("label", "class_index", "wnid")  # the index first: every model knows it
+XML_BATCH = 1000  # files that are read together
+SHORTEST_POLYGON = 6  # three points; pycocotools takes four numbers for a box
+FARTHEST_POINT = 1e6  # pixels; pycocotools walks along every edge, in integers
+
+
+def read_annotations(url: str) -> Annotations:
+    """Read the annotations of a dataset; the format is told from the content.
+
+    Parameters
+    ----------
+    url : str
+        A path or any URL that fsspec opens, of
+
+        - COCO instances JSON; regions of a crowd are objects of their class too;
+        - a folder of XML, searched with all below it, or a folder that holds it as ``Annotations``, or one XML file.
+          Pascal VOC's, whose pixels count from 1; ImageNet's, where the database is named ImageNet or ILSVRC, from 0;
+        - ImageNet's ``LOC_train_solution.csv`` or ``LOC_val_solution.csv``, pixels counted from 0;
+        - a JSON list of {file, class_index or wnid, width, height, boxes}, where boxes may be absent;
+        - Parquet or JSON Lines with ``image_id`` (or ``id``, ``file``), optionally ``width`` and ``height``, and
+          ``objects``, a list of {label, box, segments}; or, also as CSV or TSV, a row for each object with
+          ``image_id``, ``label``, ``x0``, ``y0``, ``x1``, ``y1`` (upper ends exclusive).
+
+    Returns
+    -------
+    Annotations
+        What is malformed in it, such as an object without a box, is listed in ``problems``.
+
+    Raises
+    ------
+    SessError
+        If there is no such place, it can not be read, or the format is not known.
+    """
+    found = Annotations(source=url)
+    filesystem, path = open_filesystem(url)
+    try:
+        if filesystem.isdir(path):
+            _read_folder(found, filesystem, path)
+        else:
+            _read_file(found, content_of(url, "annotations"), posixpath.basename(path))
+    except SessError:
+        raise
+    except Exception as error:
+        raise SessError(f"cannot read {url}: {type(error).__name__}: {error}".split("\n")[0]) from error
+    return found
+
+
+def _decoded(content: bytes, url: str) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _unknown_format(url, f"bytes that are no text, beginning {content[:8]!r}") from error
+
+
+def _unknown_format(url: str, what: str) -> SessError:
+    return SessError(f"no annotations in a known format in {url}: found {what}; known are {'; '.join(FORMATS)}")
+
+
+def _read_folder(found: Annotations, filesystem: fsspec.AbstractFileSystem, path: str) -> None:
+    path = path.rstrip("/")
+    root = f"{path}/Annotations" if filesystem.isdir(f"{path}/Annotations") else path
+    paths = sorted(filesystem.find(root))
+    documents = [place for place in paths if place.lower().endswith(".xml") and _visible(place)]
+    if not documents:
+        names = ", ".join(place[len(root) + 1 :] for place in paths[:3])
+        raise _unknown_format(found.source, f"a folder without XML, with {names or 'nothing in it'}")
+    for first in range(0, len(documents), XML_BATCH):
+        batch = documents[first : first + XML_BATCH]
+        contents = read_items([filesystem.unstrip_protocol(place) for place in batch], [-1] * len(batch))
+        for place, content in zip(batch, contents, strict=True):
+            name = place[len(root) + 1 :]
+            if isinstance(content, Exception):
+                found.problems.append((name, f"cannot be read: {type(content).__name__}: {content}"))
+            else:
+                _read_xml(found, content, name)
+
+
+def _visible(path: str) -> bool:
+    return not posixpath.basename(path).startswith(".")
+
+
+def _read_file(found: Annotations, content: bytes, name: str) -> None:
+    start = content.lstrip(b"\xef\xbb\xbf \t\r\n")[:4]
+    if start == b"PAR1":
+        _read_rows(found, _numbered(pq.read_table(pa.BufferReader(content)).to_pylist()))
+    elif start[:1] == b"<" or content[:4] in (b"\xff\xfe<\0", b"\xfe\xff\0<"):
+        _read_xml(found, content, name)
+    elif start[:1] in (b"{", b"["):
+        _read_json(found, _decoded(content, found.source), name)
+    elif not start:
+        raise _unknown_format(found.source, "an empty file")
+    else:
+        _read_table(found, _decoded(content, found.source))
+
+
+def _read_json(found: Annotations, text: str, name: str) -> None:
+    by_lines = name.lower().endswith((".jsonl", ".ndjson"))
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        if by_lines or _is_object(text.lstrip().split("\n", 1)[0]):
+            _read_rows(found, _json_lines(found, text))
+            return
+        raise SessError(f"{found.source} is broken JSON: {error}") from error
+    if isinstance(document, list):
+        _read_rows(found, _numbered(document))
+    elif _is_coco(document):
+        _read_coco(found, document)
+    elif by_lines or _is_row(document):
+        _read_rows(found, [("line 1", document)])
+    else:
+        raise _unknown_format(found.source, f"a JSON object with {_listed(document)}")
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+def _is_coco(document: dict[str, Any]) -> bool:
+    return all(isinstance(document.get(key), list) for key in ("images", "annotations", "categories"))
+
+
+def _json_lines(found: Annotations, text: str) -> Iterator[tuple[str, Any]]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                yield f"line {number}", json.loads(line)
+            except ValueError as error:
+                found.problems.append((f"line {number}", f"broken JSON: {error}"))
+
+
+def _numbered(rows: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+    return ((f"row {number}", row) for number, row in enumerate(rows, start=1))
+
+
+def _read_coco(found: Annotations, document: dict[str, Any]) -> None:
+    names = {entry["id"]: entry.get("name") for entry in _records(found, document, "categories")}
+    images: dict[Any, Annotation] = {}
+    for entry in _records(found, document, "images"):
+        name = _text(entry.get("file_name"))
+        if name is None:
+            found.problems.append((f"image {entry['id']}", "has no file_name"))
+        else:
+            images[entry["id"]] = _image(found, name, entry)
+    for entry in _records(found, document, "annotations"):
+        image = images.get(entry.get("image_id"))
+        if image is None:
+            found.problems.append((f"annotation {entry['id']}", f"is of image {entry.get('image_id')}, not listed"))
+        else:
+            label = names.get(entry.get("category_id"))
+            _add(found, image, label, entry.get("bbox"), "coco", entry.get("segmentation"))
+
+
+def _records(found: Annotations, document: dict[str, Any], key: str) -> Iterator[dict[str, Any]]:
+    """Yield the entries of a list of COCO's that are objects with an id."""
+    for number, entry in enumerate(document[key]):
+        if isinstance(entry, dict) and isinstance(entry.get("id"), int | str):
+            yield entry
+        else:
+            found.problems.append((f"{key}[{number}]", "is no object with an id"))
+
+
+def _read_xml(found: Annotations, content: bytes, name: str) -> None:
+    # Entities can grow without bounds; annotations have none. Without zeros UTF-16 can not hide them.
+    if any(word in content.replace(b"\0", b"") for word in (b"<!DOCTYPE", b"<!ENTITY")):
+        found.problems.append((name, "has a DOCTYPE or ENTITY, which is refused: remove it"))
+        return
+    try:
+        root = ET.fromstring(content)  # noqa: S314 what is dangerous in it was just refused
+    except (ET.ParseError, ValueError, LookupError) as error:
+        found.problems.append((name, f"broken XML: {error}"))
+        return
+    if root.tag != "annotation":
+        found.problems.append((name, f"has <{root.tag}> where Pascal VOC and ImageNet have <annotation>"))
+        return
+    database = (root.findtext("source/database") or "").lower()
+    convention = "imagenet" if "imagenet" in database or "ilsvrc" in database else "voc"
+    sides = {side: root.findtext(f"size/{side}") for side in ("width", "height")}
+    image = _image(found, _xml_id(root, name), sides)
+    for entry in root.findall("object"):
+        box = entry.find("bndbox")
+        corners = None if box is None else [box.findtext(corner) for corner in XML_CORNERS]
+        _add(found, image, entry.findtext("name"), corners, convention)
+
+
+def _xml_id(root: ET.Element, name: str) -> str:
+    """Return the folder of the XML and the name that it gives, or its own: some of ImageNet's say "%s"."""
+    folders = [part for part in posixpath.dirname(name).split("/") if part not in ("", "Annotations")]
+    given = posixpath.basename((_text(root.findtext("filename")) or "").replace("\\", "/"))
+    if given in ("", "%s"):
+        given = posixpath.splitext(posixpath.basename(name))[0]
+    return "/".join((*folders, given))
+
+
+def _read_table(found: Annotations, text: str) -> None:
+    header = text.split("\n", 1)[0]
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if "\t" in header else ",")
+    columns = [column.strip() for column in reader.fieldnames or ()]
+    reader.fieldnames = columns
+    if columns == ["ImageId", "PredictionString"]:
+        for row in reader:
+            image = _image(found, str(row["ImageId"]), {})
+            words = (row["PredictionString"] or "").split()
+            for first in range(0, len(words), 5):
+                _add(found, image, words[first], words[first + 1 : first + 5], "imagenet")
+    elif {*CORNERS, "label"} <= set(columns) and _first(columns, NAME_COLUMNS):
+        _read_rows(found, _numbered(reader))
+    elif len(columns) > 1:
+        raise _unknown_format(found.source, f"a table with the columns {_listed(columns)}")
+    else:
+        raise _unknown_format(found.source, f"text that begins {header[:40].strip()!r}")
+
+
+def _read_rows(found: Annotations, rows: Iterable[tuple[str, Any]]) -> None:
+    """Read rows of images or of objects, each with its place in the file."""
+    known = False
+    first: Any = None
+    for place, row in rows:
+        first = row if first is None else first
+        if not isinstance(row, dict):
+            found.problems.append((place, f"is no object but {str(row)[:40]}"))
+            continue
+        known = known or _is_row(row)
+        name = next(filter(None, (_text(row.get(column)) for column in NAME_COLUMNS)), None)
+        if name is None:
+            found.problems.append((place, f"has no {NAME_COLUMNS[0]} ({', '.join(NAME_COLUMNS[1:])})"))
+            continue
+        image = _image(found, name, row)
+        for label, box, segments in _row_objects(found, image, row):
+            _add(found, image, label, box, "edges", segments)
+    if not known:
+        what = f"with {_listed(first)}" if isinstance(first, dict) else f"such as {str(first)[:40]}"
+        raise _unknown_format(found.source, f"rows {what}" if first is not None else "no rows")
+
+
+def _is_row(row: dict[str, Any]) -> bool:
+    contents = ({"objects"}, {"boxes"}, set(CORNERS), {"class_index"}, {"wnid"})
+    return _first(row, NAME_COLUMNS) is not None and any(columns <= row.keys() for columns in contents)
+
+
+def _row_objects(found: Annotations, image: Annotation, row: dict[str, Any]) -> Iterator[tuple[Any, Any, Any]]:
+    """Yield label, box and segments as a row has them: a list of objects, boxes of one class, or one object."""
+    label = next((row[column] for column in ROW_LABELS if row.get(column) is not None), None)
+    corners = [row.get(column) for column in CORNERS]
+    several = row.get("objects") if row.get("objects") is not None else row.get("boxes")
+    if several is not None and not isinstance(several, list):
+        found.problems.append((image.image_id, f"objects are no list but {str(several)[:40]}"))
+    elif row.get("objects") is not None:
+        for entry in several or ():
+            given = entry if isinstance(entry, dict) else {}
+            yield given.get("label"), given.get("box"), given.get("segments")
+    elif several is not None:
+        yield from ((label, box, None) for box in several)
+    elif any(_text(corner) for corner in corners) or (set(CORNERS) <= row.keys() and _text(label)):
+        yield label, corners, row.get("segments")
+
+
+def _image(found: Annotations, image_id: str, size: Mapping[str, Any]) -> Annotation:
+    """Return the annotation of an image, a new one where it has none."""
+    image = found.by_id.setdefault(image_id, Annotation(image_id))
+    image.width = image.width or _side(size.get("width"))
+    image.height = image.height or _side(size.get("height"))
+    return image
+
+
+def _add(
+    found: Annotations, image: Annotation, label: object, box: object, convention: str, segments: object = None
+) -> None:
+    """Add an object to an image, or say in the problems why not."""
+    name = _text(label)
+    numbers = _numbers(box)
+    if name is None or numbers is None or len(numbers) != 4:
+        fault = "an object without a label" if name is None else f"an object {name!r} without a box of 4 numbers"
+        found.problems.append((image.image_id, f"{fault}: {str(box)[:60]}"))
+        return
+    outline, complete = _outline(segments)
+    if not complete:
+        found.problems.append((image.image_id, f"an object {name!r} with segments that are neither polygons nor RLE"))
+    image.objects.append(Object(name, CONVENTIONS[convention](*numbers), outline))
+
+
+def _outline(segments: object) -> tuple[Segments | None, bool]:
+    """Return the segments that are polygons or a run-length code, and whether these are all."""
+    if isinstance(segments, dict):
+        if segments.get("counts") is None:  # Parquet has all fields in all rows
+            return None, not any(value is not None for value in segments.values())
+        size = _numbers(segments.get("size"))
+        complete = size is not None and len(size) == 2 and isinstance(segments["counts"], list | str | bytes)
+        return (segments if complete else None), complete
+    if segments is None or not isinstance(segments, list):
+        return None, segments is None
+    polygons = [points for points in map(_numbers, segments) if points is not None and _is_polygon(points)]
+    return polygons or None, len(polygons) == len(segments)
+
+
+def _is_polygon(points: list[float]) -> bool:
+    return len(points) >= SHORTEST_POLYGON and len(points) % 2 == 0 and max(map(abs, points)) <= FARTHEST_POINT
+
+
+def _numbers(values: object) -> list[float] | None:
+    """Return finite numbers, also out of text; None where something else is among them."""
+    if not isinstance(values, list | tuple):
+        return None
+    try:
+        numbers = [float(value) for value in values]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return numbers if all(map(math.isfinite, numbers)) else None
+
+
+def _side(value: object) -> int | None:
+    numbers = _numbers([value])
+    return int(numbers[0]) if numbers and numbers[0] >= 1 else None
+
+
+def _text(value: object) -> str | None:
+    return None if value is None or str(value).strip() == "" else str(value).strip()
+
+
+def _first(columns: Iterable[str], known: Sequence[str]) -> str | None:
+    present = set(columns)
+    return next((name for name in known if name in present), None)
+
+
+def _listed(names: Iterable[object]) -> str:
+    shown = [str(name)[:40] for name in names]
+    return ", ".join(shown[:8]) + (", ..." if len(shown) > 8 else "") if shown else "nothing in it"
