@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import product
 from typing import Annotated, Any
 
@@ -32,20 +32,39 @@ def read(config: Annotated[ExplainConfig, Parameter(name="*")] = ExplainConfig()
     return config
 
 
-def points(sweep: Sequence[str], base: ExplainConfig) -> dict[str, ExplainConfig]:
-    """Return the settings of every combination, by a name that says what is swept.
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """One combination of the settings that are swept.
+
+    Attributes
+    ----------
+    name : str
+        What is swept, and to what.
+    base : str
+        The point that it is compared with: the first value of the last setting, all others the same.
+    config : ExplainConfig
+    """
+
+    name: str
+    base: str
+    config: ExplainConfig
+
+
+def points(sweep: Sequence[str], common: ExplainConfig) -> list[Point]:
+    """Return every combination.
 
     Parameters
     ----------
     sweep : sequence of str
         ``setting=value,value,...`` of `ExplainConfig`.
-    base : ExplainConfig
+    common : ExplainConfig
         All other settings.
 
     Examples
     --------
-    >>> list(points(["num_scales=0,10", "smooth=true"], ExplainConfig()))
-    ['num_scales 0, smooth true', 'num_scales 10, smooth true']
+    >>> [first, second] = points(["method=cam", "num_scales=0,10"], ExplainConfig())
+    >>> second.name, second.base
+    ('method cam, num_scales 10', 'method cam, num_scales 0')
     """
     known = [field.name for field in dataclasses.fields(ExplainConfig)]
     axes = []
@@ -55,12 +74,18 @@ def points(sweep: Sequence[str], base: ExplainConfig) -> dict[str, ExplainConfig
         axes.append([(name, text.strip(), _parsed(name, text.strip())) for text in values.split(",")])
     if not axes:
         raise SessError("nothing to sweep: give --sweep SETTING=VALUE,VALUE,...")
-    return {
-        ", ".join(f"{name} {text}" for name, text, _ in point): dataclasses.replace(
-            base, **{name: value for name, _, value in point}
+
+    def named(point: Iterable[tuple[str, str, Any]]) -> str:
+        return ", ".join(f"{name} {text}" for name, text, _ in point)
+
+    return [
+        Point(
+            named(point),
+            named((*point[:-1], axes[-1][0])),
+            dataclasses.replace(common, **{name: value for name, _, value in point}),
         )
         for point in product(*axes)
-    }
+    ]
 
 
 def _parsed(name: str, text: str) -> Any:
@@ -82,19 +107,20 @@ def main(
 
     del config_file  # read by command.run, before the flags are
     chosen = points(sweep, dataclasses.replace(config, overwrite=True, overlays=0))
-    urls = {name: f"{config.output}/runs/{name.replace(', ', '_').replace(' ', '-')}" for name in chosen}
+    urls = {point.name: f"{config.output}/runs/{point.name.replace(', ', '_').replace(' ', '-')}" for point in chosen}
     costs = {}
-    for name, point in chosen.items():
-        url = urls[name]
+    for point in chosen:
+        url = urls[point.name]
         record = Store(url).read_json("run.json")
         if record is None or config.overwrite:
-            print(f"explaining: {name}", flush=True)
-            explain.run(explain.prepare(dataclasses.replace(point, output=url)))
+            print(f"explaining: {point.name}", flush=True)
+            explain.run(explain.prepare(dataclasses.replace(point.config, output=url)))
             record = Store(url).read_json("run.json")
         assert record is not None
-        costs[name] = record["actor_seconds"] / max(1, record["counts"]["images"])
+        costs[point.name] = record["actor_seconds"] / max(1, record["counts"]["images"])
     settings = EvaluateConfig(
         run=tuple(f"{name}={url}" for name, url in urls.items()),
+        compare=tuple(f"{point.name}={point.base}" for point in chosen if point.name != point.base),
         output=f"{config.output}/evaluation",
         annotations=config.annotations,
         class_map=config.class_map,

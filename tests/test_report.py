@@ -36,7 +36,7 @@ OTHER = results(
 
 @pytest.fixture(scope="module")
 def lines():
-    found = report.report({"base": BASE, "other": OTHER}, METRICS)
+    found = report.report({"base": BASE, "other": OTHER}, METRICS, [("other", "base")])
     return {(line.run, line.base, line.group, line.value, line.metric): line.summary for line in found}
 
 
@@ -61,13 +61,13 @@ def test_differences_are_of_maps_that_both_have(lines):
 
 
 def test_what_is_the_same_in_both_runs_makes_no_difference():
-    found = report.report({"one": BASE, "same": BASE}, METRICS)
+    found = report.report({"one": BASE, "same": BASE}, METRICS, [("same", "one")])
     differences = [line.summary for line in found if line.base]
     assert [(summary.mean, summary.low, summary.high) for summary in differences] == [(0, 0, 0)] * 3
 
 
 def test_tables_hold_what_was_measured():
-    found = report.report({"base": BASE, "other": OTHER}, METRICS)
+    found = report.report({"base": BASE, "other": OTHER}, METRICS, [("other", "base")])
     text = report.as_markdown(found, ["base", "other"], METRICS)
     assert text.count("## ") == 6
     assert "| run | n | pointing_game ↑" in " ".join(text.split())
@@ -80,7 +80,7 @@ def test_tables_hold_what_was_measured():
 
 
 def test_files_for_other_programs_hold_the_same():
-    found = report.report({"base": BASE, "other": OTHER}, METRICS)
+    found = report.report({"base": BASE, "other": OTHER}, METRICS, [("other", "base")])
     table = report.as_csv(found).decode().splitlines()
     assert len(table) == 1 + len(found)
     assert table[1].startswith("base,,all,,pointing_game,3,0.75,")

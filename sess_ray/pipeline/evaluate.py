@@ -262,7 +262,7 @@ def run(evaluation: Evaluation, progress: Any = None) -> Outcome:
         name: pa.concat_tables(store.read_table(file) for file in store.tables(f"results/{name}"))
         for name in evaluation.runs
     }
-    outcome = Outcome(report(results, evaluation.metrics), problems, forwards, seconds)
+    outcome = Outcome(report(results, evaluation.metrics, config.compared()), problems, forwards, seconds)
     store.write("summary.md", as_text(evaluation, outcome).encode())
     store.write("summary.csv", as_csv(outcome.lines))
     store.write_json("summary.json", _record(evaluation, outcome))

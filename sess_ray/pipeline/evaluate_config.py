@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from sess_ray.errors import SessError
+from sess_ray.errors import SessError, unknown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +15,9 @@ class EvaluateConfig:
     Parameters
     ----------
     run
-        A run to evaluate, as NAME=URL of the output of explain_dataset.py; may be given several times. The others are
+        A run to evaluate, as NAME=URL of the output of explain_dataset.py; may be given several times.
+    compare
+        A run and the one that it is compared with, as NAME=BASE; may be given several times. Without it, all are
         compared with the first.
     output
         Folder or URL for the results.
@@ -44,6 +46,7 @@ class EvaluateConfig:
     """
 
     run: tuple[str, ...] = ()
+    compare: tuple[str, ...] = ()
     output: str = "out/evaluation"
     images: str | None = None
     annotations: str | None = None
@@ -66,7 +69,7 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
             raise SessError(f"--limit {self.limit}: use 1 or more")
-        self.runs()
+        self.compared()
 
     def runs(self) -> dict[str, str]:
         """Return the runs' names and where they are."""
@@ -77,6 +80,17 @@ class EvaluateConfig:
         if len({name for name, _, _ in pairs}) < len(pairs):
             raise SessError("--run: two runs have the same name")
         return {name: url for name, _, url in pairs}
+
+    def compared(self) -> list[tuple[str, str]]:
+        """Return the runs that are compared, each with its base."""
+        runs = list(self.runs())
+        if not self.compare:
+            return [(run, runs[0]) for run in runs[1:]]
+        pairs = [(run.strip(), base.strip()) for run, _, base in (entry.partition("=") for entry in self.compare)]
+        for name in (name for pair in pairs for name in pair):
+            if name not in runs:
+                raise unknown("run in --compare", name, runs)
+        return pairs
 
     def metric_names(self) -> list[str]:
         """Return the names of metrics that are asked for."""

@@ -44,15 +44,19 @@ class Line:
     summary: Summary
 
 
-def report(results: Mapping[str, pa.Table], metrics: Sequence[str]) -> list[Line]:
+def report(
+    results: Mapping[str, pa.Table], metrics: Sequence[str], compared: Iterable[tuple[str, str]] = ()
+) -> list[Line]:
     """Summarise results.
 
     Parameters
     ----------
     results : mapping of str to pa.Table
-        Rows of results/ for each run; the others are compared with the first.
+        Rows of results/ for each run.
     metrics : sequence of str
         Columns, of the suite.
+    compared : iterable of (str, str)
+        Runs, each with the one that it is compared with.
 
     Returns
     -------
@@ -66,11 +70,10 @@ def report(results: Mapping[str, pa.Table], metrics: Sequence[str]) -> list[Line
             for metric in metrics:
                 for value, counted in _counted(table, metric, values).items():
                     lines.append(Line(run, "", group, value, metric, counted.summary()))
-    [first, *others] = results
-    for run in others:
+    for run, base in compared:
         for metric in metrics:
-            ours, theirs = _paired(results[run], results[first], metric)
-            lines.append(Line(run, first, "all", "", metric, ours.difference(theirs)))
+            ours, theirs = _paired(results[run], results[base], metric)
+            lines.append(Line(run, base, "all", "", metric, ours.difference(theirs)))
     return lines
 
 
@@ -131,15 +134,13 @@ def as_markdown(lines: Sequence[Line], runs: Sequence[str], metrics: Sequence[st
             header = ["run", "n", *(f"{metric} {arrow}" for metric, arrow in zip(chosen, arrows, strict=True))]
             parts.append(f"## {title}\n\n{markdown([header, *cells])}\n")
 
-    compared = [metric for metric in metrics if SUITE[metric].compare]
+    pairs = dict.fromkeys((line.run, line.base) for line in lines if line.base)
+    annotated = [metric for metric in metrics if SUITE[metric].compare]
     asked = [metric for metric in metrics if not SUITE[metric].compare]
-    for title, chosen in (("Maps and annotations", compared), ("What the model says", asked)):
+    for title, chosen in (("Maps and annotations", annotated), ("What the model says", asked)):
         table(title, [(run, run, "", "") for run in runs], chosen)
-        table(
-            f"{title}: differences to {runs[0]}, on maps that both have",
-            [(f"{run} - {runs[0]}", run, runs[0], "") for run in runs[1:]],
-            chosen,
-        )
+        differences = [(f"{run} - {base}", run, base, "") for run, base in pairs]
+        table(f"{title}: differences, on maps that both have", differences, chosen)
         by_size = [(f"{run}, {size} of the image", run, "", size) for size in SIZES for run in runs]
         table(f"{title}: by size of the target", by_size, chosen)
     return "\n".join(parts)

@@ -218,5 +218,7 @@ def test_an_evaluation_is_refused_in_one_line(runs, whole, tmp_path):
     labels.write_text(json.dumps({"image_id": "cat.png", "objects": [{"label": "unicorn", "box": [0, 0, 9, 9]}]}))
     with pytest.raises(SessError, match=r"knows no label of .*: give a --class-map"):
         evaluated(runs, tmp_path / "out", annotations=str(labels))
+    with pytest.raises(SessError, match="unknown run in --compare 'best': choose one of: base, sess"):
+        evaluated(runs, tmp_path / "out", compare=("best=base",))
     with pytest.raises(SessError, match="--run base: use NAME=OUTPUT"):
         EvaluateConfig(run=("base",))
