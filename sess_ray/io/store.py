@@ -142,11 +142,9 @@ class Store:
         return sorted(f"{folder}/{posixpath.basename(path)}" for path in found)
 
     def is_used(self, names: Sequence[str] = RUN) -> bool:
-        """Say whether a job has left something here: files of these names, or tables in folders."""
-        return any(
-            self.tables(name) if "." not in name else self._filesystem.exists(posixpath.join(self._root, name))
-            for name in names
-        )
+        """Say whether a job has left something here: files or folders of these names."""
+        self._filesystem.invalidate_cache()
+        return any(self._filesystem.exists(posixpath.join(self._root, name)) for name in names)
 
     def clear(self, names: Sequence[str] = RUN) -> None:
         """Remove what a job writes here, and nothing else."""

@@ -200,6 +200,14 @@ def test_the_command_line_without_annotations_and_from_a_folder_of_images(runs, 
     assert "nothing to evaluate: give --run NAME=OUTPUT" in capsys.readouterr().err
 
 
+def test_what_an_interrupted_evaluation_left_is_not_mixed_with_another(runs, tmp_path):
+    left = tmp_path / "results" / "base"
+    left.mkdir(parents=True)
+    (left / "half.parquet").write_bytes(b"")
+    with pytest.raises(SessError, match="has an evaluation already"):
+        evaluated(runs, tmp_path)
+
+
 def test_an_evaluation_is_refused_in_one_line(runs, whole, tmp_path):
     output, _, _ = whole
     for settings, message in (
