@@ -117,6 +117,7 @@ def measure_core(config: BenchmarkConfig, images: list[np.ndarray]) -> dict[str,
     engines = {f"r = {ratio:g}": (SESS(model, pre_filter_ratio=ratio, **shared), "top1") for ratio in config.ratios}  # type: ignore[arg-type]
     last = SESS(model, pre_filter_ratio=config.ratios[-1], **shared)  # type: ignore[arg-type]
     engines[f"r = {config.ratios[-1]:g}, {config.targets} targets"] = (last, f"top{config.targets}")
+    engines["without SESS"] = (SESS(model, **{**shared, "num_scales": None}), "top1")  # type: ignore[arg-type]
     seconds: dict[str, list[float]] = {"floor": [], **{name: [] for name in engines}}
     windows = 0
     for turn, pixels in enumerate([images[0], *images]):  # the first turn warms up

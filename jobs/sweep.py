@@ -8,9 +8,11 @@ Runs that an earlier sweep has finished in the same output are used again.
 from __future__ import annotations
 
 import dataclasses
+import io
 import sys
-from collections.abc import Iterable, Sequence
-from itertools import product
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product, zip_longest
+from math import ceil
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -20,6 +22,7 @@ from sess_ray.errors import SessError, unknown
 from sess_ray.io.store import Store
 from sess_ray.pipeline.config import ExplainConfig
 from sess_ray.pipeline.evaluate_config import EvaluateConfig
+from sess_ray.pipeline.report import Line
 from sess_ray.tables import markdown
 
 app = command.command("sweep.py", __doc__)
@@ -141,31 +144,41 @@ def main(
     text += f"\n## Cost\n\n{markdown(seconds)}\n"
     store.write("sweep.md", text.encode())
     print(text)
-    store.write("sweep.png", plot(outcome.lines, costs, evaluation.metrics))
+    store.write("sweep.png", plot(outcome.lines, chosen, costs, evaluation.metrics))
     print(f"written: {store.url}: sweep.md, sweep.png, runs/, evaluation/")
     return 0
 
 
-def plot(lines: Sequence[Any], costs: dict[str, float], metrics: Sequence[str]) -> bytes:
-    """Draw each metric against the cost, with its interval; return a PNG."""
-    import io
-
+def plot(lines: Sequence[Line], chosen: Sequence[Point], costs: Mapping[str, float], metrics: Sequence[str]) -> bytes:
+    """Draw each metric with its interval against the cost: a curve for the values of the last setting. Return a PNG."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise SessError("the plot needs matplotlib: install sess-ray[plot]") from error
     found = {(line.run, line.metric): line.summary for line in lines if line.group == "all" and not line.base}
-    drawn = [metric for metric in metrics if any((run, metric) in found for run in costs)]
-    figure = Figure(figsize=(4 * len(drawn), 4), layout="constrained")
-    axes = figure.subplots(1, len(drawn), squeeze=False)[0]
-    for axis, metric in zip(axes, drawn, strict=True):
-        for run, cost in costs.items():
-            if summary := found.get((run, metric)):
-                mean, low, high = (100 * value for value in (summary.mean, summary.low, summary.high))
-                axis.errorbar(cost, mean, [[mean - low], [high - mean]], fmt="o", capsize=3, label=run)
+    drawn = [metric for metric in metrics if any((point.name, metric) in found for point in chosen)]
+    columns = min(4, len(drawn))
+    rows = ceil(len(drawn) / columns)
+    figure = Figure(figsize=(4 * columns, 3.5 * rows + 0.5), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis, metric in zip_longest(axes, drawn):
+        if metric is None:
+            axis.axis("off")
+            continue
+        for curve in dict.fromkeys(point.base for point in chosen):
+            members = [point for point in chosen if point.base == curve and (point.name, metric) in found]
+            values = [found[point.name, metric] for point in members]
+            means = [100 * value.mean for value in values]
+            reach = [[100 * (v.mean - v.low) for v in values], [100 * (v.high - v.mean) for v in values]]
+            seconds = [costs[point.name] for point in members]
+            axis.errorbar(seconds, means, reach, fmt="o-", capsize=3, label=curve.rpartition(", ")[0] or None)
+            for point, place in zip(members, zip(seconds, means, strict=True), strict=True):
+                axis.annotate(point.name.split(" ")[-1], place, xytext=(4, 4), textcoords="offset points", fontsize=7)
         axis.set(title=metric, xlabel="actor seconds an image", ylabel="%", xscale="log")
         axis.grid(alpha=0.3)
-    axes[-1].legend(fontsize=7)
+    handles, labels = axes[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     return buffer.getvalue()
