@@ -1,4 +1,4 @@
-"""Explain and evaluate a dataset with every combination of some settings: a table, and plots of quality against cost.
+"""Explain and evaluate a dataset with every combination of some settings: tables, and plots over settings and cost.
 
     python jobs/sweep.py --sweep num_scales=1,2,5,10 --sweep pre_filter_ratio=0,0.9 --input IMAGES --annotations FILE
 
@@ -144,13 +144,19 @@ def main(
     text += f"\n## Cost\n\n{markdown(seconds)}\n"
     store.write("sweep.md", text.encode())
     print(text)
-    store.write("sweep.png", plot(outcome.lines, chosen, costs, evaluation.metrics))
-    print(f"written: {store.url}: sweep.md, sweep.png, runs/, evaluation/")
+    store.write("sweep.png", plot(outcome.lines, chosen, evaluation.metrics))
+    store.write("cost.png", plot(outcome.lines, chosen, evaluation.metrics, costs))
+    print(f"written: {store.url}: sweep.md, sweep.png, cost.png, runs/, evaluation/")
     return 0
 
 
-def plot(lines: Sequence[Line], chosen: Sequence[Point], costs: Mapping[str, float], metrics: Sequence[str]) -> bytes:
-    """Draw each metric with its interval against the cost: a curve for the values of the last setting. Return a PNG."""
+def plot(
+    lines: Sequence[Line], chosen: Sequence[Point], metrics: Sequence[str], costs: Mapping[str, float] | None = None
+) -> bytes:
+    """Draw each metric with its interval over the last setting, or against the cost; return a PNG.
+
+    A curve joins the values of the last setting.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -159,6 +165,7 @@ def plot(lines: Sequence[Line], chosen: Sequence[Point], costs: Mapping[str, flo
     drawn = [metric for metric in metrics if any((point.name, metric) in found for point in chosen)]
     columns = min(4, len(drawn))
     rows = ceil(len(drawn) / columns)
+    setting = chosen[0].name.rpartition(", ")[2].partition(" ")[0]
     figure = Figure(figsize=(4 * columns, 3.5 * rows + 0.5), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis, metric in zip_longest(axes, drawn):
@@ -170,11 +177,14 @@ def plot(lines: Sequence[Line], chosen: Sequence[Point], costs: Mapping[str, flo
             values = [found[point.name, metric] for point in members]
             means = [100 * value.mean for value in values]
             reach = [[100 * (v.mean - v.low) for v in values], [100 * (v.high - v.mean) for v in values]]
-            seconds = [costs[point.name] for point in members]
-            axis.errorbar(seconds, means, reach, fmt="o-", capsize=3, label=curve.rpartition(", ")[0] or None)
-            for point, place in zip(members, zip(seconds, means, strict=True), strict=True):
-                axis.annotate(point.name.split(" ")[-1], place, xytext=(4, 4), textcoords="offset points", fontsize=7)
-        axis.set(title=metric, xlabel="actor seconds an image", ylabel="%", xscale="log")
+            texts = [point.name.rpartition(" ")[2] for point in members]
+            across = [costs[point.name] for point in members] if costs else texts
+            axis.errorbar(across, means, reach, fmt="o-", capsize=3, label=curve.rpartition(", ")[0] or None)
+            for text, place in zip(texts, zip(across, means, strict=True), strict=True) if costs else ():
+                axis.annotate(text, place, xytext=(4, 4), textcoords="offset points", fontsize=7)
+        axis.set(title=metric, ylabel="%", xlabel="actor seconds an image" if costs else setting)
+        if costs:
+            axis.set_xscale("log")
         axis.grid(alpha=0.3)
     handles, labels = axes[0].get_legend_handles_labels()
     if handles:

@@ -40,8 +40,10 @@ def test_a_table_a_plot_and_runs_that_are_used_again(tmp_path, photographs, caps
         assert f"| {name} " in text.partition("## Cost")[0]
         assert f"| {name} " in text.partition("## Cost")[2]
     assert "num_scales 1, smooth false - num_scales 0, smooth false" in text
-    with Image.open(tmp_path / "sweep" / "sweep.png") as picture:
-        assert picture.size == (400, 400)  # one metric
+    for name in ("sweep.png", "cost.png"):
+        with Image.open(tmp_path / "sweep" / name) as picture:
+            assert picture.size == (400, 400)  # one metric
+            assert len(set(picture.convert("L").tobytes())) > 20
     capsys.readouterr()
     assert run("--sweep", "num_scales=0,1,2", "--sweep", "smooth=false", *given) == 0
     told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("explaining: ")]
