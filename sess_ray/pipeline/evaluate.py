@@ -279,7 +279,7 @@ def as_text(evaluation: Evaluation, outcome: Outcome) -> str:
     ]
     if outcome.problems:
         rows = [(run or "annotations", kind, count) for (run, kind), count in sorted(outcome.problems.items())]
-        parts.append("## Not measured: each is a row of problems/\n")
+        parts.append("## Problems: each is a row of problems/\n")
         parts.append(markdown([("run", "problem", "rows"), *rows]) + "\n")
     return "\n".join(parts)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from sess_ray.errors import SessError
@@ -155,7 +156,8 @@ class EvaluateActor:
             shape = row["height"], row["width"], 3
             row["pixels"] = np.frombuffer(content.as_buffer(), np.uint8).reshape(shape) if content.is_valid else None
         problems: list[dict[str, Any]] = []
-        measured = [self._compared(row, problems) for row in rows]
+        measured = [self._compared(row, problems) for row in rows if _decoded(row, problems)]
+        rows = [row for row in rows if "map" in row]
         try:
             self._ask(list(zip(rows, measured, strict=True)))
         except Exception:  # one of them; which, shows when each is asked alone
@@ -173,12 +175,6 @@ class EvaluateActor:
 
     def _compared(self, row: dict[str, Any], problems: list[dict[str, Any]]) -> dict[str, Any]:
         """Return what is known of a map, with the metrics that compare it with annotations."""
-        if row["problem"]:
-            problems.append(_problem(row, row["problem"], row["detail"]))
-        saliency = decode_map(row["saliency"]["bytes"])
-        row["map"] = saliency
-        if not saliency.any():
-            problems.append(_problem(row, "empty map", "all zeros"))
         result = {name: row[name] for name in ("run", "image_id", "target", *COPIED)} | {"label": row["target_name"]}
         if self._annotations is None:
             return result
@@ -195,7 +191,7 @@ class EvaluateActor:
         for name, metric in self._metrics.items():
             compare = SUITE[name].compare
             if compare:
-                value = compare(metric, saliency, facts)
+                value = compare(metric, row["map"], facts)
                 result[name] = value.tolist() if isinstance(value, np.ndarray) else value
         return result
 
@@ -251,6 +247,23 @@ class EvaluateActor:
                     result[name] = metric.measure(scores[metric.question])
 
 
+def _decoded(row: dict[str, Any], problems: list[dict[str, Any]]) -> bool:
+    """Decode the map of a row; say whether there is one."""
+    if row["problem"]:
+        problems.append(_problem(row, row["problem"], row["detail"]))
+    try:
+        row["map"] = decode_map(row["saliency"]["bytes"])
+        if row["map"].shape != (row["height"], row["width"]):
+            raise SessError(f"the map is {row['map'].shape}, its row says {row['height'], row['width']}")
+    except Exception as error:
+        row.pop("map", None)
+        problems.append(_problem(row, "unreadable map", describe(error)))
+        return False
+    if not row["map"].any():
+        problems.append(_problem(row, "empty map", "all zeros"))
+    return True
+
+
 def _problem(row: dict[str, Any], kind: str, detail: str) -> dict[str, Any]:
     return problem(row["run"], row["image_id"], row["target"], kind, detail)
 
@@ -259,7 +272,7 @@ def write_results(table: pa.Table, output: str, metrics: Sequence[str]) -> pa.Ta
     """Write a block of results and problems, all of one run, and return one row of counts for the driver."""
     store = Store(output)
     broken = table["problem"].is_valid()
-    results, problems = table.filter(pa.compute.invert(broken)), table.filter(broken)
+    results, problems = table.filter(pc.invert(broken)), table.filter(broken)
     if results.num_rows:
         run = results["run"][0].as_py()
         store.write_table(f"results/{run}", results.select(results_schema(metrics).names))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -20,6 +22,7 @@ from sess_ray.metrics.perturbation import AverageDrop, Deletion, Insertion, at_i
 from sess_ray.pipeline import evaluate, explain
 from sess_ray.pipeline.config import ExplainConfig
 from sess_ray.pipeline.evaluate_config import EvaluateConfig
+from sess_ray.pipeline.judging import READ, EvaluateActor
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -198,6 +201,28 @@ def test_the_command_line_without_annotations_and_from_a_folder_of_images(runs, 
     assert "has an evaluation already" in capsys.readouterr().err
     assert command.run(evaluate_dataset.app, []) == 2
     assert "nothing to evaluate: give --run NAME=OUTPUT" in capsys.readouterr().err
+
+
+def test_one_bad_map_costs_only_itself(runs, lite0, ray_session):
+    stored = table(runs["sess"], "maps")
+    rows = [{**row, "run": "sess", "pixels": None} for row in stored[:4]]
+    rows[1]["saliency"] = {"bytes": b"no PNG", "path": None}
+    rows[2]["height"] += 1
+    png = io.BytesIO()
+    Image.new("L", (rows[3]["width"], rows[3]["height"])).save(png, "PNG")
+    rows[3]["saliency"] = {"bytes": png.getvalue(), "path": None}
+    rows[0]["pixels"] = np.full((240, 320, 3), 90, np.uint8).tobytes()
+    actor = EvaluateActor(ray_session.put(lite0), None, ["average_drop"], "boxes", "fp32", 3)
+    found = actor(pa.Table.from_pylist(rows, READ)).to_pylist()
+    names = [row["image_id"] for row in rows]
+    assert [(row["image_id"], row["problem"]) for row in found] == [
+        (names[0], None),
+        (names[3], None),
+        (names[1], "unreadable map"),
+        (names[2], "unreadable map"),
+        (names[3], "empty map"),
+    ]
+    assert found[0]["average_drop"] is not None
 
 
 def test_what_an_interrupted_evaluation_left_is_not_mixed_with_another(runs, tmp_path):
