@@ -16,6 +16,7 @@ from sess_ray.pipeline.config import ExplainConfig
 
 if TYPE_CHECKING:
     from sess_ray.pipeline.explain import Job, Summary
+    from sess_ray.pipeline.targets import Task
 
 app = command.command("explain_dataset.py", __doc__)
 
@@ -85,7 +86,14 @@ def _describe(job: Job) -> None:
         f" {job.model.num_classes} classes"
     )
     for task in job.tasks[:5]:
-        print(f"  {task.item.image_id}: {task.error or task.targets}")
+        print(f"  {task.item.image_id!r}: {task.error or _named(task)}")
+
+
+def _named(task: Task) -> str:
+    """Return the classes to explain of an image; of several that one label means, the model will choose."""
+    if isinstance(task.targets, str):
+        return task.targets
+    return ", ".join(" or ".join(map(str, alternatives)) for alternatives in task.targets)
 
 
 def _report(job: Job, summary: Summary) -> None:

@@ -74,7 +74,7 @@ def test_config_file_flags_and_dry_run(tmp_path, image):
     done = job("--config", settings, "--targets", "goldfish", "--dry-run", "--output", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert "would explain 1 images" in done.stdout
-    assert "x.png: [1]" in done.stdout
+    assert "'x.png': 1\n" in done.stdout
     assert not (tmp_path / "out").exists()
     settings.write_text("input: x\nscales: 3\n")
     done = job("--config", settings)

@@ -202,7 +202,7 @@ def test_a_manifest_with_targets_bad_classes_and_missing_images(good, tmp_path):
     lines = [
         {"uri": str(good / "tabby/chelsea.jpg"), "id": "cat", "targets": ["tabby", 285]},
         {"uri": str(good / "espresso/coffee.jpg"), "id": "cup", "targets": ["no such thing"]},
-        {"uri": str(good / "gone.jpg"), "id": "gone", "targets": [[1]]},
+        {"uri": str(good / "gone.jpg"), "id": "gone", "targets": [1]},
     ]
     (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, lines)))
     output = tmp_path / "out"
