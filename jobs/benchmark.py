@@ -16,13 +16,15 @@ from itertools import cycle, islice
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import pyarrow as pa
 import torch
 from cyclopts import Parameter
 
 from sess_ray import command, methods
 from sess_ray.explainer import SESS
 from sess_ray.io.decode import decode
-from sess_ray.io.inputs import Item, find_images, read_items
+from sess_ray.io.inputs import ITEMS, Item, find_images
+from sess_ray.io.reading import read_items
 from sess_ray.models import load_model
 from sess_ray.patches import Source, cut
 from sess_ray.pipeline.config import DEMO_MODEL, ExplainConfig
@@ -150,9 +152,9 @@ def measure_core(config: BenchmarkConfig, images: list[np.ndarray]) -> dict[str,
 
 def measure_job(config: BenchmarkConfig, items: list[Item], images: list[np.ndarray]) -> dict[str, Any]:
     """Return seconds per window of the whole job after start-up, and its ratio to the floor around it."""
-    from sess_ray.pipeline.explain import Job, prepare, stream
+    from sess_ray.pipeline.explain import prepare, stream
     from sess_ray.pipeline.session import connect
-    from sess_ray.pipeline.targets import Task
+    from sess_ray.pipeline.targets import resolve
 
     sess = SESS(load_model(config.model, config.weights), num_scales=config.num_scales, precision=config.precision)
     loaded = [batch for pixels in images[:3] for batch in batches(sess, pixels)]
@@ -169,15 +171,16 @@ def measure_job(config: BenchmarkConfig, items: list[Item], images: list[np.ndar
             batch_size=config.batch_size,
         )
         job = prepare(settings)
-        tasks = [
-            Task(dataclasses.replace(item, image_id=f"{number}/{item.image_id}"), "top1")
+        repeated = [
+            {**vars(item), "image_id": f"{number}/{item.image_id}"}
             for number, item in enumerate(islice(cycle(items), config.job_images))
         ]
+        job = dataclasses.replace(job, tasks=resolve(pa.Table.from_pylist(repeated, ITEMS), "top1", job.model))
         connect(None)
         forward(sess, loaded)
         floor = [timed(forward, sess, loaded) / count for _ in range(3)]
         begin, first, windows = time.perf_counter(), 0.0, 0
-        for counts in stream(Job(settings, job.model, tasks, job.store)):
+        for counts in stream(job):
             if first:
                 windows += counts["windows"]
             first = first or time.perf_counter()
@@ -283,7 +286,7 @@ def _images(config: BenchmarkConfig) -> tuple[list[Item], list[np.ndarray]]:
 
     def decoded() -> Iterator[np.ndarray]:
         for item in cycle(items):
-            [content] = read_items([item.uri], [item.row])
+            [content] = read_items([item.uri])
             if isinstance(content, bytes):
                 yield decode(content)
 

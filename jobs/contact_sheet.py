@@ -14,7 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 from sess_ray import SESS, command, demo, load_model, methods
 from sess_ray.gallery.overlay import blend
 from sess_ray.io.decode import decode
-from sess_ray.io.inputs import find_images, read_items
+from sess_ray.io.inputs import find_images
+from sess_ray.io.reading import read_items
 from sess_ray.models import Model
 from sess_ray.pipeline.config import DEMO_MODEL
 
@@ -62,7 +63,7 @@ LABEL = 130  # pixels beside the images, for the method's name
 
 def _photographs(config: SheetConfig) -> list[np.ndarray]:
     items = demo.images() if config.input is None else find_images(config.input)
-    contents = read_items([item.uri for item in items], [item.row for item in items])
+    contents = read_items([item.uri for item in items])
     decoded = [
         decode(content)
         for content, _ in zip(contents, range(config.images), strict=False)

@@ -32,7 +32,12 @@ def evaluate(
     with tqdm(
         total=evaluation.maps, unit="map", dynamic_ncols=True, mininterval=0.2 if interactive else 10
     ) as progress:
-        outcome = run(evaluation, progress.update)
+
+        def update(maps: int) -> None:
+            command.stop_if_asked()
+            progress.update(maps)
+
+        outcome = run(evaluation, update)
     print(as_text(evaluation, outcome))
     print(f"written: {evaluation.store.url}: summary.md, summary.csv, summary.json, results/, problems/")
     return 0

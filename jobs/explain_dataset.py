@@ -12,11 +12,11 @@ from cyclopts import Parameter
 from tqdm import tqdm
 
 from sess_ray import command
+from sess_ray.io.access import public
 from sess_ray.pipeline.config import ExplainConfig
 
 if TYPE_CHECKING:
     from sess_ray.pipeline.explain import Job, Summary
-    from sess_ray.pipeline.targets import Task
 
 app = command.command("explain_dataset.py", __doc__)
 
@@ -24,11 +24,12 @@ app = command.command("explain_dataset.py", __doc__)
 class Progress:
     """A line that tells how far a run is."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int | None) -> None:
         interactive = sys.stderr.isatty()
         self._bar = tqdm(total=total, unit="image", dynamic_ncols=True, mininterval=0.2 if interactive else 10)
 
     def __call__(self, summary: Summary) -> None:
+        command.stop_if_asked()
         speed = summary.windows / summary.seconds
         kept = 100 * summary.kept / summary.patches if summary.patches else 0
         self._bar.set_postfix_str(f"{speed:.0f} patches/s, {kept:.0f} % kept, {summary.errors} errors", refresh=False)
@@ -59,15 +60,21 @@ def explain(
     if config.dry_run:
         _describe(job)
         return 0
-    print(f"explaining {len(job.tasks)} images with {job.model.name}, {config.method} on {job.model.layer}", flush=True)
-    progress = Progress(len(job.tasks))
+    print(f"explaining {_number(job)} with {job.model.name}, {config.method} on {job.model.layer}", flush=True)
+    progress = Progress(job.tasks.num_rows if job.countable else None)
     try:
         summary = run(job, progress)
     finally:
         progress.close()
     _report(job, summary)
-    too_many = config.max_errors is not None and summary.errors > config.max_errors
-    return command.FAILED if too_many or not summary.images else 0
+    too_many = config.max_errors is not None and summary.total.errors > config.max_errors
+    return command.FAILED if too_many or not summary.total.images else 0
+
+
+def _number(job: Job) -> str:
+    left = job.tasks.num_rows
+    number = f"{left} images" if job.countable else f"{left} images and tar shards"
+    return f"{number} ({job.finished} are finished)" if job.finished else number
 
 
 def _list(*, methods: bool) -> None:
@@ -79,34 +86,38 @@ def _list(*, methods: bool) -> None:
 
 
 def _describe(job: Job) -> None:
-    errors = sum(task.error is not None for task in job.tasks)
-    print(f"would explain {len(job.tasks) - errors} images, {errors} with errors, into {job.store.url}")
+    errors = job.tasks.num_rows - job.tasks["error"].null_count
+    print(f"would explain {_number(job)}, {errors} of them with errors, into {public(job.store.url)}")
     print(
         f"model {job.model.name}, layer {job.model.layer}, input {job.model.input_size} px,"
         f" {job.model.num_classes} classes"
     )
-    for task in job.tasks[:5]:
-        print(f"  {task.item.image_id!r}: {task.error or _named(task)}")
+    for task in job.tasks.slice(0, 5).to_pylist():
+        print(f"  {task['image_id']!r}: {task['error'] or task['top'] or _named(task['targets'])}")
 
 
-def _named(task: Task) -> str:
+def _named(targets: list[list[int]] | None) -> str:
     """Return the classes to explain of an image; of several that one label means, the model will choose."""
-    if isinstance(task.targets, str):
-        return task.targets
-    return ", ".join(" or ".join(map(str, alternatives)) for alternatives in task.targets)
+    if targets is None:
+        return "its label"
+    return ", ".join(" or ".join(map(str, alternatives)) for alternatives in targets)
 
 
 def _report(job: Job, summary: Summary) -> None:
-    rate = summary.images / summary.seconds if summary.seconds else 0
-    print(
-        f"{summary.images} images, {summary.maps} maps, {summary.errors} errors"
-        f" in {summary.seconds:.1f} s: {rate:.2f} images/s"
-    )
+    total = summary.total
+    if job.tasks.num_rows:
+        rate = summary.images / summary.seconds if summary.seconds else 0
+        print(
+            f"{summary.images} images, {summary.maps} maps, {summary.errors} errors"
+            f" in {summary.seconds:.1f} s: {rate:.2f} images/s"
+        )
+    if (total.images, total.errors) != (summary.images, summary.errors):
+        print(f"the output now holds {total.images} images, {total.maps} maps, {total.errors} errors")
     for name in summary.errors_files[:1]:
         for row in job.store.read_table(name).to_pylist()[:3]:
             print(f"  {row['image_id']!r}, {row['stage']}: {row['error']}")
-    if summary.errors:
-        print(f"errors:   {job.store.path('errors/')}")
+    if total.errors:
+        print(f"errors:   {job.store.path('errors/')} (--retry-errors tries them again)")
     print(f"maps:     {job.store.path('maps/')}")
     if summary.overlays:
         print(f"pictures: {job.store.path('overlays/')}")
@@ -114,7 +125,7 @@ def _report(job: Job, summary: Summary) -> None:
 
 def main(arguments: list[str]) -> int:
     """Run the command line; return its exit code."""
-    return command.run(app, arguments, "stopped: what is written stays; add --overwrite to start again")
+    return command.run(app, arguments, "stopped: what is written stays; the same command goes on")
 
 
 if __name__ == "__main__":

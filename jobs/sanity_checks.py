@@ -15,7 +15,8 @@ from cyclopts import Parameter
 from sess_ray import SESS, command, demo
 from sess_ray.errors import SessError
 from sess_ray.io.decode import decode
-from sess_ray.io.inputs import find_images, read_items
+from sess_ray.io.inputs import find_images
+from sess_ray.io.reading import read_items
 from sess_ray.metrics.metric import Metric
 from sess_ray.metrics.sanity import KINDS, Similarity, parameter_randomisation, target_sensitivity
 from sess_ray.models import Model, load_model
@@ -29,7 +30,7 @@ def _photographs(config: ExplainConfig) -> dict[str, np.ndarray]:
     items = demo.images() if config.input is None else find_images(config.input)
     found = {}
     for item in items:
-        [content] = read_items([item.uri], [item.row])
+        [content] = read_items([item.uri])
         try:
             found[item.image_id] = decode(content, config.max_pixels) if isinstance(content, bytes) else None
         except SessError as error:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from cyclopts import App, CycloptsError
 from cyclopts.config import Yaml
 
 from sess_ray.errors import SessError
+from sess_ray.io.access import public_text
 
-FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
+FAILED, WRONG_USAGE, SIGNALLED = 1, 2, 128
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def command(name: str, text: str | None) -> App:
@@ -33,30 +37,70 @@ def run(app: App, arguments: Sequence[str], interrupted: str = "stopped") -> int
         Its command returns an exit code. ``--config FILE.yaml`` is read for any command.
     arguments : sequence of str
     interrupted : str
-        What to say after Ctrl-C.
+        What to say after Ctrl-C, or after SIGTERM, which a cluster sends before it takes a machine away.
 
     Returns
     -------
     int
-        What the command says, 1 if Ray failed, 2 for wrong usage, 130 after Ctrl-C; the last three say why in a line.
+        What the command says, 1 if Ray failed, 2 for wrong usage, 130 after Ctrl-C and 143 after SIGTERM; all but the
+        first say why in a line.
     """
     try:
-        if "--config" in arguments[:-1]:
-            path = arguments[arguments.index("--config") + 1]
-            app.config = (Yaml(path, must_exist=True, allow_unknown=False, search_parents=False),)
-        result: int | None = app(arguments, exit_on_error=False, print_error=False)
+        with stoppable():
+            if "--config" in arguments[:-1]:
+                path = arguments[arguments.index("--config") + 1]
+                app.config = (Yaml(path, must_exist=True, allow_unknown=False, search_parents=False),)
+            result: int | None = app(arguments, exit_on_error=False, print_error=False)
     except (CycloptsError, FileNotFoundError) as error:
         return _failed(f"{error} (see --help)", WRONG_USAGE)
     except SessError as error:
         return _failed(str(error), WRONG_USAGE)
-    except KeyboardInterrupt:
-        print(interrupted, file=sys.stderr)
-        return INTERRUPTED
+    except Stopped as stopped:
+        print(f"\n{interrupted}", file=sys.stderr)
+        return SIGNALLED + stopped.signal
     except Exception as error:
         if "Ray" not in type(error).__name__:
             raise
-        return _failed(f"the run failed: {str(error).strip().splitlines()[-1]}", FAILED)
+        return _failed(f"the run failed: {public_text(str(error).strip().splitlines()[-1])}", FAILED)
     return result or 0
+
+
+class Stopped(Exception):  # noqa: N818 - no error
+    """A signal has asked to stop."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"signal {number}")
+        self.signal = number
+
+
+_signals: list[int] = []  # that this process has got
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Raise `Stopped` for SIGINT and SIGTERM, whatever a library makes of the exception that they raise inside it."""
+
+    def stop(number: int, _: object) -> None:
+        _signals.append(number)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in SIGNALS}
+    try:
+        yield
+        stop_if_asked()
+    except BaseException:
+        stop_if_asked()
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _signals.clear()
+
+
+def stop_if_asked() -> None:
+    """Raise `Stopped` if a signal has come: a library may have swallowed the exception. For loops that take long."""
+    if _signals:
+        raise Stopped(_signals[0]) from None
 
 
 def _failed(message: str, code: int) -> int:

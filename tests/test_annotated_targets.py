@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 
+import pyarrow as pa
 import pytest
 
 from sess_ray import SessError
 from sess_ray.io.annotations import Annotation, Annotations, Object
-from sess_ray.io.inputs import Item
+from sess_ray.io.inputs import ITEMS
 from sess_ray.pipeline.actor import _succeeded
 from sess_ray.pipeline.targets import annotated, label_classes
 
 BOX = (0, 0, 9, 9)
+
+
+def items(names):
+    return pa.Table.from_pylist([{"image_id": name, "uri": name} for name in names], ITEMS)
 
 
 def annotations(**labels):
@@ -26,9 +31,9 @@ def test_each_label_once_and_of_its_classes_the_model_chooses(squeezenet, tmp_pa
     path.write_text(json.dumps({"cat": [281, 282], "cup": "espresso"}))
     classes = label_classes(found, str(path), squeezenet)
     assert classes == {"cat": (281, 282), "cup": (967,), "person": ()}
-    tasks = annotated([Item(name, name) for name in "abcd"], found, classes, squeezenet)
-    assert [task.targets for task in tasks][:1] == [[(281, 282), (967,)]]
-    assert [task.error for task in tasks] == [
+    tasks = annotated(items("abcd"), found, classes, squeezenet)
+    assert tasks["targets"].to_pylist() == [[[281, 282], [967]], None, None, None]
+    assert tasks["error"].to_pylist() == [
         None,
         "annotated is person, no class of squeezenet1_1",
         "annotated is nothing, no class of squeezenet1_1",
@@ -49,7 +54,7 @@ def test_nothing_to_explain_is_said_before_any_work(squeezenet):
     with pytest.raises(SessError, match=r"knows no label of boxes.json \('unicorn'\): give a --class-map"):
         label_classes(found, None, squeezenet)
     with pytest.raises(SessError, match="no image has an annotation that squeezenet1_1 knows"):
-        annotated([Item("b", "b")], found, {"unicorn": ()}, squeezenet)
+        annotated(items("b"), found, {"unicorn": ()}, squeezenet)
 
 
 def test_labels_that_meet_in_one_class_are_one_row(lite0, photographs):
@@ -58,4 +63,5 @@ def test_labels_that_meet_in_one_class_are_one_row(lite0, photographs):
     [found] = SESS(lite0, num_scales=None, device="cpu").explain([photographs["chelsea.png"]], [[(281, 282), 282]])
     assert [explanation.target for explanation in found] == [282, 282]
     row = {"image_id": "cat", "uri": "cat.png", "height": 300, "width": 451}
-    assert _succeeded(row, found, 1.0)["target"].to_pylist() == [282]
+    [row] = _succeeded(row, found, 1.0).to_pylist()
+    assert [explained["target"] for explained in row["maps"]] == [282]

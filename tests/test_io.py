@@ -12,7 +12,8 @@ from PIL import Image
 
 from sess_ray import SessError
 from sess_ray.io.decode import decode
-from sess_ray.io.inputs import find_images, read_items
+from sess_ray.io.inputs import find_images
+from sess_ray.io.reading import read_items
 from sess_ray.io.store import Store, decode_map, encode_map, quantize
 
 
@@ -118,7 +119,7 @@ def test_a_folder_is_searched(folder):
         ("cats/deep/c.jpeg", "deep"),
         ("dogs/d[1].png", "dogs"),
     ]
-    contents = read_items([item.uri for item in items], [item.row for item in items])
+    contents = read_items([item.uri for item in items])
     assert all(isinstance(content, bytes) and decode(content).shape == (4, 6, 3) for content in contents)
 
 
@@ -131,11 +132,11 @@ def test_globs_files_and_other_file_systems(folder):
     memory.pipe_file("/bucket/x/1.png", encoded(half_red()))
     [item] = find_images("memory://bucket")
     assert (item.image_id, item.uri) == ("x/1.png", memory.unstrip_protocol("/bucket/x/1.png"))
-    assert isinstance(read_items([item.uri], [-1])[0], bytes)
+    assert isinstance(read_items([item.uri])[0], bytes)
 
 
 def test_what_can_not_be_read_is_returned_as_an_error(folder):
-    found = read_items([f"{folder}/a.jpg", f"{folder}/gone.jpg"], [-1, -1])
+    found = read_items([f"{folder}/a.jpg", f"{folder}/gone.jpg"])
     assert isinstance(found[0], bytes)
     assert isinstance(found[1], FileNotFoundError)
 
@@ -174,14 +175,14 @@ def test_parquet_with_image_bytes_in_the_layout_of_hugging_face(tmp_path):
         ("4.png", "5"),
     ]
     chosen = [items[4], items[0], items[3]]
-    contents = read_items([i.uri for i in chosen], [i.row for i in chosen])
+    contents = read_items([i.uri for i in chosen])
     assert [decode(content).shape[1] for content in contents] == [10, 6, 9]
     pq.write_table(pa.table({"id": ["x"], "bytes": [images[0]["bytes"]]}), tmp_path / "plain.parquet")
     [item] = find_images(str(tmp_path / "plain.parquet"))
-    assert (item.image_id, item.row) == ("x", 0)
+    assert (item.image_id, item.uri) == ("x", f"{tmp_path}/plain.parquet#0")
     pq.write_table(pa.table({"uri": ["u.jpg"], "targets": [[1, 2]]}), tmp_path / "uris.parquet")
     [item] = find_images(str(tmp_path / "uris.parquet"))
-    assert (item.row, item.targets) == (-1, ["1", "2"])
+    assert (item.uri, item.targets) == (f"{tmp_path}/u.jpg", ["1", "2"])
 
 
 def test_inputs_that_are_wrong(tmp_path):

@@ -16,8 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sess_ray.errors import SessError
+from sess_ray.io.access import open_filesystem
 from sess_ray.io.annotations import Annotation, Annotations, Box, Object, Segments, content_of
-from sess_ray.io.inputs import ID_COLUMNS, open_filesystem, read_items
+from sess_ray.io.inputs import ID_COLUMNS
+from sess_ray.io.reading import read_items
 
 FORMATS = (
     "COCO instances JSON",
@@ -105,7 +107,7 @@ def _read_folder(found: Annotations, filesystem: fsspec.AbstractFileSystem, path
         raise _unknown_format(found.source, f"a folder without XML, with {names or 'nothing in it'}")
     for first in range(0, len(documents), XML_BATCH):
         batch = documents[first : first + XML_BATCH]
-        contents = read_items([filesystem.unstrip_protocol(place) for place in batch], [-1] * len(batch))
+        contents = read_items([filesystem.unstrip_protocol(place) for place in batch])
         for place, content in zip(batch, contents, strict=True):
             name = place[len(root) + 1 :]
             if isinstance(content, Exception):

@@ -19,7 +19,8 @@ from typing import Any, Literal
 import numpy as np
 
 from sess_ray.errors import SessError, unknown
-from sess_ray.io.inputs import IMAGE_EXTENSIONS, open_filesystem
+from sess_ray.io.access import open_filesystem
+from sess_ray.io.inputs import IMAGE_EXTENSIONS
 
 Box = tuple[float, float, float, float]
 Segments = list[list[float]] | dict[str, Any]

@@ -1,6 +1,7 @@
-"""Where images come from: folders, globs and manifests, on any file system that fsspec knows.
+"""Where images come from: folders, globs, manifests, Parquet with image bytes and tar shards, on any file system.
 
-The result is a table of work, one row an image, small enough for the driver: the pixels are read where they are used.
+The result is an Arrow table, one row an image (or a tar shard, whose images show when it is read): a million of them
+take some hundred megabytes in the driver. The pixels are read where they are used, by `sess_ray.io.reading`.
 """
 
 from __future__ import annotations
@@ -8,16 +9,21 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import posixpath
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import fsspec
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sess_ray.errors import SessError
+from sess_ray.io.access import one_line, open_filesystem, patiently, public
 
 # fmt: off
 IMAGE_EXTENSIONS = frozenset((
@@ -26,12 +32,23 @@ IMAGE_EXTENSIONS = frozenset((
 ))
 # fmt: on
 MANIFEST_EXTENSIONS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+SHARD = ".tar"
 
 URI_COLUMNS = ("uri", "url", "path", "file", "file_name", "filename", "image")
 ID_COLUMNS = ("image_id", "id")
 LABEL_COLUMNS = ("label", "class", "class_index")
 TARGET_COLUMNS = ("targets", "target")
 BYTES_COLUMNS = ("image", "bytes", "image_bytes")
+
+ITEMS = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("uri", pa.string()),
+        ("label", pa.string()),
+        ("targets", pa.list_(pa.string())),
+    ]
+)
+CHUNK = 16_384  # rows that are Python objects at the same time
 
 
 @dataclass
@@ -43,9 +60,7 @@ class Item:
     image_id : str
         Its path below the input, or the manifest's id; unique.
     uri : str
-        Where it is read.
-    row : int
-        Row of the Parquet file `uri` that holds its bytes; -1 where `uri` is the image itself.
+        Where it is read; FILE.parquet#ROW or FILE.tar#MEMBER where it lies in another file.
     label : str or None
         Its class by the manifest or by the folder it lies in.
     targets : list of str or None
@@ -54,23 +69,17 @@ class Item:
 
     image_id: str
     uri: str
-    row: int = -1
     label: str | None = None
     targets: list[str] | None = None
 
 
-def open_filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """Return the file system of a URL and the path in it; `SessError` where its package is missing."""
-    try:
-        return fsspec.core.url_to_fs(url)
-    except ImportError as error:
-        raise SessError(f"cannot open {url}: {error}") from error
-    except ValueError as error:
-        raise SessError(f"cannot open {url}: {error}") from error
+def find_images(url: str, limit: int | None = None) -> list[Item]:
+    """List images as `list_images` does, as Python objects."""
+    return [Item(**row) for row in list_images(url, limit).to_pylist()]
 
 
-def find_images(url: str) -> list[Item]:
-    """List the images of a folder (recursively), a glob, a manifest or one file.
+def list_images(url: str, limit: int | None = None) -> pa.Table:
+    """List the images of a folder (recursively), a glob, a manifest, a tar shard or one file.
 
     Parameters
     ----------
@@ -78,42 +87,145 @@ def find_images(url: str) -> list[Item]:
         A path or any URL that fsspec opens. A manifest ends in .csv, .tsv, .jsonl or .parquet and has a column ``uri``
         (or ``path``, ``file``; relative to the manifest), or in Parquet one of image bytes (``image``, also in the
         layout of Hugging Face), and optionally ``id``, ``label``, ``targets`` (a list, or separated by semicolons).
+        Folders and globs may hold images, tar shards (WebDataset) and Parquet files with image bytes.
+    limit : int, optional
+        The first ones only; no more are listed.
 
     Returns
     -------
-    list of Item
-        Sorted by path, or in the manifest's order.
+    pa.Table
+        Of `ITEMS`; sorted by path, or in the manifest's order. A tar shard is one row.
 
     Raises
     ------
     SessError
         If there is no such place, it holds no image, or it can not be read.
     """
-    filesystem, path = open_filesystem(url)
     try:
-        if path.lower().endswith(MANIFEST_EXTENSIONS) and filesystem.isfile(path):
-            items = _read_manifest(filesystem, path)
-        elif any(character in path for character in "*?[") and not filesystem.exists(path):
-            items = _from_paths(filesystem, filesystem.glob(path), _glob_root(path))
-        elif filesystem.isdir(path):
-            items = _from_paths(filesystem, filesystem.find(path), path)
-        elif filesystem.exists(path):
-            items = [Item(posixpath.basename(path), filesystem.unstrip_protocol(path) if _remote(filesystem) else path)]
-        else:
-            raise SessError(f"no such input: {url}")
+        tables, had = [], 0
+        for chunk in _chunks(_items(url)):
+            tables.append(chunk.slice(0, None if limit is None else limit - had))
+            had += tables[-1].num_rows
+            if limit is not None and had >= limit:
+                break
+        items = _distinct(pa.concat_tables(tables or [ITEMS.empty_table()]), url)
     except SessError:
         raise
     except PermissionError as error:
-        raise SessError(f"no permission to read {url}: {error}") from error
+        raise SessError(f"no permission to read {public(url)}: {one_line(error)}") from error
     except Exception as error:
-        raise SessError(f"cannot read {url}: {type(error).__name__}: {error}".split("\n")[0]) from error
-    if not items:
-        raise SessError(f"no images in {url} (looked for {', '.join(sorted(IMAGE_EXTENSIONS))})")
+        raise SessError(f"cannot read {public(url)}: {one_line(error)}") from error
+    if not items.num_rows:
+        raise SessError(f"no images in {public(url)} (looked for {', '.join(sorted(IMAGE_EXTENSIONS))})")
     return items
 
 
-def _remote(filesystem: fsspec.AbstractFileSystem) -> bool:
-    return not isinstance(filesystem, fsspec.implementations.local.LocalFileSystem)
+def _chunks(items: Iterator[Item]) -> Iterator[pa.Table]:
+    while some := list(islice(items, CHUNK)):
+        yield pa.Table.from_pylist([vars(item) for item in some], ITEMS)
+
+
+def _items(url: str) -> Iterator[Item]:
+    filesystem, path = open_filesystem(url)
+    # A web server lists nothing: what is there is one file.
+    exists = patiently(filesystem.exists, path)
+    folder = exists and not _is_http(filesystem) and patiently(filesystem.isdir, path)
+    if exists and not folder:
+        yield from _one_file(filesystem, path)
+    elif folder:
+        yield from _many_files(filesystem, walk(filesystem, path), path)
+    elif any(character in path for character in "*?["):
+        yield from _many_files(filesystem, sorted(patiently(filesystem.glob, path)), _glob_root(path))
+    else:
+        raise SessError(f"no such input: {public(url)}")
+
+
+def _one_file(filesystem: fsspec.AbstractFileSystem, path: str) -> Iterator[Item]:
+    lower, name, uri = path.lower(), posixpath.basename(path), place(filesystem, path)
+    if lower.endswith(".parquet"):
+        yield from _parquet(filesystem, path)
+    elif lower.endswith(MANIFEST_EXTENSIONS):
+        yield from _manifest_items(_text_rows(filesystem, path), uri)
+    else:
+        yield Item(name, uri)
+
+
+def _many_files(filesystem: fsspec.AbstractFileSystem, paths: Iterable[str], root: str) -> Iterator[Item]:
+    root = root.rstrip("/")
+    for path in paths:
+        image_id = path[len(root) + 1 :] if root else path
+        name = posixpath.basename(path)
+        extension = posixpath.splitext(name)[1].lower()
+        if name.startswith("."):
+            continue
+        if extension in IMAGE_EXTENSIONS:
+            yield Item(image_id, place(filesystem, path), label=posixpath.basename(posixpath.dirname(path)) or None)
+        elif extension == SHARD:
+            yield Item(image_id, place(filesystem, path))
+        elif extension == ".parquet":
+            yield from _parquet(filesystem, path, image_id)
+
+
+# --- listing ---
+
+
+def walk(filesystem: fsspec.AbstractFileSystem, path: str) -> Iterator[str]:
+    """Yield the files below a folder, sorted; page by page where the file system allows it."""
+    kinds = (filesystem.protocol,) if isinstance(filesystem.protocol, str) else filesystem.protocol
+    for kind in kinds:
+        if kind in _WALKS:
+            return _WALKS[kind](filesystem, path.rstrip("/"))
+    return iter(sorted(patiently(filesystem.find, path)))
+
+
+def _walk_local(_: fsspec.AbstractFileSystem, path: str, above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
+    found = os.stat(path or "/")
+    if (found.st_dev, found.st_ino) in above:  # a link to a folder that it lies in
+        return
+    above = (*above, (found.st_dev, found.st_ino))
+    with os.scandir(path or "/") as scanned:
+        entries = [(entry.name, entry.is_dir()) for entry in scanned]
+    for name, is_folder in sorted(entries, key=lambda entry: f"{entry[0]}/" if entry[1] else entry[0]):
+        if is_folder:
+            yield from _walk_local(_, f"{path}/{name}", above)
+        else:
+            yield f"{path}/{name}"
+
+
+def _walk_s3(filesystem: Any, path: str) -> Iterator[str]:
+    bucket, _, prefix = path.partition("/")
+    asked = {"Bucket": bucket, "Prefix": f"{prefix}/" if prefix else "", **filesystem.req_kw}
+    while True:
+        page = patiently(filesystem.call_s3, "list_objects_v2", **asked)
+        yield from (f"{bucket}/{entry['Key']}" for entry in page.get("Contents", ()))
+        if not page.get("IsTruncated"):
+            return
+        asked["ContinuationToken"] = page["NextContinuationToken"]
+
+
+def _walk_gcs(filesystem: Any, path: str) -> Iterator[str]:
+    bucket, _, prefix = path.partition("/")
+    token = None
+    while True:
+        asked = {"prefix": f"{prefix}/" if prefix else "", "maxResults": 1000, "pageToken": token}
+        page = patiently(filesystem.call, "GET", "b/{}/o", bucket, json_out=True, **asked)
+        yield from (f"{bucket}/{entry['name']}" for entry in page.get("items", ()))
+        token = page.get("nextPageToken")
+        if not token:
+            return
+
+
+_WALKS: dict[str, Callable[..., Iterator[str]]] = {"file": _walk_local, "s3": _walk_s3, "gs": _walk_gcs}
+
+
+def place(filesystem: fsspec.AbstractFileSystem, path: str) -> str:
+    """Return where a file is: the path itself on this machine, else its URL."""
+    local = isinstance(filesystem, fsspec.implementations.local.LocalFileSystem)
+    return path if local else filesystem.unstrip_protocol(path)
+
+
+def _is_http(filesystem: fsspec.AbstractFileSystem) -> bool:
+    return "http" in filesystem.protocol
 
 
 def _glob_root(path: str) -> str:
@@ -122,105 +234,93 @@ def _glob_root(path: str) -> str:
     return "/".join(parts[:fixed])
 
 
-def _from_paths(filesystem: fsspec.AbstractFileSystem, paths: Iterable[str], root: str) -> list[Item]:
-    items = []
-    remote = _remote(filesystem)
-    root = root.rstrip("/")
-    for path in sorted(paths):
-        name = posixpath.basename(path)
-        if posixpath.splitext(name)[1].lower() not in IMAGE_EXTENSIONS or name.startswith("."):
-            continue
-        image_id = path[len(root) + 1 :]
-        folder = posixpath.basename(posixpath.dirname(path))
-        uri = filesystem.unstrip_protocol(path) if remote else path
-        items.append(Item(image_id, uri, label=folder or None))
-    return items
-
+# --- manifests ---
 
 PACKED = "packed path"  # stands for the column of image bytes: the path stored beside them, or None
 
 
-def _read_manifest(filesystem: fsspec.AbstractFileSystem, path: str) -> list[Item]:
-    uri = filesystem.unstrip_protocol(path) if _remote(filesystem) else path
-    rows = _manifest_rows(filesystem, path)
-    columns = list(rows[0]) if rows else []
-    place = PACKED if PACKED in columns else _first(columns, URI_COLUMNS)
-    if rows and place is None:
-        listed = ", ".join(columns)
-        raise SessError(f"manifest {uri} needs a column 'uri' (or {', '.join(URI_COLUMNS[1:])}); it has: {listed}")
-    items: dict[str, Item] = {}
+def _parquet(filesystem: fsspec.AbstractFileSystem, path: str, image_id: str | None = None) -> Iterator[Item]:
+    """List a Parquet manifest, or the rows with image bytes; with `image_id` it is one of several files."""
+    with filesystem.open(path, "rb") as handle:
+        file = pq.ParquetFile(handle)
+        if image_id is not None and bytes_column(file.schema_arrow) is None:
+            return  # something else that lies between the images
+        yield from _manifest_items(_parquet_rows(file), place(filesystem, path), image_id)
+
+
+def _manifest_items(rows: Iterable[dict[str, Any]], uri: str, image_id: str | None = None) -> Iterator[Item]:
+    columns: list[str] = []
+    column: str | None = None
     for number, row in enumerate(rows):
-        assert place is not None
-        item = _manifest_item(row, columns, place, number, uri)
-        before = items.setdefault(item.image_id, item)
-        if before is item:
-            continue
-        if before.uri == item.uri and before.row == item.row:  # one row a target
-            more = [*(before.targets or []), *(item.targets or [])]
-            before.targets = list(dict.fromkeys(more)) or None
-        elif _first(columns, ID_COLUMNS) is None:
-            item.image_id = f"{item.image_id}#{number}"
-            items[item.image_id] = item
-        else:
-            raise SessError(f"manifest {uri} has id {item.image_id!r} for two images")
-    return list(items.values())
+        if not number:
+            columns = list(row)
+            column = PACKED if PACKED in row else _first(columns, URI_COLUMNS)
+            if column is None:
+                listed = ", ".join(columns)
+                known = ", ".join(URI_COLUMNS[1:])
+                raise SessError(f"manifest {public(uri)} needs a column 'uri' (or {known}); it has: {listed}")
+        assert column is not None
+        yield _manifest_item(row, columns, column, number, uri, image_id)
 
 
-def _manifest_rows(filesystem: fsspec.AbstractFileSystem, path: str) -> list[dict[str, Any]]:
-    lower = path.lower()
-    if lower.endswith(".parquet"):
-        with filesystem.open(path, "rb") as file:
-            return _parquet_rows(pq.ParquetFile(file))
-    text = filesystem.cat_file(path).decode("utf-8-sig")
-    if lower.endswith((".csv", ".tsv")):
-        return list(csv.DictReader(io.StringIO(text), delimiter="\t" if lower.endswith(".tsv") else ","))
-    return [json.loads(line) for line in text.splitlines() if line.strip()]
-
-
-def _manifest_item(row: dict[str, Any], columns: list[str], place: str, number: int, uri: str) -> Item:
+def _manifest_item(
+    row: dict[str, Any], columns: list[str], column: str, number: int, uri: str, prefix: str | None
+) -> Item:
     def value(known: Sequence[str]) -> Any:
         name = _first(columns, known)
         return row.get(name) if name else None
 
-    packed = place == PACKED
-    given = _text(value(ID_COLUMNS)) or _text(row.get(place)) or f"{posixpath.basename(uri)}#{number}"
+    file = posixpath.basename(uri)
+    named = _text(row.get(column))
+    if prefix is not None:  # paths repeat from file to file
+        named, file = (f"{prefix}/{named}" if named else None), prefix
     return Item(
-        image_id=given,
-        uri=uri if packed else _absolute(str(row.get(place) or ""), posixpath.dirname(uri)),
-        row=number if packed else -1,
+        image_id=_text(value(ID_COLUMNS)) or (public(named) if named else f"{file}#{number}"),
+        uri=f"{uri}#{number}" if column == PACKED else _absolute(str(row.get(column) or ""), posixpath.dirname(uri)),
         label=_text(value(LABEL_COLUMNS)),
         targets=_listed(value(TARGET_COLUMNS)),
     )
 
 
-def _parquet_rows(file: pq.ParquetFile) -> list[dict[str, Any]]:
+def _text_rows(filesystem: fsspec.AbstractFileSystem, path: str) -> Iterator[dict[str, Any]]:
+    """Read a manifest of lines, a line at a time."""
+    with filesystem.open(path, "rb") as handle, io.TextIOWrapper(handle, "utf-8-sig", newline="") as lines:
+        if path.lower().endswith((".csv", ".tsv")):
+            yield from csv.DictReader(lines, delimiter="\t" if path.lower().endswith(".tsv") else ",")
+        else:
+            yield from (json.loads(line) for line in lines if line.strip())
+
+
+def _parquet_rows(file: pq.ParquetFile) -> Iterator[dict[str, Any]]:
     """Read a manifest; of a column of image bytes only the paths beside them."""
     schema = file.schema_arrow
-    packed = _bytes_column(schema)
-    if packed is None:
-        return file.read().to_pylist()
-    kind = schema.field(packed).type
-    paths = [f"{packed}.path"] if pa.types.is_struct(kind) and kind.get_field_index("path") >= 0 else []
-    named = [name for name in schema.names if name in (*ID_COLUMNS, *LABEL_COLUMNS, *TARGET_COLUMNS)]
-    count = file.metadata.num_rows
-    rows = file.read(columns=[*named, *paths]).to_pylist() if named or paths else [{} for _ in range(count)]
-    for row in rows:
-        row[PACKED] = (row.pop(packed, None) or {}).get("path")
-    return rows
+    packed = bytes_column(schema)
+    known = (*ID_COLUMNS, *LABEL_COLUMNS, *TARGET_COLUMNS)
+    columns = [name for name in schema.names if name in known] if packed else schema.names
+    if packed and _is_pathed(schema.field(packed).type):
+        columns.append(f"{packed}.path")
+    if packed and not columns:
+        yield from ({PACKED: None} for _ in range(file.metadata.num_rows))
+        return
+    for batch in file.iter_batches(CHUNK, columns=columns):
+        for row in batch.to_pylist():
+            if packed:
+                row[PACKED] = (row.pop(packed, None) or {}).get("path")
+            yield row
 
 
-def _bytes_column(schema: pa.Schema) -> str | None:
+def bytes_column(schema: pa.Schema) -> str | None:
     """Return the column of image bytes, plain or in Hugging Face's struct of bytes and path."""
     for name in BYTES_COLUMNS:
-        if name in schema.names and (
-            _is_binary(schema.field(name).type) or pa.types.is_struct(schema.field(name).type)
-        ):
-            return name
+        if name in schema.names:
+            kind = schema.field(name).type
+            if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_struct(kind):
+                return name
     return None
 
 
-def _is_binary(kind: pa.DataType) -> bool:
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+def _is_pathed(kind: pa.DataType) -> bool:
+    return pa.types.is_struct(kind) and kind.get_field_index("path") >= 0
 
 
 def _first(columns: Sequence[str], known: Sequence[str]) -> str | None:
@@ -238,62 +338,57 @@ def _listed(value: object) -> list[str] | None:
     return [str(entry).strip() for entry in values if str(entry).strip()] or None
 
 
-def _absolute(place: str, folder: str) -> str:
-    return place if "://" in place or place.startswith("/") else posixpath.join(folder, place)
+def _absolute(named: str, folder: str) -> str:
+    return named if "://" in named or named.startswith("/") else posixpath.join(folder, named)
 
 
-def read_items(uris: Sequence[str], rows: Sequence[int]) -> list[bytes | Exception]:
-    """Read the bytes of images, those of one file system or one Parquet file together.
+# --- ids ---
 
-    Parameters
-    ----------
-    uris, rows : sequences
-        Of `Item`.
+_MEMBER = re.compile(r"(.*?\.(?:parquet|tar))#(.*)", re.DOTALL | re.IGNORECASE)
 
-    Returns
-    -------
-    list of bytes or Exception
-        The exception where an image could not be read.
+
+def split_uri(uri: str) -> tuple[str, str | None]:
+    """Return the file of a URI and, of FILE.parquet#ROW and FILE.tar#MEMBER, what of it is meant.
+
+    Examples
+    --------
+    >>> split_uri("s3://bucket/train-0.tar#n01/cat #1.jpg")
+    ('s3://bucket/train-0.tar', 'n01/cat #1.jpg')
+    >>> split_uri("cat #1.jpg")
+    ('cat #1.jpg', None)
     """
-    results: list[bytes | Exception] = [FileNotFoundError()] * len(uris)
-    files: dict[str, list[int]] = {}
-    for index, (uri, row) in enumerate(zip(uris, rows, strict=True)):
-        files.setdefault(uri if row >= 0 else uri.partition("://")[0] if "://" in uri else "", []).append(index)
-    for key, indices in files.items():
-        try:
-            if rows[indices[0]] >= 0:
-                found = _read_packed(key, [rows[index] for index in indices])
-            else:
-                found = _read_files([uris[index] for index in indices])
-        except Exception as error:
-            found = [error] * len(indices)
-        for index, content in zip(indices, found, strict=True):
-            results[index] = content
-    return results
+    found = _MEMBER.fullmatch(uri)
+    return (found[1], found[2]) if found else (uri, None)
 
 
-def _read_files(uris: list[str]) -> list[bytes | Exception]:
-    filesystem, _ = open_filesystem(uris[0])
-    paths = [filesystem._strip_protocol(uri) for uri in uris]
-    # Whole files as ranges without ends: concurrent where the file system can, and no name is taken for a pattern.
-    whole = [None] * len(paths)
-    return list(filesystem.cat_ranges(paths, whole, whole, on_error="return"))
+def is_shard(uri: str) -> bool:
+    """Say whether a URI is a tar shard as a whole."""
+    return uri.lower().endswith(SHARD)
 
 
-def _read_packed(uri: str, rows: list[int]) -> list[bytes | Exception]:
-    with fsspec.open(uri, "rb") as handle:
-        file = pq.ParquetFile(handle)
-        name = _bytes_column(file.schema_arrow)
-        wanted = set(rows)
-        found: dict[int, bytes | Exception] = {}
-        first = 0
-        for group in range(file.num_row_groups):
-            last = first + file.metadata.row_group(group).num_rows
-            if any(first <= row < last for row in wanted):
-                column = file.read_row_group(group, columns=[name])[name]
-                for row in sorted(row for row in wanted if first <= row < last):
-                    value = column[row - first].as_py()
-                    content = value.get("bytes") if isinstance(value, dict) else value
-                    found[row] = content if content is not None else SessError("the row holds no image bytes")
-            first = last
-    return [found[row] for row in rows]
+def _distinct(items: pa.Table, url: str) -> pa.Table:
+    """Make ids unique: rows of one image are its targets; other images of a manifest's path are numbered."""
+    counts = items["image_id"].value_counts()
+    twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+    if not len(twice):
+        return items
+    repeated = pc.is_in(items["image_id"], twice)
+    numbers = pc.indices_nonzero(repeated).to_pylist()
+    merged: dict[str, dict[str, Any]] = {}
+    where: dict[str, int] = {}
+    for number, row in zip(numbers, items.filter(repeated).to_pylist(), strict=True):
+        name = row["image_id"]
+        before = merged.get(name)
+        if before is not None and before["uri"] == row["uri"]:  # one row a target
+            before["targets"] = list(dict.fromkeys([*(before["targets"] or []), *(row["targets"] or [])])) or None
+            continue
+        if before is not None:
+            _, member = split_uri(row["uri"])
+            if member is None:
+                raise SessError(f"{public(url)} has id {name!r} for two images")
+            name = f"{name}#{member}"
+        merged[name], where[name] = {**row, "image_id": name}, number
+    single = items.append_column("number", pa.array(range(items.num_rows), pa.int64())).filter(pc.invert(repeated))
+    several = pa.Table.from_pylist(list(merged.values()), ITEMS)
+    several = several.append_column("number", pa.array(list(where.values()), pa.int64()))
+    return pa.concat_tables([single, several]).sort_by("number").drop_columns(["number"])

@@ -10,7 +10,9 @@ import io
 import json
 import os
 import posixpath
-from collections.abc import Sequence
+import uuid
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from sess_ray.errors import SessError
-from sess_ray.io.inputs import open_filesystem
+from sess_ray.io.access import one_line, open_filesystem, patiently, public
+from sess_ray.io.inputs import walk
 
 DICTIONARY = pa.dictionary(pa.int32(), pa.string())
 
@@ -46,8 +49,12 @@ MAPS = pa.schema(
 
 ERRORS = pa.schema([("image_id", pa.string()), ("uri", pa.string()), ("stage", pa.string()), ("error", pa.string())])
 
-RUN = ("run.json", "maps", "errors", "overlays")  # what the explain job writes
+STARTED, FINISHED = "started.json", "run.json"
+RUN = (STARTED, FINISHED, "maps", "errors", "overlays")  # what the explain job writes
 KEYS = ("run", "image_id", "target", "problem")  # columns that tell rows apart, in any table
+
+HIDDEN = ".writing-"  # in front of the names of files that are not whole yet
+READERS = 32  # small files that are read at the same time
 
 MAP_LEVELS = 255  # 8-bit PNG: a fifth of the size of 16 bits, and opens in every viewer
 
@@ -89,19 +96,21 @@ class Store:
 
     def path(self, name: str) -> str:
         """Return where a file of the run lies, as a person would type it."""
-        return f"{self.url}/{name}"
+        return f"{public(self.url)}/{name}"
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file, so that nobody ever sees half of it."""
-        path = posixpath.join(self._root, name)
-        if not self._local:  # an object appears when its upload is complete
-            self._filesystem.pipe_file(path, content)
+        """Write a file, so that nobody ever sees half of it; where that fails in passing, again."""
+        path = self._place(name)
+        # An object appears when its upload is complete: there nothing has to be renamed.
+        write = _write_local if self._local else self._filesystem.pipe_file
+        patiently(write, path, content)
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        try:
+            patiently(self._filesystem.rm_file, self._place(name))
+        except FileNotFoundError:
             return
-        os.makedirs(posixpath.dirname(path), exist_ok=True)
-        hidden = posixpath.join(posixpath.dirname(path), f".{posixpath.basename(path)}.{os.getpid()}")
-        with open(hidden, "wb") as file:
-            file.write(content)
-        os.replace(hidden, path)
 
     def write_table(self, folder: str, table: pa.Table) -> str:
         """Write rows as folder/NAME.parquet, named by the rows they are: the same rows give the same file.
@@ -112,8 +121,20 @@ class Store:
             The file's name in the store.
         """
         keys = [table[name].to_pylist() for name in KEYS if name in table.column_names]
-        digest = hashlib.sha256(json.dumps(sorted(zip(*keys, strict=True), key=str)).encode()).hexdigest()[:20]
-        name = f"{folder}/{digest}.parquet"
+        return self.replace_table(folder, digest(zip(*keys, strict=True)), table)
+
+    def replace_table(self, folder: str, stem: str, table: pa.Table) -> str:
+        """Write rows as folder/STEM.parquet, or see to it that it is not there if there are no rows.
+
+        Returns
+        -------
+        str
+            The file's name in the store; empty without rows.
+        """
+        name = f"{folder}/{stem}.parquet"
+        if not table.num_rows:
+            self.remove(name)
+            return ""
         buffer = io.BytesIO()
         pq.write_table(table, buffer)
         self.write(name, buffer.getvalue())
@@ -121,13 +142,44 @@ class Store:
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """Read one Parquet file of the store, or some of its columns."""
-        with self._filesystem.open(posixpath.join(self._root, name), "rb") as file:
-            return pq.read_table(file, columns=columns)
+
+        def read() -> pa.Table:
+            with self._filesystem.open(self._place(name), "rb") as file:
+                return pq.read_table(file, columns=columns)
+
+        return patiently(read)
+
+    def read_tables(self, names: Sequence[str], schema: pa.Schema) -> pa.Table:
+        """Read some columns of many Parquet files, many at a time.
+
+        Returns
+        -------
+        pa.Table
+            Of `schema`, and with a column ``file`` that says of which file a row is.
+
+        Raises
+        ------
+        SessError
+            Naming the file that is damaged.
+        """
+
+        def read(name: str) -> pa.Table:
+            try:
+                table = self.read_table(name, schema.names)
+            except pa.ArrowInvalid as error:
+                raise SessError(f"{self.path(name)} is damaged ({error}): remove it, and run again") from error
+            file = pa.DictionaryArray.from_arrays(pa.array([0] * table.num_rows, pa.int32()), pa.array([name]))
+            return table.append_column("file", file)
+
+        with ThreadPoolExecutor(READERS) as pool:
+            tables = list(pool.map(read, names))
+        empty = schema.append(pa.field("file", DICTIONARY)).empty_table()
+        return pa.concat_tables([empty, *tables]).unify_dictionaries()
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """Read a JSON file of the store; None where there is none."""
         try:
-            content: dict[str, Any] = json.loads(self._filesystem.cat_file(posixpath.join(self._root, name)))
+            content: dict[str, Any] = json.loads(patiently(self._filesystem.cat_file, self._place(name)))
         except FileNotFoundError:
             return None
         return content
@@ -138,26 +190,55 @@ class Store:
     def tables(self, folder: str) -> list[str]:
         """Return the names of the Parquet files in a folder of the store, sorted."""
         self._filesystem.invalidate_cache()
-        found = self._filesystem.glob(posixpath.join(self._root, folder, "*.parquet"))
-        return sorted(f"{folder}/{posixpath.basename(path)}" for path in found)
+        try:
+            names = [posixpath.basename(path) for path in walk(self._filesystem, self._place(folder))]
+        except FileNotFoundError:
+            return []
+        return sorted(f"{folder}/{name}" for name in names if name.endswith(".parquet") and not name.startswith("."))
 
     def is_used(self, names: Sequence[str] = RUN) -> bool:
         """Say whether a job has left something here: files or folders of these names."""
         self._filesystem.invalidate_cache()
-        return any(self._filesystem.exists(posixpath.join(self._root, name)) for name in names)
+        return any(patiently(self._filesystem.exists, self._place(name)) for name in names)
 
     def clear(self, names: Sequence[str] = RUN) -> None:
         """Remove what a job writes here, and nothing else."""
         for name in names:
-            path = posixpath.join(self._root, name)
-            if self._filesystem.exists(path):
-                self._filesystem.rm(path, recursive=True)
+            path = self._place(name)
+            if patiently(self._filesystem.exists, path):
+                patiently(self._filesystem.rm, path, recursive=True)
+
+    def tidy(self) -> None:
+        """Remove what writers that were killed have left half-written, under names that are no rows."""
+        if not self._local:
+            return
+        for folder in (self._root, *(self._place(name) for name in RUN)):
+            if os.path.isdir(folder):
+                for entry in os.scandir(folder):
+                    if entry.name.startswith(HIDDEN) and entry.is_file():
+                        os.unlink(entry.path)
 
     def check_writable(self) -> None:
         """Raise `SessError` where nothing can be written here."""
         try:
             self.write(".probe", b"")
-            self._filesystem.rm_file(posixpath.join(self._root, ".probe"))
+            self.remove(".probe")
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}".split("\n")[0]
-            raise SessError(f"cannot write to output {self.url}: {reason}") from error
+            raise SessError(f"cannot write to output {public(self.url)}: {one_line(error)}") from error
+
+    def _place(self, name: str) -> str:
+        return posixpath.join(self._root, name)
+
+
+def digest(keys: Iterable[object]) -> str:
+    """Return a file name for rows, by their keys in any order."""
+    return hashlib.sha256(json.dumps(sorted(keys, key=str)).encode()).hexdigest()[:20]
+
+
+def _write_local(path: str, content: bytes) -> None:
+    folder, name = posixpath.split(path)
+    os.makedirs(folder, exist_ok=True)
+    hidden = posixpath.join(folder, f"{HIDDEN}{name}.{uuid.uuid4().hex[:8]}")
+    with open(hidden, "wb") as file:
+        file.write(content)
+    os.replace(hidden, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from time import perf_counter
 from typing import Any
@@ -9,11 +10,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import ray
+import torch
 
 from sess_ray.errors import SessError
 from sess_ray.explainer import SESS, Explanation
+from sess_ray.io.access import one_line
 from sess_ray.io.store import quantize
-from sess_ray.pipeline.stages import EXPLAINED, describe
+from sess_ray.pipeline.stages import EXPLAINED, NO_LABEL
 
 
 class ExplainActor:
@@ -35,19 +38,22 @@ class ExplainActor:
         rows = table.drop_columns(["pixels"]).to_pylist()
         todo: list[int] = []
         for index, row in enumerate(rows):
+            stage = "plan"
             try:
                 if row["error"] is None:
                     self._sess.plan(row["height"], row["width"])
+                    stage = "targets"
+                    row["targets"] = self._targets(row)
                     todo.append(index)
                     continue
             except SessError as error:
-                row |= {"stage": "plan", "error": str(error)}
+                row |= {"stage": stage, "error": str(error)}
             yield _failed(row)
 
-        def image(index: int) -> tuple[np.ndarray, str | list[list[int]]]:
+        def image(index: int) -> tuple[np.ndarray, str | list[tuple[int, ...]]]:
             row = rows[index]
             array = np.frombuffer(pixels[index].as_buffer(), np.uint8).reshape(row["height"], row["width"], 3)
-            return array, row["top"] or row["targets"]
+            return array, row["targets"]
 
         done, begin = 0, perf_counter()
         try:
@@ -58,10 +64,31 @@ class ExplainActor:
             for index in todo[done:]:
                 begin = perf_counter()
                 try:
-                    [(_, explanations)] = self._sess.stream([image(index)])
-                    yield _succeeded(rows[index], explanations, perf_counter() - begin)
+                    yield _succeeded(rows[index], self._alone(*image(index)), perf_counter() - begin)
                 except Exception as error:
-                    yield _failed({**rows[index], "stage": "explain", "error": describe(error)})
+                    yield _failed({**rows[index], "stage": "explain", "error": one_line(error)})
+
+    def _targets(self, row: dict[str, Any]) -> str | list[tuple[int, ...]]:
+        """Return what to explain of an image; its label says it where the driver could not know."""
+        if row["top"] or row["targets"]:
+            return row["top"] or row["targets"]
+        if row["label"] is None:
+            raise SessError(NO_LABEL)
+        return [(self._sess.model.class_index(row["label"]),)]
+
+    def _alone(self, pixels: np.ndarray, targets: str | list[tuple[int, ...]]) -> list[Explanation]:
+        """Explain one image; in smaller and smaller batches while memory ends."""
+        sess = copy.copy(self._sess)
+        while True:
+            try:
+                [(_, explanations)] = sess.stream([(pixels, targets)])
+                return explanations
+            except torch.OutOfMemoryError:
+                if sess.batch_size == 1:
+                    raise
+                sess.batch_size //= 2
+                if sess.device.type == "cuda":
+                    torch.cuda.empty_cache()
 
 
 def _failed(row: dict[str, Any]) -> pa.Table:
@@ -70,26 +97,27 @@ def _failed(row: dict[str, Any]) -> pa.Table:
 
 def _succeeded(row: dict[str, Any], explanations: list[Explanation], seconds: float) -> pa.Table:
     distinct = {explanation.target: explanation for explanation in explanations}  # alternatives may meet in one class
-    return pa.Table.from_pylist(
-        [
-            {
-                "image_id": row["image_id"],
-                "uri": row["uri"],
-                "target": explanation.target,
-                "target_name": explanation.target_name,
-                "score": explanation.score,
-                "predicted": explanation.predicted,
-                "predicted_score": explanation.predicted_score,
-                "height": row["height"],
-                "width": row["width"],
-                "peak_x": explanation.peak[0],
-                "peak_y": explanation.peak[1],
-                "num_patches": explanation.num_patches,
-                "num_kept": explanation.num_kept,
-                "seconds": seconds / len(distinct),
-                "levels": quantize(explanation.saliency).tobytes(),
-            }
-            for explanation in distinct.values()
-        ],
-        EXPLAINED,
-    )
+    [first, *_] = explanations
+    image = {
+        "image_id": row["image_id"],
+        "uri": row["uri"],
+        "predicted": first.predicted,
+        "predicted_score": first.predicted_score,
+        "height": row["height"],
+        "width": row["width"],
+        "num_patches": first.num_patches,
+        "seconds": seconds,
+    }
+    maps = [
+        {
+            "target": explanation.target,
+            "target_name": explanation.target_name,
+            "score": explanation.score,
+            "peak_x": explanation.peak[0],
+            "peak_y": explanation.peak[1],
+            "num_kept": explanation.num_kept,
+            "levels": quantize(explanation.saliency).tobytes(),
+        }
+        for explanation in distinct.values()
+    ]
+    return pa.Table.from_pylist([{**image, "maps": maps}], EXPLAINED)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from sess_ray.command import key_values
 from sess_ray.errors import SessError
+from sess_ray.io.access import Access, parse_options, public_settings
 from sess_ray.pipeline.session import actor_range
 
 DEMO_MODEL = "sess_ray.demo:efficientnet_lite0"
@@ -67,11 +68,17 @@ class ExplainConfig:
     limit
         Explain the first N images only.
     overwrite
-        Replace the run that is in the output.
+        Replace the run that is in the output. Without it, a run with the same settings goes on there.
+    retry_errors
+        Go on, and try again what ended in errors/.
+    resume_anyway
+        Go on with other weights or another version of the code than the output was made with.
     dry_run
         Check everything, say what would be done, and stop.
     max_errors
         Fail when more than N images can not be explained; without it, they are only counted.
+    max_bytes
+        Refuse larger files.
     max_pixels
         Refuse larger images.
     max_patches
@@ -80,6 +87,13 @@ class ExplainConfig:
         Draw the first N images with their maps.
     seed
         Of methods that draw random numbers.
+    storage_option
+        An option of the file system of a protocol as PROTOCOL.key=value, such as s3.endpoint_url=http://host:9000,
+        s3.anon=true, s3.profile=NAME or s3.requester_pays=true; may be given several times.
+    read_timeout
+        Seconds for reading one file; then it is tried again.
+    retry_seconds
+        For how long reads and writes that fail in passing are tried again.
     address
         Ray cluster to use; without it, $RAY_ADDRESS (which ray job submit sets), else this machine alone.
     """
@@ -107,12 +121,18 @@ class ExplainConfig:
     gpus_per_actor: float | None = None
     limit: int | None = None
     overwrite: bool = False
+    retry_errors: bool = False
+    resume_anyway: bool = False
     dry_run: bool = False
     max_errors: int | None = None
+    max_bytes: int = Access.max_bytes
     max_pixels: int = 100_000_000
     max_patches: int = 5000
     overlays: int = 8
     seed: int = 0
+    storage_option: tuple[str, ...] = ()
+    read_timeout: float = Access.timeout
+    retry_seconds: float = Access.patience
     address: str | None = None
 
     def __post_init__(self) -> None:
@@ -124,12 +144,23 @@ class ExplainConfig:
             raise SessError(f"--gpus-per-actor {self.gpus_per_actor}: use 0 or more")
         if self.annotations is not None and self.targets != "auto":
             raise SessError("--annotations say which classes to explain: leave out --targets")
+        if self.overwrite and (self.retry_errors or self.resume_anyway):
+            raise SessError("--overwrite starts anew: leave out --retry-errors and --resume-anyway")
         actor_range(self.actors)
         self.method_options()
+        self.access()
 
     def method_options(self) -> dict[str, str]:
         """Return the options of the method; their values are checked by the method."""
         return key_values(self.method_option, "--method-option")
+
+    def access(self) -> Access:
+        """Return how URLs are opened."""
+        return Access(parse_options(self.storage_option), self.read_timeout, self.retry_seconds, self.max_bytes)
+
+    def public(self) -> dict[str, Any]:
+        """Return the settings for run.json, without credentials."""
+        return public_settings(asdict(self))
 
     def explainer_options(self) -> dict[str, object]:
         """Return the keyword arguments of `sess_ray.SESS`."""

@@ -15,7 +15,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
@@ -23,9 +23,10 @@ from typing import Any
 import pyarrow as pa
 
 from sess_ray.errors import SessError
+from sess_ray.io.access import public_command, use
 from sess_ray.io.annotation_formats import read_annotations
 from sess_ray.io.annotations import Annotations
-from sess_ray.io.inputs import Item, find_images
+from sess_ray.io.inputs import find_images
 from sess_ray.io.store import Store
 from sess_ray.metrics.suite import SUITE, choose
 from sess_ray.models import Model, load_model
@@ -107,6 +108,7 @@ def prepare(config: EvaluateConfig) -> Evaluation:
     SessError
         With one line on what is wrong and what to do.
     """
+    use(config.access())
     if not config.run:
         raise SessError("nothing to evaluate: give --run NAME=OUTPUT, the output of explain_dataset.py")
     metrics = choose(config.metric_names(), annotated=config.annotations is not None)
@@ -123,7 +125,7 @@ def prepare(config: EvaluateConfig) -> Evaluation:
     annotations = read_annotations(config.annotations) if config.annotations else None
     _check_packages(metrics, annotations if config.region == "segments" else None)
     classes = label_classes(annotations, config.class_map, model) if annotations else {}
-    images = {item.image_id: item for item in find_images(config.images)} if config.images else None
+    images = {item.image_id: item.uri for item in find_images(config.images)} if config.images else None
     blocks, missing = _blocks(config, runs, images)
     if annotations:
         missing += _without_map(annotations, classes, blocks, runs)
@@ -158,7 +160,7 @@ def _model(config: EvaluateConfig, runs: dict[str, Store]) -> Model:
 
 
 def _blocks(
-    config: EvaluateConfig, runs: dict[str, Store], images: dict[str, Item] | None
+    config: EvaluateConfig, runs: dict[str, Store], images: dict[str, str] | None
 ) -> tuple[list[pa.Table], list[dict[str, Any]]]:
     """List the maps of the runs; and those whose image is not among `images`."""
     blocks, missing = [], []
@@ -167,12 +169,11 @@ def _blocks(
         for name in store.tables("maps"):
             rows = []
             for number, row in enumerate(store.read_table(name, ["image_id", "uri", "target"]).to_pylist()):
-                item = images.get(row["image_id"]) if images is not None else Item(row["image_id"], row["uri"])
-                if item is None:
+                uri = images.get(row["image_id"]) if images is not None else row["uri"]
+                if uri is None:
                     missing.append(problem(run, row["image_id"], row["target"], "no image", f"not in {config.images}"))
                 else:
-                    rows.append({"run": run, "file": name, "number": number, "uri": item.uri, "row": item.row})
-                    rows[-1] |= {"image_id": row["image_id"], "target": row["target"]}
+                    rows.append({**row, "run": run, "file": name, "number": number, "uri": uri})
             rows = rows[:left]
             left = None if left is None else left - len(rows)
             if rows:
@@ -215,16 +216,18 @@ def stream(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
     known = ray.put((evaluation.annotations, evaluation.classes)) if evaluation.annotations else None
     urls = {name: store.url for name, store in evaluation.runs.items()}
     tasks: dict[str, Any] = {**ARROW, "num_cpus": TASK_CPUS}
+    reading = {"access": config.access(), "runs": urls, "pixels": asks, "max_pixels": config.max_pixels}
+    writing = {"access": config.access(), "output": config.output, "metrics": metrics}
     dataset = (
         ray.data.from_arrow(evaluation.blocks)
-        .map_batches(read_maps, fn_kwargs={"runs": urls, "pixels": asks, "max_pixels": config.max_pixels}, **tasks)
+        .map_batches(read_maps, fn_kwargs=reading, **tasks)
         .map_batches(
             EvaluateActor,
             fn_constructor_args=(model, known, metrics, config.region, config.precision, config.batch_size),
             **ARROW,
             **pool(config.actors, config.gpus_per_actor, len(evaluation.blocks)),
         )
-        .map_batches(write_results, fn_kwargs={"output": config.output, "metrics": metrics}, **tasks)
+        .map_batches(write_results, fn_kwargs=writing, **tasks)
     )
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
         assert isinstance(batch, pa.Table)
@@ -287,7 +290,7 @@ def as_text(evaluation: Evaluation, outcome: Outcome) -> str:
 def _record(evaluation: Evaluation, outcome: Outcome) -> dict[str, Any]:
     packages = ("sess-ray", "ray", "torch", "torchvision", "pyarrow", "pillow", "numpy")
     return {
-        "config": asdict(evaluation.config),
+        "config": evaluation.config.public(),
         "model": {"name": evaluation.model.name, "weights_sha256": evaluation.model.weights_sha256()},
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
         "maps": evaluation.maps,
@@ -297,5 +300,5 @@ def _record(evaluation: Evaluation, outcome: Outcome) -> dict[str, Any]:
             {"run": run, "problem": kind, "rows": count} for (run, kind), count in sorted(outcome.problems.items())
         ],
         "summary": as_records(outcome.lines),
-        "command": sys.argv,
+        "command": public_command(sys.argv),
     }

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from sess_ray.errors import SessError, unknown
+from sess_ray.io.access import Access, parse_options, public_settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +42,10 @@ class EvaluateConfig:
         Evaluate the first N maps of each run only.
     overwrite
         Replace the evaluation that is in the output.
-    max_pixels
-        Refuse larger images.
+    max_bytes, max_pixels
+        Refuse larger files and images.
+    storage_option, read_timeout, retry_seconds
+        As for explain_dataset.py.
     """
 
     run: tuple[str, ...] = ()
@@ -63,13 +66,26 @@ class EvaluateConfig:
     gpus_per_actor: float | None = None
     limit: int | None = None
     overwrite: bool = False
+    max_bytes: int = Access.max_bytes
     max_pixels: int = 100_000_000
+    storage_option: tuple[str, ...] = ()
+    read_timeout: float = Access.timeout
+    retry_seconds: float = Access.patience
     address: str | None = None
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
             raise SessError(f"--limit {self.limit}: use 1 or more")
         self.compared()
+        self.access()
+
+    def access(self) -> Access:
+        """Return how URLs are opened."""
+        return Access(parse_options(self.storage_option), self.read_timeout, self.retry_seconds, self.max_bytes)
+
+    def public(self) -> dict[str, Any]:
+        """Return the settings for summary.json, without credentials."""
+        return public_settings(asdict(self))
 
     def runs(self) -> dict[str, str]:
         """Return the runs' names and where they are."""

@@ -1,6 +1,6 @@
 """The explain job: a Ray Data graph from images to Parquet.
 
-    tasks (id, uri, targets)      a table in the driver, cut into blocks of a few images
+    tasks (id, uri, targets)      a table in the driver, less what the output holds, cut into blocks of a few images
       -> read_and_decode          CPU tasks; uint8 pixels, or an error
       -> ExplainActor             GPU actors; windows, scores, maps and fusion, all inside
       -> write                    CPU tasks; PNG and Parquet, then one line of counts for the driver
@@ -15,7 +15,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from math import ceil
@@ -27,19 +27,34 @@ from sess_ray import methods
 from sess_ray.errors import SessError
 from sess_ray.explainer import SESS
 from sess_ray.gallery.overlay import overlay
+from sess_ray.io.access import one_line, open_filesystem, patiently, public, public_command, use
 from sess_ray.io.annotation_formats import read_annotations
 from sess_ray.io.decode import decode
-from sess_ray.io.inputs import find_images, open_filesystem, read_items
-from sess_ray.io.store import Store, decode_map
+from sess_ray.io.inputs import ITEMS, is_shard, list_images, split_uri
+from sess_ray.io.ledger import read_ledger
+from sess_ray.io.reading import read_items
+from sess_ray.io.store import FINISHED, STARTED, Store, decode_map
 from sess_ray.models import Model, load_model
 from sess_ray.pipeline.config import DEMO_MODEL, ExplainConfig
+from sess_ray.pipeline.resume import made_with, refuse_other_code, refuse_other_settings, remaining, settings
 from sess_ray.pipeline.session import ARROW, TASK_CPUS, connect, pool
-from sess_ray.pipeline.stages import TASKS, read_and_decode, write
-from sess_ray.pipeline.targets import Task, annotated, label_classes, resolve
+from sess_ray.pipeline.stages import read_and_decode, write
+from sess_ray.pipeline.targets import annotated, label_classes, resolve
 
 # A block costs about 20 ms whatever is in it; the last blocks should not leave actors waiting for one another.
 MAX_BLOCK_ROWS = 32
 BLOCKS_PER_ACTOR = 16
+# Rows of one Parquet file with image bytes: a row group that is cut is read again.
+MAX_PACKED_ROWS = 512
+
+
+@dataclass(frozen=True)
+class Total:
+    """What an output holds: images with maps, rows of maps/ and rows of errors/."""
+
+    images: int
+    maps: int
+    errors: int
 
 
 @dataclass
@@ -58,6 +73,8 @@ class Summary:
         That actors spent on images that were explained.
     seconds, first_seconds : float
         From the first task to the last row, and to the first.
+    total : Total
+        What the output holds in the end, with what other runs left there.
     """
 
     images: int = 0
@@ -69,6 +86,7 @@ class Summary:
     actor_seconds: float = 0.0
     seconds: float = 0.0
     first_seconds: float = 0.0
+    total: Total = Total(0, 0, 0)
     overlays: list[str] = field(default_factory=list)
     errors_files: list[str] = field(default_factory=list)
 
@@ -83,12 +101,37 @@ class Summary:
 
 @dataclass
 class Job:
-    """A run that has been checked and can start: `prepare` makes it, `run` runs it."""
+    """A run that has been checked and can start: `prepare` makes it, `run` runs it.
+
+    Attributes
+    ----------
+    config : ExplainConfig
+    model : Model
+    inputs : int
+        Images (and tar shards) of the input.
+    tasks : pa.Table
+        Of `TASKS`: those that the output does not hold.
+    store : Store
+    made_with : dict
+        Versions of what the maps depend on.
+    """
 
     config: ExplainConfig
     model: Model
-    tasks: list[Task]
+    inputs: int
+    tasks: pa.Table
     store: Store
+    made_with: dict[str, str]
+
+    @property
+    def finished(self) -> int:
+        """Images of the input that another run has finished."""
+        return self.inputs - self.tasks.num_rows
+
+    @property
+    def countable(self) -> bool:
+        """Whether the number of images is known: how many a tar shard holds shows when it is read."""
+        return not any(is_shard(uri.as_py()) for uri in self.tasks["uri"])
 
 
 def prepare(config: ExplainConfig) -> Job:
@@ -99,19 +142,27 @@ def prepare(config: ExplainConfig) -> Job:
     SessError
         With one line on what is wrong and what to do.
     """
+    use(config.access())
     methods.get(config.method).parsed(config.method_options())
     store = Store(config.output)
-    if not config.dry_run and not config.overwrite and store.is_used():
-        raise SessError(
-            f"output {config.output} has a run already: add --overwrite to replace it, or choose another --output"
-        )
-    items = _demo_items() if config.input is None else find_images(config.input)
-    items = items[: config.limit]
+    started = None
+    if not config.overwrite:
+        try:
+            started = refuse_other_settings(store, config)
+        except SessError:
+            raise
+        except Exception as error:
+            raise SessError(f"cannot open output {public(config.output)}: {one_line(error)}") from error
+    items = _demo_items() if config.input is None else list_images(config.input, config.limit)
+    items = items.slice(0, config.limit)
     if config.input is not None and config.model == DEMO_MODEL and config.weights is not None:
         raise SessError("--weights need the --model that they are of")
     names = read_class_names(config.class_names) if config.class_names else None
     model = load_model(config.model, config.weights, config.layer, class_names=names)
     SESS(model, device="cpu", **config.explainer_options())  # type: ignore[arg-type]
+    made = made_with(config, model)
+    if started and not config.resume_anyway:
+        refuse_other_code(started, made, config.output)
     if config.annotations is not None:
         annotations = read_annotations(config.annotations)
         tasks = annotated(items, annotations, label_classes(annotations, config.class_map, model), model)
@@ -119,40 +170,51 @@ def prepare(config: ExplainConfig) -> Job:
         tasks = resolve(items, config.targets, model)
     if not config.dry_run:
         store.check_writable()
-    return Job(config, model, tasks, store)
+    if started:
+        tasks = _left(store, tasks, config)
+    return Job(config, model, items.num_rows, tasks, store, made)
 
 
-def _demo_items() -> list[Any]:
+def _left(store: Store, tasks: pa.Table, config: ExplainConfig) -> pa.Table:
+    """Return the tasks that are left to a run that goes on."""
+    if config.dry_run:
+        return remaining(tasks, read_ledger(store, repair=False))
+    store.tidy()
+    if config.retry_errors:
+        store.clear(["errors"])
+    return remaining(tasks, read_ledger(store))
+
+
+def _demo_items() -> pa.Table:
     from sess_ray import demo
 
-    return demo.images()
+    return pa.Table.from_pylist([vars(item) for item in demo.images()], ITEMS)
 
 
 def read_class_names(path: str) -> list[str]:
     """Read class names: one a line, or the last column of a table separated by tabs."""
     try:
         filesystem, place = open_filesystem(path)
-        text = filesystem.cat_file(place).decode()
+        text = patiently(filesystem.cat_file, place).decode()
     except Exception as error:
-        raise SessError(f"cannot read class names {path!r}: {error}") from error
+        raise SessError(f"cannot read class names {public(path)!r}: {one_line(error)}") from error
     return [line.split("\t")[-1].strip() for line in text.splitlines() if line.strip()]
 
 
-def _blocks(tasks: list[Task], actors: int) -> list[pa.Table]:
-    rows = [
-        {
-            "image_id": task.item.image_id,
-            "uri": task.item.uri,
-            "row": task.item.row,
-            "top": task.targets if isinstance(task.targets, str) else None,
-            "targets": None if isinstance(task.targets, str) else [list(entry) for entry in task.targets],
-            "stage": "targets" if task.error else None,
-            "error": task.error,
-        }
-        for task in tasks
-    ]
-    size = min(MAX_BLOCK_ROWS, max(1, ceil(len(rows) / (actors * BLOCKS_PER_ACTOR))))
-    return [pa.Table.from_pylist(rows[i : i + size], TASKS) for i in range(0, len(rows), size)]
+def _blocks(tasks: pa.Table, actors: int) -> list[pa.Table]:
+    """Cut the tasks: a few images, some rows of one Parquet file, or one tar shard."""
+    fair = max(1, ceil(tasks.num_rows / (actors * BLOCKS_PER_ACTOR)))
+    cuts, before, count = [], "", 0
+    for number, uri in enumerate(tasks["uri"].to_pylist()):
+        file, member = split_uri(uri)
+        kind = uri if is_shard(uri) else file if member is not None else ""
+        most = min(fair, MAX_PACKED_ROWS if kind else MAX_BLOCK_ROWS)
+        if not number or kind != before or count >= most:
+            cuts.append(number)
+            count = 0
+        before, count = kind, count + 1
+    ends = [*cuts[1:], tasks.num_rows]
+    return [tasks.slice(start, end - start) for start, end in zip(cuts, ends, strict=True)]
 
 
 def stream(job: Job) -> Iterator[dict[str, Any]]:
@@ -165,15 +227,17 @@ def stream(job: Job) -> Iterator[dict[str, Any]]:
     from sess_ray.pipeline.actor import ExplainActor
 
     config = job.config
-    workers = pool(config.actors, config.gpus_per_actor, len(job.tasks))
-    blocks = _blocks(job.tasks, workers["compute"].max_size)
+    images = job.tasks.num_rows if job.countable else None
+    workers = pool(config.actors, config.gpus_per_actor, images)
+    blocks = _blocks(job.tasks.combine_chunks(), workers["compute"].max_size)
+    access = config.access()
     model = ray.put(job.model)  # a name of its own keeps it for actors that are started again
     # The method itself and not its name: actors do not know what a script has registered.
     options = {**config.explainer_options(), "method": methods.get(config.method)}
     tasks: dict[str, Any] = {**ARROW, "num_cpus": TASK_CPUS}
     dataset = (
         ray.data.from_arrow(blocks)
-        .map_batches(read_and_decode, fn_kwargs={"max_pixels": config.max_pixels}, **tasks)
+        .map_batches(read_and_decode, fn_kwargs={"access": access, "max_pixels": config.max_pixels}, **tasks)
         .map_batches(
             ExplainActor,
             fn_constructor_args=(model, options),
@@ -182,7 +246,12 @@ def stream(job: Job) -> Iterator[dict[str, Any]]:
         )
         .map_batches(
             write,
-            fn_kwargs={"output": config.output, "method": config.method, "model": job.model.name},
+            fn_kwargs={
+                "access": access,
+                "output": config.output,
+                "method": config.method,
+                "model": job.model.name,
+            },
             **tasks,
         )
     )
@@ -192,7 +261,7 @@ def stream(job: Job) -> Iterator[dict[str, Any]]:
 
 
 def run(job: Job, progress: Any = None) -> Summary:
-    """Run a job to its end: maps/, errors/, overlays/ and, last, run.json.
+    """Run a job to its end: started.json, maps/, errors/, overlays/ and, last, run.json.
 
     Parameters
     ----------
@@ -204,29 +273,35 @@ def run(job: Job, progress: Any = None) -> Summary:
     -------
     Summary
     """
-    connect(job.config.address)
-    if job.config.overwrite:
-        job.store.clear()
+    config, store = job.config, job.store
+    if config.overwrite:
+        store.clear()
+    store.remove(FINISHED)
+    store.write_json(STARTED, {"settings": settings(config), "made_with": job.made_with})
     summary = Summary()
     begin, started = time.perf_counter(), datetime.now(UTC)
-    for counts in stream(job):
-        summary.add(counts, time.perf_counter() - begin)
-        if counts["maps_file"] and len(summary.overlays) < job.config.overlays:
-            _draw(job, counts["maps_file"], summary)
-        if progress:
-            progress(summary)
-    job.store.write_json("run.json", _record(job, summary, started))
+    if job.tasks.num_rows:
+        connect(config.address)
+        begin = time.perf_counter()
+        for counts in stream(job):
+            summary.add(counts, time.perf_counter() - begin)
+            if counts["maps_file"] and len(summary.overlays) < config.overlays - job.finished:
+                _draw(job, counts["maps_file"], summary)
+            if progress:
+                progress(summary)
+    ledger = read_ledger(store)
+    store.tidy()
+    summary.total = Total(ledger.images, ledger.maps.num_rows, ledger.errors.num_rows)
+    store.write_json(FINISHED, _record(job, summary, started))
     return summary
 
 
 def _draw(job: Job, name: str, summary: Summary) -> None:
     """Draw the images of a file of maps, until there are enough pictures."""
-    where = {task.item.image_id: task.item for task in job.tasks}
     for row in job.store.read_table(name).to_pylist():
-        if len(summary.overlays) >= job.config.overlays:
+        if len(summary.overlays) >= job.config.overlays - job.finished:
             return
-        item = where[row["image_id"]]
-        [content] = read_items([item.uri], [item.row])
+        [content] = read_items([row["uri"]])
         if isinstance(content, Exception):
             continue
         caption = f"{row['target_name']}: p = {row['score']:.2f}, {row['num_kept']} of {row['num_patches']} windows"
@@ -241,7 +316,7 @@ def _draw(job: Job, name: str, summary: Summary) -> None:
 def _record(job: Job, summary: Summary, started: datetime) -> dict[str, Any]:
     packages = ("sess-ray", "ray", "torch", "torchvision", "pyarrow", "pillow", "fsspec", "numpy")
     return {
-        "config": asdict(job.config),
+        "config": job.config.public(),
         "model": {
             "name": job.model.name,
             "layer": job.model.layer,
@@ -254,7 +329,12 @@ def _record(job: Job, summary: Summary, started: datetime) -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
         "started": started.isoformat(timespec="seconds"),
         "counts": {
-            "inputs": len(job.tasks),
+            "inputs": job.inputs,
+            "images": summary.total.images,
+            "maps": summary.total.maps,
+            "errors": summary.total.errors,
+        },
+        "this_run": {  # and the figures below; other runs on the same output have finished the rest
             "images": summary.images,
             "maps": summary.maps,
             "errors": summary.errors,
@@ -266,5 +346,5 @@ def _record(job: Job, summary: Summary, started: datetime) -> dict[str, Any]:
         "seconds_to_first_rows": round(summary.first_seconds, 3),
         "images_per_second": round(summary.images / summary.seconds, 3) if summary.seconds else None,
         "windows_per_second": round(summary.windows / summary.seconds, 1) if summary.seconds else None,
-        "command": sys.argv,
+        "command": public_command(sys.argv),
     }

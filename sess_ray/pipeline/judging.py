@@ -13,9 +13,10 @@ import torch
 
 from sess_ray.errors import SessError
 from sess_ray.explainer import BATCH_SIZES
+from sess_ray.io.access import Access, one_line, use
 from sess_ray.io.annotations import Annotation, Annotations, Kind, region
 from sess_ray.io.decode import decode
-from sess_ray.io.inputs import read_items
+from sess_ray.io.reading import read_items
 from sess_ray.io.store import MAPS, Store, decode_map
 from sess_ray.metrics.localization import is_difficult
 from sess_ray.metrics.perturbation import ModelMetric, Series, at_input_size, scored
@@ -23,7 +24,6 @@ from sess_ray.metrics.suite import SUITE, Facts
 from sess_ray.models import Model
 from sess_ray.models.model import Precision
 from sess_ray.pipeline.report import SIZES
-from sess_ray.pipeline.stages import describe
 
 MAP_ROWS = pa.schema(
     [
@@ -32,8 +32,7 @@ MAP_ROWS = pa.schema(
         ("target", pa.int32()),
         ("file", pa.string()),  # of maps, in the run's store
         ("number", pa.int64()),  # of the map's row there
-        ("uri", pa.string()),
-        ("row", pa.int64()),  # of the image, as in an Item
+        ("uri", pa.string()),  # of the image
     ]
 )
 KEY = [MAP_ROWS.field(name) for name in ("run", "image_id", "target")]
@@ -62,29 +61,33 @@ def results_schema(metrics: Sequence[str]) -> pa.Schema:
     return pa.schema([*KEY, *(MAPS.field(name) for name in COPIED), *known, *kinds])
 
 
-def read_maps(table: pa.Table, runs: dict[str, str], *, pixels: bool, max_pixels: int) -> Iterator[pa.Table]:
+def read_maps(
+    table: pa.Table, access: Access, runs: dict[str, str], *, pixels: bool, max_pixels: int
+) -> Iterator[pa.Table]:
     """Read a block of maps, all of one file, and yield each with its image or with the reason why there is none.
 
     Parameters
     ----------
     table : pa.Table
         Of `MAP_ROWS`.
+    access : Access
     runs : dict
         Where the runs are, by name.
     pixels : bool
         Whether the images are needed.
     max_pixels : int
     """
+    use(access)
     wanted = table.to_pylist()
     stored = Store(runs[wanted[0]["run"]]).read_table(wanted[0]["file"])
     maps = stored.take([row["number"] for row in wanted]).to_pylist()
-    places = list(dict.fromkeys((row["uri"], row["row"]) for row in wanted)) if pixels else []
-    contents = dict(zip(places, read_items(*map(list, zip(*places, strict=True))), strict=True)) if places else {}
+    places = list(dict.fromkeys(row["uri"] for row in wanted)) if pixels else []
+    contents = dict(zip(places, read_items(places), strict=True))
     for row, stored_row in zip(wanted, maps, strict=True):
         result = {**stored_row, **row, "pixels": None, "problem": None, "detail": None}
-        content = contents.get((row["uri"], row["row"]))
+        content = contents.get(row["uri"])
         if isinstance(content, Exception):
-            result |= {"problem": "no image", "detail": describe(content)}
+            result |= {"problem": "no image", "detail": one_line(content)}
         elif content is not None:
             result |= _pixels(content, (stored_row["height"], stored_row["width"]), max_pixels)
         yield pa.Table.from_pylist([result], schema=READ)
@@ -94,7 +97,7 @@ def _pixels(content: bytes, size: tuple[int, int], max_pixels: int) -> dict[str,
     try:
         pixels = decode(content, max_pixels)
     except Exception as error:
-        return {"problem": "no image", "detail": describe(error)}
+        return {"problem": "no image", "detail": one_line(error)}
     if pixels.shape[:2] != size:
         found = " x ".join(map(str, pixels.shape[1::-1]))
         return {"problem": "another image", "detail": f"the image is {found}, its map {size[1]} x {size[0]}"}
@@ -165,7 +168,7 @@ class EvaluateActor:
                 try:
                     self._ask([(row, result)])
                 except Exception as error:
-                    problems.append(_problem(row, "evaluate", describe(error)))
+                    problems.append(_problem(row, "evaluate", one_line(error)))
         for result in measured:
             for name in self._metrics:
                 if parts := SUITE[name].derive:
@@ -257,7 +260,7 @@ def _decoded(row: dict[str, Any], problems: list[dict[str, Any]]) -> bool:
             raise SessError(f"the map is {row['map'].shape}, its row says {row['height'], row['width']}")
     except Exception as error:
         row.pop("map", None)
-        problems.append(_problem(row, "unreadable map", describe(error)))
+        problems.append(_problem(row, "unreadable map", one_line(error)))
         return False
     if not row["map"].any():
         problems.append(_problem(row, "empty map", "all zeros"))
@@ -268,8 +271,9 @@ def _problem(row: dict[str, Any], kind: str, detail: str) -> dict[str, Any]:
     return problem(row["run"], row["image_id"], row["target"], kind, detail)
 
 
-def write_results(table: pa.Table, output: str, metrics: Sequence[str]) -> pa.Table:
+def write_results(table: pa.Table, access: Access, output: str, metrics: Sequence[str]) -> pa.Table:
     """Write a block of results and problems, all of one run, and return one row of counts for the driver."""
+    use(access)
     store = Store(output)
     broken = table["problem"].is_valid()
     results, problems = table.filter(pc.invert(broken)), table.filter(broken)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from typing import Any
 
 from sess_ray.errors import SessError
@@ -15,6 +17,7 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 SPARE_CPUS = 2  # for reading and writing, beside the actors: without them the plan waits for itself
 # Less than an actor's: two read while one waits for the network, and Ray does not fuse them into the actors.
 TASK_CPUS = 0.5
+BLOCK_BYTES = 32 * 2**20  # some dozens of photographs: what a worker that dies takes with it
 # Of map_batches: whole blocks as Arrow tables, without a copy.
 ARROW: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None, "zero_copy_batch": True}
 
@@ -35,6 +38,7 @@ def connect(address: str | None) -> None:
     import ray
     from ray.data import DataContext
 
+    terminate = signal.getsignal(signal.SIGTERM)
     if not ray.is_initialized():
         if address:
             ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
@@ -46,8 +50,12 @@ def connect(address: str | None) -> None:
                 logging_level=logging.ERROR,
                 log_to_driver=False,
             )
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, terminate)  # Ray's own would end this process without a word
     context = DataContext.get_current()
     context.enable_progress_bars = False
+    context.target_max_block_size = BLOCK_BYTES
+    context.actor_init_retry_on_errors = True  # a GPU that another process is just leaving
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # says that its bars are off
 
@@ -62,7 +70,7 @@ def actor_range(actors: str | None) -> tuple[int, int] | None:
     return int(low), int(high or low)
 
 
-def pool(actors: str | None, gpus_per_actor: float | None, blocks: int) -> dict[str, Any]:
+def pool(actors: str | None, gpus_per_actor: float | None, most: int | None) -> dict[str, Any]:
     """Return the arguments of map_batches that say how many actors run and what each takes.
 
     Parameters
@@ -71,7 +79,7 @@ def pool(actors: str | None, gpus_per_actor: float | None, blocks: int) -> dict[
         N or MIN-MAX; without it, one for each GPU, or for each CPU where there is none.
     gpus_per_actor : float or None
         Without it, 1 where the cluster has GPUs.
-    blocks : int
+    most : int or None
         More actors than this have nothing to do.
     """
     import ray
@@ -83,7 +91,7 @@ def pool(actors: str | None, gpus_per_actor: float | None, blocks: int) -> dict[
     low, high = actor_range(actors) or (0, 0)
     if not high:
         fit = cluster.get("GPU", 0) // gpus if gpus else cluster.get("CPU", 1) - SPARE_CPUS
-        low = high = max(1, min(int(fit), blocks))
+        low = high = max(1, int(fit) if most is None else min(int(fit), most))
     if gpus and cluster.get("GPU", 0) < gpus:
         raise SessError(f"--gpus-per-actor {gpus}: the cluster has {int(cluster.get('GPU', 0))} GPUs")
     return {

@@ -2,96 +2,129 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from sess_ray.errors import SessError
+from sess_ray.io.access import Access, one_line, public, use
 from sess_ray.io.decode import decode
-from sess_ray.io.inputs import read_items
-from sess_ray.io.store import ERRORS, MAPS, Store, encode_map
+from sess_ray.io.inputs import is_shard
+from sess_ray.io.reading import read_shard, stream_items
+from sess_ray.io.store import ERRORS, MAPS, Store, digest, encode_map
 
 TASKS = pa.schema(
     [
         ("image_id", pa.string()),
         ("uri", pa.string()),
-        ("row", pa.int64()),
         ("top", pa.string()),
-        ("targets", pa.list_(pa.list_(pa.int32()))),  # of each, the alternatives
+        ("targets", pa.list_(pa.list_(pa.int32()))),  # of each, the alternatives; neither: the label says
+        ("done", pa.list_(pa.string())),  # of a tar shard, what another run has explained
         ("stage", pa.string()),
         ("error", pa.string()),
     ]
 )
 DECODED = pa.schema(
     [
-        *(TASKS.field(name) for name in ("image_id", "uri", "top", "targets", "stage", "error")),
+        *(field for field in TASKS if field.name != "done"),
+        ("label", pa.string()),
         ("height", pa.int32()),
         ("width", pa.int32()),
         ("pixels", pa.large_binary()),
     ]
 )
+# One row an image, whatever number of targets it has: Ray may cut a block between rows, and what is written of an image
+# must be written together.
+OF_IMAGE = ("image_id", "uri", "predicted", "predicted_score", "height", "width", "num_patches")
+OF_TARGET = ("target", "target_name", "score", "peak_x", "peak_y", "num_kept")
 EXPLAINED = pa.schema(
     [
-        *(field for field in MAPS if field.name not in ("saliency", "method", "model")),
-        ("levels", pa.large_binary()),
+        *(MAPS.field(name) for name in OF_IMAGE),
+        ("maps", pa.list_(pa.struct([*(MAPS.field(name) for name in OF_TARGET), ("levels", pa.large_binary())]))),
         ("seconds", pa.float64()),  # of the actor; of images that share batches only the sum has a meaning
         ("stage", pa.string()),
         ("error", pa.string()),
     ]
 )
+NO_LABEL = "the image has no label"
 
 
-def describe(error: BaseException) -> str:
-    """Return type and message of an error in one line."""
-    message = " ".join(str(error).split())
-    return message if isinstance(error, SessError) else f"{type(error).__name__}: {message}"
-
-
-def read_and_decode(table: pa.Table, max_pixels: int) -> Iterator[pa.Table]:
+def read_and_decode(table: pa.Table, access: Access, max_pixels: int) -> Iterator[pa.Table]:
     """Read the images of a block and yield each with its pixels, or with the reason why there are none."""
+    use(access)
     rows = table.to_pylist()
-    wanted = [row for row in rows if row["error"] is None]
-    contents = iter(read_items([row["uri"] for row in wanted], [row["row"] for row in wanted]))
+    images = []
     for row in rows:
-        result = {**row, "height": 0, "width": 0, "pixels": None}
-        if row["error"] is None:
-            content = next(contents)
-            try:
-                if isinstance(content, Exception):
-                    result |= {"stage": "read", "error": describe(content)}
-                else:
-                    pixels = decode(content, max_pixels)
-                    result |= {"height": pixels.shape[0], "width": pixels.shape[1], "pixels": pixels.tobytes()}
-            except Exception as error:
-                result |= {"stage": "decode", "error": describe(error)}
-        yield pa.Table.from_pylist([result], schema=DECODED)
+        if row["error"] is not None:
+            yield _undecoded(row, row["stage"], row["error"])
+        elif is_shard(row["uri"]):
+            yield from _decode_shard(row, max_pixels)
+        else:
+            images.append(row)
+    for index, content in stream_items([row["uri"] for row in images]):
+        yield _decoded(images[index], content, max_pixels)
 
 
-def write(table: pa.Table, output: str, method: str, model: str) -> pa.Table:
-    """Write a block of results, and return one row of counts for the driver."""
+def _decode_shard(shard: dict[str, Any], max_pixels: int) -> Iterator[pa.Table]:
+    try:
+        for image in read_shard(shard["uri"], shard["done"] or ()):
+            names = {
+                "image_id": posixpath.join(shard["image_id"], image.name),
+                "uri": f"{shard['uri']}#{image.name}",
+                "label": image.label,
+            }
+            yield _decoded({**shard, **names}, image.content, max_pixels)
+    except Exception as error:  # what is left of the shard
+        yield _undecoded(shard, "read", one_line(error))
+
+
+def _decoded(row: dict[str, Any], content: bytes | Exception, max_pixels: int) -> pa.Table:
+    if isinstance(content, Exception):
+        return _undecoded(row, "read", one_line(content))
+    try:
+        pixels = decode(content, max_pixels)
+    except Exception as error:
+        return _undecoded(row, "decode", one_line(error))
+    found = {"height": pixels.shape[0], "width": pixels.shape[1], "pixels": pixels.tobytes()}
+    return pa.Table.from_pylist([{**row, "uri": public(row["uri"]), **found}], schema=DECODED)
+
+
+def _undecoded(row: dict[str, Any], stage: str, error: str) -> pa.Table:
+    return pa.Table.from_pylist([{**row, "uri": public(row["uri"]), "stage": stage, "error": error}], schema=DECODED)
+
+
+def write(table: pa.Table, access: Access, output: str, method: str, model: str) -> pa.Table:
+    """Write a block of results, and return one row of counts for the driver.
+
+    The files are named by the images of the block, so that a block that Ray computes again replaces itself.
+    """
+    use(access)
     store = Store(output)
     rows = table.to_pylist()
     errors = [row for row in rows if row["error"] is not None]
-    maps = [row for row in rows if row["error"] is None]
-    files = {"maps": "", "errors": ""}
-    for row in maps:
-        levels = np.frombuffer(row["levels"], np.uint8).reshape(row["height"], row["width"])
-        row |= {"saliency": {"bytes": encode_map(levels), "path": None}, "method": method, "model": model}
-    if maps:
-        files["maps"] = store.write_table("maps", pa.Table.from_pylist(maps, MAPS))
-    if errors:
-        files["errors"] = store.write_table("errors", pa.Table.from_pylist(errors, ERRORS))
-    images = {row["image_id"]: row for row in maps}
-    counts = {
-        "images": len(images),
-        "maps": len(maps),
-        "errors": len(errors),
-        "windows": sum(row["num_patches"] for row in images.values()),
-        "patches": sum(row["num_patches"] for row in maps),
-        "kept": sum(row["num_kept"] for row in maps),
-        "actor_seconds": sum(row["seconds"] for row in maps),
-        "maps_file": files["maps"],
-        "errors_file": files["errors"],
-    }
-    return pa.Table.from_pylist([counts])
+    images = [row for row in rows if row["error"] is None]
+    maps = [_map_row(row, found, method, model) for row in images for found in row["maps"]]
+    name = digest([row["image_id"] for row in rows])
+    return pa.Table.from_pylist(
+        [
+            {
+                "images": len(images),
+                "maps": len(maps),
+                "errors": len(errors),
+                "windows": sum(row["num_patches"] for row in images),
+                "patches": sum(row["num_patches"] for row in maps),
+                "kept": sum(row["num_kept"] for row in maps),
+                "actor_seconds": sum(row["seconds"] for row in images),
+                "maps_file": store.replace_table("maps", name, pa.Table.from_pylist(maps, MAPS)),
+                "errors_file": store.replace_table("errors", name, pa.Table.from_pylist(errors, ERRORS)),
+            }
+        ]
+    )
+
+
+def _map_row(image: dict[str, Any], found: dict[str, Any], method: str, model: str) -> dict[str, Any]:
+    levels = np.frombuffer(found["levels"], np.uint8).reshape(image["height"], image["width"])
+    saliency = {"bytes": encode_map(levels), "path": None}
+    return {**image, **found, "saliency": saliency, "method": method, "model": model}

@@ -2,47 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pyarrow as pa
 
 from sess_ray.errors import SessError
 from sess_ray.explainer import is_top
 from sess_ray.io.annotations import Annotations, ClassMap
-from sess_ray.io.inputs import Item
+from sess_ray.io.inputs import CHUNK, is_shard
 from sess_ray.models import Model
+from sess_ray.pipeline.stages import NO_LABEL, TASKS
+
+Targets = list[tuple[int, ...]]  # for each target its alternatives, of which the model's favourite is explained
 
 
-@dataclass
-class Task:
-    """An image with the classes to explain, or why they are not known.
-
-    Attributes
-    ----------
-    item : Item
-    targets : str or list of tuple of int
-        "topK", or for each target its alternatives, of which the model's favourite is explained.
-    error : str or None
-    """
-
-    item: Item
-    targets: str | list[tuple[int, ...]] = "top1"
-    error: str | None = None
-
-
-def resolve(items: Sequence[Item], targets: str, model: Model) -> list[Task]:
+def resolve(items: pa.Table, targets: str, model: Model) -> pa.Table:
     """Find the classes to explain of each image.
 
     Parameters
     ----------
-    items : sequence of Item
+    items : pa.Table
+        Of `sess_ray.io.inputs.ITEMS`.
     targets : str
         ``auto``, ``label``, ``topK``, or class indices or names separated by commas.
     model : Model
 
     Returns
     -------
-    list of Task
-        An image whose label is no class of the model has an error instead of targets.
+    pa.Table
+        Of `TASKS`. An image whose label is no class of the model has an error instead of targets; the labels of tar
+        shards are found when they are read.
 
     Raises
     ------
@@ -50,22 +40,50 @@ def resolve(items: Sequence[Item], targets: str, model: Model) -> list[Task]:
         If `targets` names no class, or no image has a label that is one.
     """
     if is_top(targets):
-        return [Task(item, targets) for item in items]
+        return _tasks(items, lambda _: targets, model)
     if targets not in ("auto", "label"):
-        indices = _named(targets, model)
-        return [Task(item, [(index,) for index in indices]) for item in items]
-    declared = any(item.targets for item in items)
-    if targets == "auto" and not declared:
-        return [Task(item) for item in items]
-    folders = _folder_classes(items, model)
-    tasks = []
-    for item in items:
-        try:
-            tasks.append(Task(item, _declared(item, model, folders) or _undeclared(targets)))
-        except SessError as error:
-            tasks.append(Task(item, error=str(error)))
-    if all(task.error for task in tasks):
-        raise SessError(f"no image has a label that {model.name} knows, the first: {tasks[0].error}")
+        named: Targets = [(index,) for index in _named(targets, model)]
+        return _tasks(items, lambda _: named, model)
+    if targets == "auto" and items["targets"].null_count == items.num_rows:
+        return _tasks(items, lambda _: "top1", model)
+    folders = _folder_classes(items["label"].unique().drop_null().to_pylist(), model)
+    known: dict[Any, str | Targets | SessError] = {}
+
+    def declared(row: dict[str, Any]) -> str | Targets | None:
+        if targets == "label" and is_shard(row["uri"]):
+            return None
+        key = (row["label"], tuple(row["targets"] or ()))
+        if key not in known:
+            try:
+                known[key] = _declared(*key, model, folders) or _undeclared(targets)
+            except SessError as error:
+                known[key] = error
+        found = known[key]
+        if isinstance(found, SessError):
+            raise found
+        return found
+
+    return _tasks(items, declared, model)
+
+
+def _tasks(
+    items: pa.Table, find: Callable[[dict[str, Any]], str | Targets | None], model: Model, told_by: str = "a label"
+) -> pa.Table:
+    """Return the tasks of items, whose targets, or error, `find` knows of each."""
+    chunks, first = [], None
+    for batch in items.to_batches(CHUNK):
+        rows = batch.to_pylist()
+        for row in rows:
+            try:
+                found = find(row)
+                row["top"], row["targets"] = (found, None) if isinstance(found, str) else (None, found)
+            except SessError as error:
+                row["targets"], row["stage"], row["error"] = None, "targets", str(error)
+                first = first or row["error"]
+        chunks.append(pa.Table.from_pylist(rows, TASKS))
+    tasks = pa.concat_tables(chunks)
+    if not tasks["error"].null_count:
+        raise SessError(f"no image has {told_by} that {model.name} knows, the first: {first}")
     return tasks
 
 
@@ -93,46 +111,46 @@ def label_classes(annotations: Annotations, class_map: str | None, model: Model)
 
 
 def annotated(
-    items: Sequence[Item], annotations: Annotations, classes: Mapping[str, tuple[int, ...]], model: Model
-) -> list[Task]:
+    items: pa.Table, annotations: Annotations, classes: Mapping[str, tuple[int, ...]], model: Model
+) -> pa.Table:
     """Take the classes to explain of each image from annotations; of several that a label means, the model chooses.
 
     Returns
     -------
-    list of Task
-        An image without a label that the model knows has an error instead of targets.
+    pa.Table
+        Of `TASKS`. An image without a label that the model knows has an error instead of targets.
     """
-    tasks = []
-    for item in items:
-        found = annotations.find(item.image_id)
+
+    def find(row: dict[str, Any]) -> Targets:
+        found = annotations.find(row["image_id"])
         labels = dict.fromkeys(thing.label for thing in found.objects) if found else ()
         targets = [classes[label] for label in labels if classes[label]]
         if found is None:
-            tasks.append(Task(item, error="the image is not annotated"))
-        elif not targets:
+            raise SessError("the image is not annotated")
+        if not targets:
             named = ", ".join(labels) or "nothing"
-            tasks.append(Task(item, error=f"annotated is {named}, no class of {model.name}"))
-        else:
-            tasks.append(Task(item, targets))
-    if all(task.error for task in tasks):
-        raise SessError(f"no image has an annotation that {model.name} knows, the first: {tasks[0].error}")
-    return tasks
+            raise SessError(f"annotated is {named}, no class of {model.name}")
+        return targets
+
+    return _tasks(items, find, model, "an annotation")
 
 
-def _declared(item: Item, model: Model, folders: dict[str, int]) -> str | list[tuple[int, ...]] | None:
+def _declared(
+    label: str | None, targets: tuple[str, ...], model: Model, folders: dict[str, int]
+) -> str | Targets | None:
     """Return the targets that an image comes with: those of the manifest, else its label."""
-    if item.targets:
-        if len(item.targets) == 1 and is_top(item.targets[0]):
-            return item.targets[0]
-        return [(index,) for index in dict.fromkeys(model.class_index(name) for name in item.targets)]
-    if item.label is not None:
-        return [(folders[item.label] if item.label in folders else model.class_index(item.label),)]
+    if targets:
+        if len(targets) == 1 and is_top(targets[0]):
+            return targets[0]
+        return [(index,) for index in dict.fromkeys(model.class_index(name) for name in targets)]
+    if label is not None:
+        return [(folders[label] if label in folders else model.class_index(label),)]
     return None
 
 
 def _undeclared(targets: str) -> str:
     if targets == "label":
-        raise SessError("the image has no label")
+        raise SessError(NO_LABEL)
     return "top1"
 
 
@@ -146,10 +164,11 @@ def _named(targets: str, model: Model) -> list[int]:
         return list(dict.fromkeys(model.class_index(name) for name in names))
 
 
-def _folder_classes(items: Sequence[Item], model: Model) -> dict[str, int]:
+def _folder_classes(labels: list[str], model: Model) -> dict[str, int]:
     """Return torchvision's ImageFolder rule (sorted folders are the classes) where the names themselves say nothing."""
-    labels = sorted({item.label for item in items if item.label is not None})
     if len(labels) != model.num_classes or any(label.isdigit() for label in labels):
         return {}
     known = {name.lower() for name in model.classes} | set(model.aliases)
-    return {} if any(label.lower() in known for label in labels) else {label: i for i, label in enumerate(labels)}
+    return (
+        {} if any(label.lower() in known for label in labels) else {label: i for i, label in enumerate(sorted(labels))}
+    )

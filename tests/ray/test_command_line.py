@@ -90,9 +90,9 @@ def test_errors_are_counted_and_max_errors_fails(tmp_path, image):
     assert "1 images, 1 maps, 1 errors" in done.stdout
     assert "'bad.jpg', decode: not an image" in done.stdout
     assert pq.read_table(tmp_path / "out" / "maps").num_rows == 1
-    again = job(*arguments, "--output", tmp_path / "out")
-    assert again.returncode == 2
-    assert "--overwrite" in again.stderr
+    other = job(*arguments, "--output", tmp_path / "out", "--targets", "top2")
+    assert other.returncode == 2
+    assert "targets was 'auto' and is 'top2'" in other.stderr
 
 
 def test_the_demo_and_an_interrupted_run(tmp_path):
@@ -112,8 +112,10 @@ def test_the_demo_and_an_interrupted_run(tmp_path):
     deadline = time.monotonic() + 120
     while not list((tmp_path / "stopped" / "maps").glob("*.parquet")) and time.monotonic() < deadline:
         time.sleep(0.2)
+    asked = time.monotonic()
     os.kill(running.pid, signal.SIGINT)
     _, errors = running.communicate(timeout=60)
     assert running.returncode == 130, errors
     assert "stopped: what is written stays" in errors
     assert not (tmp_path / "stopped" / "run.json").exists()
+    assert time.monotonic() - asked < 10

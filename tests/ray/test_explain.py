@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from sess_ray import SESS, SessError, load_model, methods
+from sess_ray import SESS, load_model, methods
+from sess_ray.io.access import Access
 from sess_ray.io.store import MAPS, decode_map
 from sess_ray.pipeline.actor import ExplainActor
 from sess_ray.pipeline.config import ExplainConfig
@@ -125,24 +126,18 @@ def test_run_json_and_pictures(explained):
     assert record["config"]["targets"] == "label"
     assert record["config"]["num_scales"] == 2
     assert len(record["model"]["weights_sha256"]) == 64
-    assert record["counts"] == {
-        "inputs": 3,
-        "images": 3,
-        "maps": 3,
-        "errors": 0,
-        "windows": sum(row["num_patches"] for row in rows(output)),
-    }
+    assert record["counts"] == {"inputs": 3, "images": 3, "maps": 3, "errors": 0}
+    windows = sum(row["num_patches"] for row in rows(output))
+    assert record["this_run"] == {"images": 3, "maps": 3, "errors": 0, "windows": windows}
     assert record["versions"]["torch"]
     assert len(summary.overlays) == 2
     for name in summary.overlays:
         assert Image.open(output / name).width > 600
 
 
-def test_an_output_with_rows_is_refused_and_replaced_on_request(explained, good):
+def test_an_output_is_replaced_on_request(explained, good):
     output, _ = explained
     settings = {"input": str(good), "output": str(output), "targets": "label"}
-    with pytest.raises(SessError, match="has a run already: add --overwrite"):
-        explain(**settings)
     (output / "mine.txt").write_text("not the job's")
     before = {row["image_id"]: row["saliency"]["bytes"] for row in rows(output)}
     explain(**settings, overwrite=True)
@@ -217,8 +212,8 @@ def test_a_manifest_with_targets_bad_classes_and_missing_images(good, tmp_path):
 
 def test_one_image_that_fails_in_the_model_costs_only_itself(ray_session, good):
     paths = sorted(str(path) for path in good.rglob("*.jpg"))
-    tasks = [{"image_id": str(i), "uri": path, "row": -1, "targets": [[1]]} for i, path in enumerate(paths)]
-    block = pa.concat_tables(read_and_decode(pa.Table.from_pylist(tasks, TASKS), 10**8))
+    tasks = [{"image_id": str(i), "uri": path, "targets": [[1]]} for i, path in enumerate(paths)]
+    block = pa.concat_tables(read_and_decode(pa.Table.from_pylist(tasks, TASKS), Access(), 10**8))
     actor = ExplainActor(ray_session.put(load_model("tests.fragile:model")), {"num_scales": 1, "device": "cpu"})
     found = pa.concat_tables(actor(block)).to_pylist()
     assert {row["image_id"]: row["error"] for row in found} == {

@@ -1,0 +1,92 @@
+"""Which images an output holds; and that it holds each map once, and none of an image that has an error.
+
+What a block of images gives is written in one piece, under a name made of the images' ids: computed again, it replaces
+itself. Twice in an output is an image only if a block was cut differently the second time (a read that failed at first
+gives smaller blocks), or if a machine that seemed lost went on writing. Both are seen here, and put right.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sess_ray.io.store import ERRORS, MAPS, Store
+
+KEYS = {
+    "maps": pa.schema([MAPS.field("image_id"), MAPS.field("target")]),
+    "errors": pa.schema([ERRORS.field("image_id")]),
+}
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What an output holds.
+
+    Attributes
+    ----------
+    maps : pa.Table
+        image_id, target and file of each map.
+    errors : pa.Table
+        image_id and file of each error.
+    """
+
+    maps: pa.Table
+    errors: pa.Table
+
+    @property
+    def finished(self) -> pa.Array:
+        """The ids of all images that have maps or an error."""
+        both = pa.chunked_array([*self.maps["image_id"].chunks, *self.errors["image_id"].chunks], pa.string())
+        return both.unique()
+
+    @property
+    def images(self) -> int:
+        """Number of images that have maps."""
+        return pc.count_distinct(self.maps["image_id"]).as_py()
+
+
+def read_ledger(store: Store, *, repair: bool = True) -> Ledger:
+    """Return what an output holds; with `repair`, after whatever it holds twice has been removed."""
+    ledger = Ledger(*(store.read_tables(store.tables(folder), keys) for folder, keys in KEYS.items()))
+    return read_ledger(store) if repair and remove_surplus(store, ledger) else ledger
+
+
+def remove_surplus(store: Store, ledger: Ledger) -> int:
+    """Keep of each map and each error the one in the first file, and of an image with maps no error.
+
+    Returns
+    -------
+    int
+        Number of rows that were removed.
+    """
+    maps = _surplus(ledger.maps, KEYS["maps"].names)
+    explained = pc.is_in(ledger.errors["image_id"], ledger.maps["image_id"].unique())
+    contradicted = pa.concat_tables([_surplus(ledger.errors, KEYS["errors"].names), ledger.errors.filter(explained)])
+    for folder, surplus in (("maps", maps), ("errors", contradicted)):
+        for file in surplus["file"].unique().to_pylist():
+            _without(store, folder, file, surplus.filter(pc.equal(surplus["file"].cast(pa.string()), file)))
+    return maps.num_rows + contradicted.num_rows
+
+
+def _surplus(table: pa.Table, keys: list[str]) -> pa.Table:
+    """Return the rows whose keys stand in an earlier row."""
+    if not table.num_rows:
+        return table
+    numbered = table.append_column("number", pa.array(range(table.num_rows), pa.int64()))
+    first = numbered.group_by(keys).aggregate([("number", "min")])["number_min"]
+    if len(first) == table.num_rows:
+        return table.slice(0, 0)
+    return table.filter(pc.invert(pc.is_in(numbered["number"], first)))
+
+
+def _without(store: Store, folder: str, file: str, surplus: pa.Table) -> None:
+    """Write a file again without some rows: first the new one, then the old one goes; nothing is ever missing."""
+    keys = KEYS[folder].names
+    gone = {tuple(row[key] for key in keys) for row in surplus.to_pylist()}
+    table = store.read_table(file)
+    kept = [number for number, row in enumerate(table.select(keys).to_pylist()) if tuple(row.values()) not in gone]
+    if kept:
+        store.write_table(folder, table.take(kept))
+    store.remove(file)

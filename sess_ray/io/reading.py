@@ -1,0 +1,194 @@
+"""Reading the bytes of images: files, rows of Parquet files, members of tar shards."""
+
+from __future__ import annotations
+
+import posixpath
+import tarfile
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import fsspec
+import pyarrow.parquet as pq
+
+from sess_ray.errors import SessError
+from sess_ray.io.access import is_passing, persistent, public, read_files
+from sess_ray.io.inputs import IMAGE_EXTENSIONS, SHARD, bytes_column, split_uri
+
+ROWS = 16  # of a Parquet file with image bytes, read at a time
+
+
+def read_items(uris: Sequence[str]) -> list[bytes | Exception]:
+    """Read the bytes of images, those of one file system, Parquet file or tar shard together.
+
+    Parameters
+    ----------
+    uris : sequence of str
+        As in `sess_ray.io.inputs.Item`.
+
+    Returns
+    -------
+    list of bytes or Exception
+        The exception where an image could not be read.
+    """
+    results: list[bytes | Exception] = [FileNotFoundError()] * len(uris)
+    for index, content in stream_items(uris):
+        results[index] = content
+    return results
+
+
+def stream_items(uris: Sequence[str]) -> Iterator[tuple[int, bytes | Exception]]:
+    """Read images as `read_items` does; yield each with its index, a few in memory where they share a file."""
+    groups: dict[str, dict[str, int]] = {}
+    plain: dict[str, list[int]] = {}
+    for index, uri in enumerate(uris):
+        file, member = split_uri(uri)
+        if member is None:
+            plain.setdefault(uri.partition("://")[0] if "://" in uri else "", []).append(index)
+        else:
+            groups.setdefault(file, {})[member] = index
+    for indices in plain.values():
+        try:
+            contents = read_files([uris[index] for index in indices])
+        except Exception as error:
+            contents = [error] * len(indices)
+        yield from zip(indices, contents, strict=True)
+    for file, members in groups.items():
+        yield from _members(file, members)
+
+
+def _members(file: str, members: dict[str, int]) -> Iterator[tuple[int, bytes | Exception]]:
+    left = dict(members)
+    reader = _tar_members if file.lower().endswith(SHARD) else _parquet_rows
+    try:
+        for name, content in persistent(lambda had: reader(file, list(members), had)):
+            yield left.pop(name), content
+    except Exception as error:
+        yield from ((index, error) for index in left.values())
+        return
+    for name, index in left.items():
+        yield index, FileNotFoundError(f"no {name!r} in {public(file)}")
+
+
+def _parquet_rows(file: str, names: list[str], had: int) -> Iterator[tuple[str, bytes | Exception]]:
+    """Yield rows in the file's order, the first `had` of them left out."""
+    wanted = sorted({int(name) for name in names if name.isdigit()})[had:]
+    if not wanted:
+        return
+    with fsspec.open(file, "rb") as handle:
+        opened = pq.ParquetFile(handle)
+        column = bytes_column(opened.schema_arrow)
+        if column is None:
+            raise SessError(f"{public(file)} has no column of image bytes")
+        first = 0
+        for group in range(opened.num_row_groups):
+            last = first + opened.metadata.row_group(group).num_rows
+            some = [row for row in wanted if first <= row < last]
+            if some:
+                yield from _group_rows(opened, group, column, first, some)
+            first = last
+
+
+def _group_rows(
+    file: pq.ParquetFile, group: int, column: str, first: int, wanted: list[int]
+) -> Iterator[tuple[str, bytes | Exception]]:
+    left = set(wanted)
+    for batch in file.iter_batches(ROWS, row_groups=[group], columns=[column]):
+        for offset in range(batch.num_rows):
+            row = first + offset
+            if row in left:
+                value = batch[0][offset].as_py()
+                content = value.get("bytes") if isinstance(value, dict) else value
+                yield str(row), content if content is not None else SessError("the row holds no image bytes")
+        first += batch.num_rows
+
+
+def _tar_members(file: str, names: list[str], had: int) -> Iterator[tuple[str, bytes | Exception]]:
+    wanted = set(names)
+    left = had
+    for name, content in _tar_files(file):
+        if name in wanted:
+            left -= 1
+            if left < 0:
+                yield name, content()
+
+
+def _tar_files(file: str) -> Iterator[tuple[str, Any]]:
+    """Yield the names in a tar shard, each with a function that reads it; a name that comes again is numbered."""
+    seen: dict[str, int] = {}
+    with fsspec.open(file, "rb") as handle, tarfile.open(fileobj=handle, mode="r:") as shard:
+        for member in shard:
+            if member.isfile():
+                seen[member.name] = seen.get(member.name, 0) + 1
+                name = member.name if seen[member.name] == 1 else f"{member.name}#{seen[member.name]}"
+                yield name, lambda member=member: shard.extractfile(member).read()  # type: ignore[union-attr]
+
+
+@dataclass
+class ShardImage:
+    """An image of a tar shard.
+
+    Attributes
+    ----------
+    name : str
+        In the shard.
+    content : bytes or Exception
+    label : str or None
+        What its .cls file says, if that comes after it, as in WebDataset.
+    """
+
+    name: str
+    content: bytes | Exception
+    label: str | None = None
+
+
+def read_shard(file: str, skip: Collection[str] = ()) -> Iterator[ShardImage]:
+    """Yield the images of a tar shard in WebDataset's layout: files of one sample share what stands before the dot.
+
+    Parameters
+    ----------
+    file : str
+        Path or URL.
+    skip : collection of str
+        Names to leave out.
+
+    Raises
+    ------
+    Exception
+        Of the file system, or `tarfile.ReadError` where the shard ends early; what came before has been yielded.
+    """
+    skipped = frozenset(skip)
+    yield from persistent(lambda had: _shard_images(file, skipped, had))
+
+
+def _shard_images(file: str, skip: frozenset[str], had: int) -> Iterator[ShardImage]:
+    waiting: list[ShardImage] = []  # images of the sample that is being read: its label may come before or after
+    sample, label, left = None, None, had
+    for name, content in _tar_files(file):
+        key, _, extension = posixpath.basename(name).partition(".")
+        key = posixpath.join(posixpath.dirname(name), key)
+        if key != sample:
+            yield from _labelled(waiting, label)
+            waiting, sample, label = [], key, None
+        if extension == "cls":
+            label = content().decode(errors="replace").strip() or None
+        elif f".{extension.rpartition('.')[2].lower()}" in IMAGE_EXTENSIONS and name not in skip:
+            left -= 1
+            if left < 0:
+                waiting.append(ShardImage(name, _content(content)))
+    yield from _labelled(waiting, label)
+
+
+def _content(read: Any) -> bytes | Exception:
+    try:
+        return read()
+    except Exception as error:
+        if is_passing(error):
+            raise
+        return error
+
+
+def _labelled(images: list[ShardImage], label: str | None) -> Iterator[ShardImage]:
+    for image in images:
+        image.label = label
+        yield image
