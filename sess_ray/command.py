@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from cyclopts import App, CycloptsError
 from cyclopts.config import Yaml
 
-from sess_ray.errors import SessError
+from sess_ray.errors import RunError, SessError
 from sess_ray.io.access import public_text
 
 FAILED, WRONG_USAGE, SIGNALLED = 1, 2, 128
@@ -59,7 +59,7 @@ def run(app: App, arguments: Sequence[str], interrupted: str = "stopped") -> int
         print(f"\n{interrupted}", file=sys.stderr)
         return SIGNALLED + stopped.signal
     except Exception as error:
-        if "Ray" not in type(error).__name__:
+        if "Ray" not in type(error).__name__ and not isinstance(error, RunError):
             raise
         return _failed(f"the run failed: {public_text(str(error).strip().splitlines()[-1])}", FAILED)
     return result or 0

@@ -1,4 +1,4 @@
-"""The one exception type that sess-ray raises on purpose."""
+"""The exceptions that sess-ray raises on purpose."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from collections.abc import Iterable
 
 class SessError(ValueError):
     """Something the caller can put right; the message is one line that says how."""
+
+
+class RunError(RuntimeError):
+    """What a run could not get past; the message is one line."""
 
 
 def unknown(kind: str, given: object, choices: Iterable[str], more: str = "") -> SessError:

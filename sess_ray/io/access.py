@@ -21,7 +21,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import fsspec
 import fsspec.asyn
 
-from sess_ray.errors import SessError
+from sess_ray.errors import RunError, SessError
 
 T = TypeVar("T")
 
@@ -106,7 +106,13 @@ _PASSING_ERRNO = {
 }
 # By name, since the packages that define them are extras: botocore, aiohttp, Azure's SDK.
 _PASSING_NAMES = {
-    *("HTTPClientError", "ConnectionClosedError", "IncompleteReadError", "ResponseStreamingError"),
+    *(
+        "EndpointConnectionError",
+        "HTTPClientError",
+        "ConnectionClosedError",
+        "IncompleteReadError",
+        "ResponseStreamingError",
+    ),
     *("ClientConnectionError", "ClientPayloadError", "ServerTimeoutError"),
     *("ServiceRequestError", "ServiceResponseError", "IncompleteReadError"),
 }
@@ -216,6 +222,9 @@ def _fetch(filesystem: fsspec.AbstractFileSystem, paths: list[str]) -> list[byte
     return results
 
 
+_NO_RANGE = re.compile(r"\b416\b|InvalidRange|range is not satisfiable", re.IGNORECASE)
+
+
 async def _fetch_async(
     filesystem: fsspec.asyn.AsyncFileSystem, paths: list[str], end: int, timeout: float
 ) -> list[bytes | Exception]:
@@ -228,7 +237,7 @@ async def _fetch_async(
             except TimeoutError as error:
                 raise TimeoutError(f"no answer within {timeout:g} s") from error
             except Exception as error:
-                if "416" in str(error) or "InvalidRange" in str(error):  # nothing lies in any range of an empty file
+                if _NO_RANGE.search(str(error)):  # an empty file has no range
                     return b""
                 raise
 
@@ -312,4 +321,4 @@ def public_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 def one_line(error: BaseException) -> str:
     """Return type and message of an error in one line, without secrets; the message alone of our own."""
     message = public_text(" ".join(str(error).split()))
-    return message if isinstance(error, SessError) else f"{type(error).__name__}: {message}"
+    return message if isinstance(error, SessError | RunError) else f"{type(error).__name__}: {message}"

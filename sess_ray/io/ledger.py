@@ -7,6 +7,7 @@ gives smaller blocks), or if a machine that seemed lost went on writing. Both ar
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -84,9 +85,14 @@ def _surplus(table: pa.Table, keys: list[str]) -> pa.Table:
 def _without(store: Store, folder: str, file: str, surplus: pa.Table) -> None:
     """Write a file again without some rows: first the new one, then the old one goes; nothing is ever missing."""
     keys = KEYS[folder].names
-    gone = {tuple(row[key] for key in keys) for row in surplus.to_pylist()}
+    gone = Counter(tuple(row[key] for key in keys) for row in surplus.to_pylist())
     table = store.read_table(file)
-    kept = [number for number, row in enumerate(table.select(keys).to_pylist()) if tuple(row.values()) not in gone]
+    kept = []
+    for number, row in reversed(list(enumerate(table.select(keys).to_pylist()))):  # of rows alike the first stays
+        key = tuple(row.values())
+        gone[key] -= 1
+        if gone[key] < 0:
+            kept.append(number)
     if kept:
-        store.write_table(folder, table.take(kept))
+        store.write_table(folder, table.take(kept[::-1]))
     store.remove(file)

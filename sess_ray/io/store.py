@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from sess_ray.errors import SessError
+from sess_ray.errors import RunError, SessError
 from sess_ray.io.access import one_line, open_filesystem, patiently, public
 from sess_ray.io.inputs import walk
 
@@ -99,11 +99,19 @@ class Store:
         return f"{public(self.url)}/{name}"
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file, so that nobody ever sees half of it; where that fails in passing, again."""
-        path = self._place(name)
+        """Write a file, so that nobody ever sees half of it; where that fails in passing, again.
+
+        Raises
+        ------
+        RunError
+            If it goes on to fail.
+        """
         # An object appears when its upload is complete: there nothing has to be renamed.
         write = _write_local if self._local else self._filesystem.pipe_file
-        patiently(write, path, content)
+        try:
+            patiently(write, self._place(name), content)
+        except Exception as error:
+            raise RunError(f"cannot write {self.path(name)}: {one_line(error)}") from error
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
@@ -223,8 +231,8 @@ class Store:
         try:
             self.write(".probe", b"")
             self.remove(".probe")
-        except Exception as error:
-            raise SessError(f"cannot write to output {public(self.url)}: {one_line(error)}") from error
+        except RunError as error:
+            raise SessError(f"{error}: choose another --output, or see --storage-option") from error
 
     def _place(self, name: str) -> str:
         return posixpath.join(self._root, name)
