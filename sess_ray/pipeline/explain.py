@@ -128,6 +128,13 @@ class Job:
         """Images of the input that another run has finished."""
         return self.inputs - self.tasks.num_rows
 
+    def start(self) -> None:
+        """Say in the output of what run it is."""
+        if self.config.overwrite:
+            self.store.clear()
+        self.store.remove(FINISHED)
+        self.store.write_json(STARTED, {"settings": settings(self.config), "made_with": self.made_with})
+
     @property
     def countable(self) -> bool:
         """Whether the number of images is known: how many a tar shard holds shows when it is read."""
@@ -201,7 +208,7 @@ def read_class_names(path: str) -> list[str]:
     return [line.split("\t")[-1].strip() for line in text.splitlines() if line.strip()]
 
 
-def _blocks(tasks: pa.Table, actors: int) -> list[pa.Table]:
+def blocks(tasks: pa.Table, actors: int) -> list[pa.Table]:
     """Cut the tasks: a few images, some rows of one Parquet file, or one tar shard."""
     fair = max(1, ceil(tasks.num_rows / (actors * BLOCKS_PER_ACTOR)))
     cuts, before, count = [], "", 0
@@ -213,6 +220,7 @@ def _blocks(tasks: pa.Table, actors: int) -> list[pa.Table]:
             cuts.append(number)
             count = 0
         before, count = kind, count + 1
+    tasks = tasks.combine_chunks()  # or each slice would look for its rows in all chunks
     ends = [*cuts[1:], tasks.num_rows]
     return [tasks.slice(start, end - start) for start, end in zip(cuts, ends, strict=True)]
 
@@ -229,14 +237,14 @@ def stream(job: Job) -> Iterator[dict[str, Any]]:
     config = job.config
     images = job.tasks.num_rows if job.countable else None
     workers = pool(config.actors, config.gpus_per_actor, images)
-    blocks = _blocks(job.tasks.combine_chunks(), workers["compute"].max_size)
+    cut = blocks(job.tasks, workers["compute"].max_size)
     access = config.access()
     model = ray.put(job.model)  # a name of its own keeps it for actors that are started again
     # The method itself and not its name: actors do not know what a script has registered.
     options = {**config.explainer_options(), "method": methods.get(config.method)}
     tasks: dict[str, Any] = {**ARROW, "num_cpus": TASK_CPUS}
     dataset = (
-        ray.data.from_arrow(blocks)
+        ray.data.from_arrow(cut)
         .map_batches(read_and_decode, fn_kwargs={"access": access, "max_pixels": config.max_pixels}, **tasks)
         .map_batches(
             ExplainActor,
@@ -274,10 +282,7 @@ def run(job: Job, progress: Any = None) -> Summary:
     Summary
     """
     config, store = job.config, job.store
-    if config.overwrite:
-        store.clear()
-    store.remove(FINISHED)
-    store.write_json(STARTED, {"settings": settings(config), "made_with": job.made_with})
+    job.start()
     summary = Summary()
     begin, started = time.perf_counter(), datetime.now(UTC)
     if job.tasks.num_rows:
