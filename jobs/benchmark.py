@@ -325,4 +325,4 @@ def _store(result: dict[str, Any], path: str | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(app, sys.argv[1:]))
+    command.leave(command.run(app, sys.argv[1:]))

@@ -140,4 +140,4 @@ def sheet(config: Annotated[SheetConfig, Parameter(name="*")] = SheetConfig()) -
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(app, sys.argv[1:]))
+    command.leave(command.run(app, sys.argv[1:]))

@@ -44,4 +44,4 @@ def evaluate(
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(app, sys.argv[1:]))
+    command.leave(command.run(app, sys.argv[1:]))

@@ -82,4 +82,4 @@ def main(
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(app, sys.argv[1:]))
+    command.leave(command.run(app, sys.argv[1:]))

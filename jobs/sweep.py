@@ -195,4 +195,4 @@ def plot(
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(app, sys.argv[1:]))
+    command.leave(command.run(app, sys.argv[1:]))

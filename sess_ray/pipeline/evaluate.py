@@ -219,7 +219,7 @@ def stream(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
     reading = {"access": config.access(), "runs": urls, "pixels": asks, "max_pixels": config.max_pixels}
     writing = {"access": config.access(), "output": config.output, "metrics": metrics}
     dataset = (
-        ray.data.from_arrow(evaluation.blocks)
+        ray.data.from_blocks(evaluation.blocks)
         .map_batches(read_maps, fn_kwargs=reading, **tasks)
         .map_batches(
             EvaluateActor,

@@ -244,7 +244,7 @@ def stream(job: Job) -> Iterator[dict[str, Any]]:
     options = {**config.explainer_options(), "method": methods.get(config.method)}
     tasks: dict[str, Any] = {**ARROW, "num_cpus": TASK_CPUS}
     dataset = (
-        ray.data.from_arrow(cut)
+        ray.data.from_blocks(cut)
         .map_batches(read_and_decode, fn_kwargs={"access": access, "max_pixels": config.max_pixels}, **tasks)
         .map_batches(
             ExplainActor,

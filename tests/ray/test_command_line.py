@@ -95,14 +95,23 @@ def test_errors_are_counted_and_max_errors_fails(tmp_path, image):
     assert "targets was 'auto' and is 'top2'" in other.stderr
 
 
-def test_the_demo_and_an_interrupted_run(tmp_path):
+def test_the_demo(tmp_path):
     done = job("--output", tmp_path / "demo", "--num-scales", 2)
     assert done.returncode == 0, done.stderr
     assert "6 images, 6 maps, 0 errors" in done.stdout
     assert len(list((tmp_path / "demo" / "overlays").glob("*.png"))) == 6
 
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_is_told_to_stop_stops_and_goes_on(tmp_path, photographs, number, code):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for place in range(40):
+        Image.fromarray(photographs["coffee.png"]).save(folder / f"{place}.jpg")
+    model = ["--model", "squeezenet1_1", "--weights", "random", "--num-scales", 3]
+    arguments = [*model, "--input", folder, "--output", tmp_path / "out", "--overlays", 0]
     running = subprocess.Popen(
-        [sys.executable, str(JOB), "--output", str(tmp_path / "stopped")],
+        [sys.executable, str(JOB), *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -110,12 +119,16 @@ def test_the_demo_and_an_interrupted_run(tmp_path):
         start_new_session=True,
     )
     deadline = time.monotonic() + 120
-    while not list((tmp_path / "stopped" / "maps").glob("*.parquet")) and time.monotonic() < deadline:
-        time.sleep(0.2)
+    while not list((tmp_path / "out" / "maps").glob("*.parquet")) and time.monotonic() < deadline:
+        time.sleep(0.1)
     asked = time.monotonic()
-    os.kill(running.pid, signal.SIGINT)
+    os.kill(running.pid, number)
     _, errors = running.communicate(timeout=60)
-    assert running.returncode == 130, errors
-    assert "stopped: what is written stays" in errors
-    assert not (tmp_path / "stopped" / "run.json").exists()
+    assert running.returncode == code, errors
     assert time.monotonic() - asked < 10
+    assert errors.strip().splitlines()[-1] == "stopped: what is written stays; the same command goes on"
+    assert not (tmp_path / "out" / "run.json").exists()
+    done = job(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert "are finished)" in done.stdout
+    assert "the output now holds 40 images, 40 maps, 0 errors" in done.stdout

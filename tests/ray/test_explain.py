@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
 from sess_ray import SESS, load_model, methods
@@ -19,6 +20,7 @@ from sess_ray.pipeline.actor import ExplainActor
 from sess_ray.pipeline.config import ExplainConfig
 from sess_ray.pipeline.explain import prepare, run
 from sess_ray.pipeline.stages import TASKS, read_and_decode
+from tests.fragile import Fragile
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -222,3 +224,30 @@ def test_one_image_that_fails_in_the_model_costs_only_itself(ray_session, good):
         "2": None,
     }
     assert [row["stage"] for row in found if row["error"]] == ["explain"]
+
+
+@pytest.mark.parametrize("fits", [5, 2, 1, 0])
+def test_where_memory_ends_batches_get_smaller_and_the_rest_is_explained(ray_session, good, monkeypatch, fits):
+    """A device that holds `fits` windows: the maps are those of any other batch, or the image alone has the error."""
+    path = str(next(good.rglob("coffee.jpg")))
+    tasks = pa.Table.from_pylist([{"image_id": "0", "uri": path, "targets": [[1]]}], TASKS)
+    block = pa.concat_tables(read_and_decode(tasks, Access(), 10**8))
+    options = {"num_scales": 3, "device": "cpu", "batch_size": 4, "pre_filter_ratio": 0.5}
+    actor = ExplainActor(ray_session.put(load_model("tests.fragile:model")), options)
+    [expected] = pa.concat_tables(actor(block)).to_pylist()
+    whole = Fragile.forward
+
+    def forward(module, x):
+        if len(x) > fits:
+            raise torch.OutOfMemoryError("no memory for so many")
+        return whole(module, x)
+
+    monkeypatch.setattr(Fragile, "forward", forward)
+    [found] = pa.concat_tables(actor(block)).to_pylist()
+    if not fits:
+        assert (found["stage"], found["error"]) == ("explain", "OutOfMemoryError: no memory for so many")
+        return
+    [given], [wanted] = found["maps"], expected["maps"]
+    levels = [np.frombuffer(row["levels"], np.uint8).astype(int) for row in (given, wanted)]
+    assert np.abs(levels[0] - levels[1]).max() <= 1
+    assert given["num_kept"] == wanted["num_kept"]
