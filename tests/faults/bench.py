@@ -1,0 +1,122 @@
+"""Images, the places where jobs find them, and what a quiet run makes of them."""
+
+from __future__ import annotations
+
+import os
+import random
+from contextlib import ExitStack
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from fsspec.implementations.local import LocalFileSystem
+from PIL import Image
+
+from tests.cloud.servers import Seaweed, seaweed
+from tests.faults.jobs import ROOT, Held, Job, Place, Wrong
+
+IMAGES = 48
+NODE_CPUS = 3  # the actors and a task, when one node is left of two
+HEALTH = {  # a node that is gone is seen within seconds
+    "health_check_initial_delay_ms": 3000,
+    "health_check_period_ms": 1000,
+    "health_check_timeout_ms": 3000,
+    "health_check_failure_threshold": 3,
+}
+
+
+class Nodes:
+    """A cluster of three nodes on this machine: one for the drivers and two for the work."""
+
+    def __init__(self, folder: Path) -> None:
+        from ray.cluster_utils import Cluster
+
+        head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": str(folder), "_system_config": HEALTH}
+        self._cluster = Cluster(initialize_head=True, head_node_args=head)
+        self.fill()
+
+    @property
+    def address(self) -> str:
+        return self._cluster.address
+
+    def fill(self) -> None:
+        while len(self._cluster.worker_nodes) < 2:
+            self._cluster.add_node(num_cpus=NODE_CPUS)
+        self._cluster.wait_for_nodes()
+
+    def lose(self, rng: random.Random) -> None:
+        nodes = sorted(self._cluster.worker_nodes, key=lambda node: node.node_id)
+        self._cluster.remove_node(rng.choice(nodes), allow_graceful=False)
+
+    def close(self) -> None:
+        self._cluster.shutdown()
+
+
+class Bench:
+    """Images, the places where they lie, and what a quiet run makes of them."""
+
+    def __init__(self, folder: Path, images: int = IMAGES) -> None:
+        self._folder = folder
+        self._stack = ExitStack()
+        self._env = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | {
+            "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+            "RAY_AUTH_MODE": "disabled",
+            "RAY_TMPDIR": str(folder),
+            "PYTHONPATH": str(ROOT),
+        }
+        self.local = Place(str(folder), str(folder), LocalFileSystem())
+        draw_images(folder / "images", images)
+        self.clean = self._quiet()
+
+    def _quiet(self) -> Held:
+        job = Job("clean", self.local, 0, random.Random(), self._folder / "clean.log", self._env)
+        try:
+            job.start()
+            job.expect(0)
+        except Wrong as wrong:
+            raise RuntimeError(f"{wrong}: {job.last_words()}") from wrong
+        finally:
+            job.leave()
+        return job.output.held()
+
+    @cached_property
+    def nodes(self) -> Nodes:
+        os.environ.update(self._env)
+        nodes = Nodes(self._folder)
+        self._stack.callback(nodes.close)
+        return nodes
+
+    @cached_property
+    def server(self) -> Seaweed:
+        folder = self._folder / "weed"
+        folder.mkdir()
+        server = self._stack.enter_context(seaweed(folder))
+        server.filesystem().mkdir("bench")
+        server.filesystem().put(f"{self._folder}/images/", "bench/images/", recursive=True)
+        return server
+
+    def place(self, fault: str) -> Place:
+        if fault == "store":
+            flags = [part for option in self.server.options for part in ("--storage-option", option)]
+            return Place("s3://bench", "bench", self.server.filesystem(), flags)
+        if fault == "node":
+            return Place(self.local.url, self.local.path, self.local.filesystem, ["--address", self.nodes.address])
+        return self.local
+
+    def job(self, name: str, fault: str, rng: random.Random) -> Job:
+        return Job(name, self.place(fault), self.clean.files, rng, self._folder / f"{name}.log", self._env)
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+def draw_images(folder: Path, count: int) -> None:
+    """Draw smooth images of several sizes, and two files that are broken."""
+    folder.mkdir()
+    for number in range(count):
+        rng = np.random.default_rng(number)
+        size = int(rng.integers(64, 97)), int(rng.integers(64, 81))
+        colours = Image.fromarray(rng.integers(0, 256, (5, 6, 3), np.uint8))
+        colours.resize(size, Image.Resampling.BICUBIC).save(folder / f"{number:03}.jpg")
+    (folder / "cut.jpg").write_bytes((folder / "000.jpg").read_bytes()[:300])
+    (folder / "empty.png").write_bytes(b"")

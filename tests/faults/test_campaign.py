@@ -1,0 +1,30 @@
+"""A short kill campaign; the long one is `python -m tests.faults.campaign`."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.faults.bench import Bench
+from tests.faults.campaign import run
+from tests.faults.jobs import MISSED
+
+
+@pytest.fixture(scope="module")
+def bench():
+    folder = Path(tempfile.mkdtemp(prefix="kill"))  # pytest's own are too long for sockets
+    with closing(Bench(folder, images=16)) as bench:
+        yield bench
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("fault", ["actor", "driver", "store"])
+def test_nothing_is_lost_and_nothing_twice(bench, fault):
+    row = run(bench, 0, fault, seed=0)
+    assert row.moment != MISSED
+    assert row.rows == bench.clean.rows == 34
+    assert not row.is_wrong, row
