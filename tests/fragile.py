@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import torch
 from torch import nn
 
@@ -26,3 +29,21 @@ def model():
 
 def brightness(_model, patches, _targets):
     return patches.mean(1)
+
+
+class SlowToStart(Fragile):
+    """Can not be unpickled in another process before a file is there, which the first attempt leaves."""
+
+    def __init__(self, flag):
+        super().__init__()
+        self.flag, self.home = flag, os.getpid()
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        if os.getpid() != self.home and not Path(self.flag).exists():
+            Path(self.flag).touch()
+            raise RuntimeError("the GPU is still busy")
+
+
+def slow_to_start():
+    return SlowToStart(os.environ["SESS_RAY_TEST_FLAG"])

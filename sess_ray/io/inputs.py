@@ -366,6 +366,11 @@ def is_shard(uri: str) -> bool:
     return uri.lower().endswith(SHARD)
 
 
+def shard_rows(uris: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Say of each URI whether it is a tar shard as a whole."""
+    return pc.ends_with(uris, SHARD, ignore_case=True)
+
+
 def _distinct(items: pa.Table, url: str) -> pa.Table:
     """Make ids unique: rows of one image are its targets; other images of a manifest's path are numbered."""
     counts = items["image_id"].value_counts()

@@ -22,6 +22,7 @@ from math import ceil
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sess_ray import methods
 from sess_ray.errors import SessError
@@ -30,7 +31,7 @@ from sess_ray.gallery.overlay import overlay
 from sess_ray.io.access import one_line, open_filesystem, patiently, public, public_command, use
 from sess_ray.io.annotation_formats import read_annotations
 from sess_ray.io.decode import decode
-from sess_ray.io.inputs import ITEMS, is_shard, list_images, split_uri
+from sess_ray.io.inputs import ITEMS, is_shard, list_images, shard_rows, split_uri
 from sess_ray.io.ledger import read_ledger
 from sess_ray.io.reading import read_items
 from sess_ray.io.store import FINISHED, STARTED, Store, decode_map
@@ -138,7 +139,7 @@ class Job:
     @property
     def countable(self) -> bool:
         """Whether the number of images is known: how many a tar shard holds shows when it is read."""
-        return not any(is_shard(uri.as_py()) for uri in self.tasks["uri"])
+        return not pc.any(shard_rows(self.tasks["uri"])).as_py()
 
 
 def prepare(config: ExplainConfig) -> Job:
@@ -212,7 +213,8 @@ def blocks(tasks: pa.Table, actors: int) -> list[pa.Table]:
     """Cut the tasks: a few images, some rows of one Parquet file, or one tar shard."""
     fair = max(1, ceil(tasks.num_rows / (actors * BLOCKS_PER_ACTOR)))
     cuts, before, count = [], "", 0
-    for number, uri in enumerate(tasks["uri"].to_pylist()):
+    uris = (uri for chunk in tasks["uri"].chunks for uri in chunk.to_pylist())
+    for number, uri in enumerate(uris):
         file, member = split_uri(uri)
         kind = uri if is_shard(uri) else file if member is not None else ""
         most = min(fair, MAX_PACKED_ROWS if kind else MAX_BLOCK_ROWS)

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 import sess_ray
 from sess_ray.errors import SessError
 from sess_ray.io.access import public
-from sess_ray.io.inputs import is_shard
+from sess_ray.io.inputs import shard_rows
 from sess_ray.io.ledger import Ledger
 from sess_ray.io.store import STARTED, Store
 from sess_ray.models import Model
@@ -107,11 +107,7 @@ def remaining(tasks: pa.Table, ledger: Ledger) -> pa.Table:
     if not len(finished):
         return tasks
     left = tasks.filter(pc.invert(pc.is_in(tasks["image_id"], finished)))
-    shards = {
-        name
-        for name, uri in zip(*map(pa.ChunkedArray.to_pylist, (left["image_id"], left["uri"])), strict=True)
-        if is_shard(uri)
-    }
+    shards = set(left.filter(shard_rows(left["uri"]))["image_id"].to_pylist())
     if not shards:
         return left
     done: dict[str, list[str]] = {}

@@ -40,12 +40,11 @@ def resolve(items: pa.Table, targets: str, model: Model) -> pa.Table:
         If `targets` names no class, or no image has a label that is one.
     """
     if is_top(targets):
-        return _tasks(items, lambda _: targets, model)
+        return _alike(items, targets)
     if targets not in ("auto", "label"):
-        named: Targets = [(index,) for index in _named(targets, model)]
-        return _tasks(items, lambda _: named, model)
+        return _alike(items, [(index,) for index in _named(targets, model)])
     if targets == "auto" and items["targets"].null_count == items.num_rows:
-        return _tasks(items, lambda _: "top1", model)
+        return _alike(items, "top1")
     folders = _folder_classes(items["label"].unique().drop_null().to_pylist(), model)
     known: dict[Any, str | Targets | SessError] = {}
 
@@ -64,6 +63,17 @@ def resolve(items: pa.Table, targets: str, model: Model) -> pa.Table:
         return found
 
     return _tasks(items, declared, model)
+
+
+def _alike(items: pa.Table, found: str | Targets) -> pa.Table:
+    """Return the tasks of items that have the same targets."""
+    given = {"top" if isinstance(found, str) else "targets": found}
+    known = ("image_id", "uri")
+    columns = [
+        items[name] if name in known else pa.repeat(pa.scalar(given.get(name), kind), items.num_rows)
+        for name, kind in zip(TASKS.names, TASKS.types, strict=True)
+    ]
+    return pa.table(columns, schema=TASKS)
 
 
 def _tasks(

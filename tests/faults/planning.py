@@ -18,6 +18,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sess_ray.io.inputs import CHUNK
 from sess_ray.io.ledger import read_ledger
 from sess_ray.io.store import MAPS, Store
 from sess_ray.pipeline.config import ExplainConfig
@@ -33,8 +34,12 @@ def name(number: int) -> str:
 
 
 def write_manifest(path: Path, count: int) -> None:
-    ids = [name(number) for number in range(count)]
-    pq.write_table(pa.table({"uri": [f"s3://bucket/photographs/{found}" for found in ids], "id": ids}), path)
+    schema = pa.schema([("uri", pa.string()), ("id", pa.string())])
+    with pq.ParquetWriter(path, schema) as writer:
+        for first in range(0, count, CHUNK):
+            ids = [name(number) for number in range(first, min(first + CHUNK, count))]
+            uris = [f"s3://bucket/photographs/{found}" for found in ids]
+            writer.write_table(pa.table({"uri": uris, "id": ids}, schema))
 
 
 def write_output(store: Store, count: int) -> None:

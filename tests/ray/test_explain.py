@@ -251,3 +251,26 @@ def test_where_memory_ends_batches_get_smaller_and_the_rest_is_explained(ray_ses
     levels = [np.frombuffer(row["levels"], np.uint8).astype(int) for row in (given, wanted)]
     assert np.abs(levels[0] - levels[1]).max() <= 1
     assert given["num_kept"] == wanted["num_kept"]
+
+
+def test_an_actor_that_can_not_start_is_tried_again(good, tmp_path, monkeypatch):
+    monkeypatch.setenv("SESS_RAY_TEST_FLAG", str(tmp_path / "flag"))
+    output = tmp_path / "out"
+    summary = explain(input=str(good), output=str(output), model="tests.fragile:slow_to_start", actors="1", overlays=0)
+    assert (tmp_path / "flag").exists()
+    assert (summary.images, summary.errors) == (2, 1)  # the rocket, which this model never explains
+
+
+def test_no_name_leaves_the_output(good, tmp_path):
+    names = ["../../escape.jpg", "/etc/passwd", 'a"><img src=x onerror=alert(1)>.jpg', "line\nbreak", ".."]
+    lines = [{"uri": str(good / "tabby/chelsea.jpg"), "id": name} for name in names]
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    before = {path for path in tmp_path.parent.rglob("*") if tmp_path not in path.parents}
+    output = tmp_path / "out"
+    explain(input=str(tmp_path / "m.jsonl"), output=str(output), model="tests.fragile:model", actors="1", overlays=9)
+    assert {row["image_id"] for row in rows(output)} == set(names)
+    assert {path.name for path in output.iterdir()} == {"started.json", "run.json", "maps", "overlays"}
+    pictures = [path.name for path in (output / "overlays").iterdir()]
+    assert len(pictures) == len(names)
+    assert all(name.removesuffix(".png").replace("-", "").replace("_", "").isalnum() for name in pictures)
+    assert {path for path in tmp_path.parent.rglob("*") if tmp_path not in path.parents} == before
