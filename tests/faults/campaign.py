@@ -173,6 +173,7 @@ def main() -> int:
     faults = arguments.faults.split(",")
     folder = Path(tempfile.mkdtemp(prefix="kill"))  # short: the path of a socket has 107 characters at most
     rows: list[Row] = []
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # leave nothing running
     with closing(Bench(folder)) as bench:
         print(f"a quiet run: {bench.clean.rows} rows in {bench.clean.files} files; logs in {folder}")
         print(line(list(Row.__dataclass_fields__)), flush=True)

@@ -182,16 +182,19 @@ class Job:
         return [process for process in psutil.process_iter() if _session(process.pid) in self._sessions]
 
     def leave(self) -> None:
-        """Wait until its processes are gone; complain of those that stay, and end them."""
+        """Wait until its workers are gone and complain of those that stay; end what is left.
+
+        Ray's agents outlive a driver that is killed by a minute, but they touch no output.
+        """
         if self.driver.poll() is None:
             self.driver.kill()
             self.driver.wait()
         deadline = time.monotonic() + LEAVE_SECONDS
-        while (left := self.processes()) and time.monotonic() < deadline:
+        while (titles := [*filter(_can_write, map(_title, self.processes()))]) and time.monotonic() < deadline:
             time.sleep(0.2)
-        if left:
-            self.complaints.append(f"processes stay: {', '.join(map(_title, left))}")
-        for process in left:
+        if titles:
+            self.complaints.append(f"processes stay: {titles}")
+        for process in self.processes():
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
 
@@ -201,8 +204,12 @@ class Job:
 
 def _title(process: psutil.Process) -> str:
     with contextlib.suppress(psutil.NoSuchProcess):
-        return " ".join(process.cmdline())
+        return " ".join(process.cmdline()).strip()
     return ""
+
+
+def _can_write(title: str) -> bool:
+    return bool(title) and not title.endswith("Agent")
 
 
 def _session(pid: int) -> int:
