@@ -133,6 +133,9 @@ def main(
         actors=config.actors,
         gpus_per_actor=config.gpus_per_actor,
         address=config.address,
+        storage_option=config.storage_option,
+        read_timeout=config.read_timeout,
+        retry_seconds=config.retry_seconds,
         overwrite=True,
     )
     print(f"evaluating {len(chosen)} runs", flush=True)

@@ -1,4 +1,4 @@
-"""A short kill campaign; the long one is `python -m tests.faults.campaign`."""
+"""A short kill campaign; the long one is `python -m tests.faults.campaign`, and tests/cloud kills the store."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def bench():
     shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("fault", ["actor", "driver", "store"])
+@pytest.mark.parametrize("fault", ["actor", "driver"])
 def test_nothing_is_lost_and_nothing_twice(bench, fault):
     row = run(bench, 0, fault, seed=0)
     assert row.moment != MISSED
