@@ -124,6 +124,33 @@ def test_which_errors_pass(error, passes):
     assert is_passing(error) is passes
 
 
+@pytest.mark.parametrize(
+    ("code", "status", "passes"),
+    [
+        ("InternalError", 500, True),
+        ("SlowDown", 503, True),
+        ("RequestTimeout", 408, True),
+        ("NoSuchKey", 404, False),
+        ("AccessDenied", 403, False),
+        ("InvalidArgument", 400, False),
+    ],
+)
+def test_which_answers_of_s3_pass(code, status, passes):
+    exceptions = pytest.importorskip("botocore.exceptions")
+    errors = pytest.importorskip("s3fs.errors")
+    answer = {"Error": {"Code": code, "Message": "m"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    given = exceptions.ClientError(answer, "PutObject")
+    translated = errors.translate_boto_error(given)
+    translated.__cause__ = given  # as s3fs raises it
+    assert is_passing(translated) is passes
+
+
+@pytest.mark.parametrize("name", ["EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError"])
+def test_which_failures_to_connect_pass(name):
+    exceptions = pytest.importorskip("botocore.exceptions")
+    assert is_passing(getattr(exceptions, name)(endpoint_url="http://host", error=None))
+
+
 def test_a_call_is_repeated_while_its_errors_pass(monkeypatch):
     slept = []
     monkeypatch.setattr(access.time, "sleep", slept.append)

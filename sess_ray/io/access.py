@@ -101,13 +101,15 @@ _PASSING_ERRNO = {
     getattr(errno, name)
     for name in (
         *("EIO", "EAGAIN", "EBUSY", "ESTALE", "ETIMEDOUT", "ECONNRESET", "ECONNREFUSED", "ECONNABORTED", "EPIPE"),
-        *("ENETUNREACH", "EHOSTUNREACH", "ENETDOWN"),
+        *("ENETUNREACH", "EHOSTUNREACH", "ENETDOWN", "EREMOTEIO"),
     )
 }
 # By name, since the packages that define them are extras: botocore, aiohttp, Azure's SDK.
 _PASSING_NAMES = {
     *(
         "EndpointConnectionError",
+        "ConnectTimeoutError",
+        "ProxyConnectionError",
         "HTTPClientError",
         "ConnectionClosedError",
         "IncompleteReadError",
@@ -139,11 +141,12 @@ def is_passing(error: BaseException) -> bool:
 
 
 def _status(error: BaseException) -> int | None:
-    """Return the HTTP status of an error of aiohttp, Google's or Azure's packages."""
-    for name in ("status", "status_code", "code"):
-        found = str(getattr(error, name, ""))
-        if found.isdigit() and 400 <= int(found) < 600:
-            return int(found)
+    """Return the HTTP status of an error of aiohttp, Google's or Azure's packages, or of botocore behind s3fs's."""
+    answer = getattr(error.__cause__, "response", None)
+    told = answer.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(answer, dict) else None
+    for found in (told, *(getattr(error, name, None) for name in ("status", "status_code", "code"))):
+        if str(found).isdigit() and 400 <= int(str(found)) < 600:
+            return int(str(found))
     return None
 
 

@@ -8,7 +8,8 @@ import signal
 import threading
 from typing import Any
 
-from sess_ray.errors import SessError
+from sess_ray.errors import RunError, SessError
+from sess_ray.io.access import one_line
 
 # Read when ray is imported. Under `uv run`, Ray would have every worker build a second environment of its own; workers
 # of the embedded Ray use the driver's.
@@ -40,16 +41,20 @@ def connect(address: str | None) -> None:
 
     terminate = signal.getsignal(signal.SIGTERM)
     if not ray.is_initialized():
-        if address:
-            ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
-        else:
-            ray.init(
-                address="local",
-                num_cpus=(os.cpu_count() or 1) + SPARE_CPUS,
-                include_dashboard=False,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-            )
+        try:
+            if address:
+                ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
+            else:
+                ray.init(
+                    address="local",
+                    num_cpus=(os.cpu_count() or 1) + SPARE_CPUS,
+                    include_dashboard=False,
+                    logging_level=logging.ERROR,
+                    log_to_driver=False,
+                )
+        except Exception as error:
+            place = f"connect to Ray at {address}" if address else "start Ray on this machine"
+            raise RunError(f"cannot {place}: {one_line(error)}") from error
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, terminate)  # Ray's own would end this process without a word
     context = DataContext.get_current()
