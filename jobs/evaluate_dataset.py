@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from tqdm import tqdm
 
 from sess_ray import command
+from sess_ray.io.access import public
 from sess_ray.pipeline.evaluate_config import EvaluateConfig
 
 app = command.command("evaluate_dataset.py", __doc__)
@@ -39,7 +40,7 @@ def evaluate(
 
         outcome = run(evaluation, update)
     print(as_text(evaluation, outcome))
-    print(f"written: {evaluation.store.url}: summary.md, summary.csv, summary.json, results/, problems/")
+    print(f"written: {public(evaluation.store.url)}: summary.md, summary.csv, summary.json, results/, problems/")
     return 0
 
 

@@ -113,8 +113,8 @@ def _report(job: Job, summary: Summary) -> None:
         )
     if (total.images, total.errors) != (summary.images, summary.errors):
         print(f"the output now holds {total.images} images, {total.maps} maps, {total.errors} errors")
-    for name in summary.errors_files[:1]:
-        for row in job.store.read_table(name).to_pylist()[:3]:
+    if summary.errors_file:
+        for row in job.store.read_table(summary.errors_file).to_pylist()[:3]:
             print(f"  {row['image_id']!r}, {row['stage']}: {row['error']}")
     if total.errors:
         print(f"errors:   {job.store.path('errors/')} (--retry-errors tries them again)")

@@ -19,6 +19,7 @@ from cyclopts import Parameter
 
 from sess_ray import command
 from sess_ray.errors import SessError, unknown
+from sess_ray.io.access import public
 from sess_ray.io.store import Store
 from sess_ray.pipeline.config import ExplainConfig
 from sess_ray.pipeline.evaluate_config import EvaluateConfig
@@ -149,7 +150,7 @@ def main(
     print(text)
     store.write("sweep.png", plot(outcome.lines, chosen, evaluation.metrics))
     store.write("cost.png", plot(outcome.lines, chosen, evaluation.metrics, costs))
-    print(f"written: {store.url}: sweep.md, sweep.png, cost.png, runs/, evaluation/")
+    print(f"written: {public(store.url)}: sweep.md, sweep.png, cost.png, runs/, evaluation/")
     return 0
 
 

@@ -45,8 +45,8 @@ def run(app: App, arguments: Sequence[str], interrupted: str = "stopped") -> int
     Returns
     -------
     int
-        What the command says, 1 if Ray failed, 2 for wrong usage, 130 after Ctrl-C and 143 after SIGTERM; all but the
-        first say why in a line.
+        What the command says, 1 if the run failed, 2 for wrong usage, 130 after Ctrl-C and 143 after SIGTERM; all but
+        the first say why in a line.
     """
     try:
         with stoppable():
@@ -64,7 +64,7 @@ def run(app: App, arguments: Sequence[str], interrupted: str = "stopped") -> int
     except Exception as error:
         if "Ray" not in type(error).__name__ and not isinstance(error, RunError):
             raise
-        return _failed(f"the run failed: {public_text(str(error).strip().splitlines()[-1])}", FAILED)
+        return _failed(f"the run failed: {str(error).strip().splitlines()[-1]}", FAILED)
     return result or 0
 
 
@@ -122,7 +122,7 @@ def leave(code: int) -> NoReturn:
 
 
 def _failed(message: str, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {public_text(message)}", file=sys.stderr)
     return code
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import tarfile
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,7 @@ from PIL import Image
 
 from sess_ray import SessError
 from sess_ray.io.decode import decode
-from sess_ray.io.inputs import find_images
+from sess_ray.io.inputs import find_images, list_images
 from sess_ray.io.reading import read_items
 from sess_ray.io.store import Store, decode_map, encode_map, quantize
 
@@ -183,6 +184,29 @@ def test_parquet_with_image_bytes_in_the_layout_of_hugging_face(tmp_path):
     pq.write_table(pa.table({"uri": ["u.jpg"], "targets": [[1, 2]]}), tmp_path / "uris.parquet")
     [item] = find_images(str(tmp_path / "uris.parquet"))
     assert (item.uri, item.targets) == (f"{tmp_path}/u.jpg", ["1", "2"])
+
+
+def test_items_that_share_a_member_all_have_it(tmp_path):
+    content = encoded(half_red())
+    pq.write_table(pa.table({"bytes": [content, content]}), tmp_path / "p.parquet")
+    with tarfile.open(tmp_path / "t.tar", "w") as shard:
+        info = tarfile.TarInfo("a.png")
+        info.size = len(content)
+        shard.addfile(info, io.BytesIO(content))
+    files = [f"{tmp_path}/p.parquet#1", f"{tmp_path}/t.tar#a.png"]
+    assert read_items([*files, *files]) == [content] * 4
+    for missing in ("p.parquet#2", "p.parquet#01", "p.parquet#x", "t.tar#b.png"):
+        [found, other] = read_items([f"{tmp_path}/{missing}", files[0]])
+        assert isinstance(found, FileNotFoundError)
+        assert other == content
+
+
+def test_a_limit_is_of_images_and_cuts_none_of_their_targets(folder):
+    lines = [{"path": "a.jpg", "target": 3}, {"path": "cats/b.PNG", "target": 4}, {"path": "a.jpg", "target": 5}]
+    (folder / "m.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    listed = list_images(str(folder / "m.jsonl"), limit=1).to_pylist()
+    assert [(row["image_id"], row["targets"]) for row in listed] == [("a.jpg", ["3", "5"])]
+    assert list_images(str(folder), limit=3)["image_id"].to_pylist() == ["a.jpg", "cats/b.PNG", "cats/deep/c.jpeg"]
 
 
 def test_inputs_that_are_wrong(tmp_path):

@@ -26,6 +26,7 @@ from sess_ray.errors import RunError, SessError
 T = TypeVar("T")
 
 LONGEST_WAIT = 15.0  # seconds between two attempts
+NO_SUCH_RANGE = 416  # of HTTP
 AT_ONCE = 16  # requests of one task
 
 
@@ -106,17 +107,10 @@ _PASSING_ERRNO = {
 }
 # By name, since the packages that define them are extras: botocore, aiohttp, Azure's SDK.
 _PASSING_NAMES = {
-    *(
-        "EndpointConnectionError",
-        "ConnectTimeoutError",
-        "ProxyConnectionError",
-        "HTTPClientError",
-        "ConnectionClosedError",
-        "IncompleteReadError",
-        "ResponseStreamingError",
-    ),
+    *("EndpointConnectionError", "ConnectTimeoutError", "ProxyConnectionError", "HTTPClientError"),
+    *("ConnectionClosedError", "IncompleteReadError", "ResponseStreamingError"),
     *("ClientConnectionError", "ClientPayloadError", "ServerTimeoutError"),
-    *("ServiceRequestError", "ServiceResponseError", "IncompleteReadError"),
+    *("ServiceRequestError", "ServiceResponseError"),
 }
 
 
@@ -225,9 +219,6 @@ def _fetch(filesystem: fsspec.AbstractFileSystem, paths: list[str]) -> list[byte
     return results
 
 
-_NO_RANGE = re.compile(r"\b416\b|InvalidRange|range is not satisfiable", re.IGNORECASE)
-
-
 async def _fetch_async(
     filesystem: fsspec.asyn.AsyncFileSystem, paths: list[str], end: int, timeout: float
 ) -> list[bytes | Exception]:
@@ -240,7 +231,7 @@ async def _fetch_async(
             except TimeoutError as error:
                 raise TimeoutError(f"no answer within {timeout:g} s") from error
             except Exception as error:
-                if _NO_RANGE.search(str(error)):  # an empty file has no range
+                if _status(error) == NO_SUCH_RANGE:  # an empty file has none
                     return b""
                 raise
 
@@ -317,8 +308,13 @@ def public_command(arguments: Iterable[str]) -> list[str]:
 
 def public_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a job without credentials: neither in URLs nor as options of a file system."""
-    kept = {name: public(value) if isinstance(value, str) else value for name, value in settings.items()}
-    return kept | {"storage_option": [public_option(given) for given in settings["storage_option"]]}
+
+    def kept(value: Any) -> Any:
+        if isinstance(value, tuple | list):
+            return [kept(entry) for entry in value]
+        return public_option(value) if isinstance(value, str) else value
+
+    return {name: kept(value) for name, value in settings.items()}
 
 
 def one_line(error: BaseException) -> str:

@@ -73,9 +73,9 @@ class Item:
     targets: list[str] | None = None
 
 
-def find_images(url: str, limit: int | None = None) -> list[Item]:
+def find_images(url: str) -> list[Item]:
     """List images as `list_images` does, as Python objects."""
-    return [Item(**row) for row in list_images(url, limit).to_pylist()]
+    return [Item(**row) for row in list_images(url).to_pylist()]
 
 
 def list_images(url: str, limit: int | None = None) -> pa.Table:
@@ -89,7 +89,8 @@ def list_images(url: str, limit: int | None = None) -> pa.Table:
         layout of Hugging Face), and optionally ``id``, ``label``, ``targets`` (a list, or separated by semicolons).
         Folders and globs may hold images, tar shards (WebDataset) and Parquet files with image bytes.
     limit : int, optional
-        The first ones only; no more are listed.
+        The first ones only. Of a folder no more are listed; a manifest is read to its end, since an image may have
+        several rows.
 
     Returns
     -------
@@ -102,13 +103,8 @@ def list_images(url: str, limit: int | None = None) -> pa.Table:
         If there is no such place, it holds no image, or it can not be read.
     """
     try:
-        tables, had = [], 0
-        for chunk in _chunks(_items(url)):
-            tables.append(chunk.slice(0, None if limit is None else limit - had))
-            had += tables[-1].num_rows
-            if limit is not None and had >= limit:
-                break
-        items = _distinct(pa.concat_tables(tables or [ITEMS.empty_table()]), url)
+        listed = pa.concat_tables([ITEMS.empty_table(), *_chunks(_items(url, limit))])
+        items = _distinct(listed, url).slice(0, limit)
     except SessError:
         raise
     except PermissionError as error:
@@ -125,7 +121,7 @@ def _chunks(items: Iterator[Item]) -> Iterator[pa.Table]:
         yield pa.Table.from_pylist([vars(item) for item in some], ITEMS)
 
 
-def _items(url: str) -> Iterator[Item]:
+def _items(url: str, limit: int | None) -> Iterator[Item]:
     filesystem, path = open_filesystem(url)
     # A web server lists nothing: what is there is one file.
     exists = patiently(filesystem.exists, path)
@@ -133,9 +129,10 @@ def _items(url: str) -> Iterator[Item]:
     if exists and not folder:
         yield from _one_file(filesystem, path)
     elif folder:
-        yield from _many_files(filesystem, walk(filesystem, path), path)
+        yield from islice(_many_files(filesystem, walk(filesystem, path), path), limit)
     elif any(character in path for character in "*?["):
-        yield from _many_files(filesystem, sorted(patiently(filesystem.glob, path)), _glob_root(path))
+        paths = sorted(patiently(filesystem.glob, path))
+        yield from islice(_many_files(filesystem, paths, _glob_root(path)), limit)
     else:
         raise SessError(f"no such input: {public(url)}")
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sess_ray.io.store import ERRORS, MAPS, Store
+from sess_ray.io.store import DICTIONARY, ERRORS, MAPS, Store
 
 KEYS = {
     "maps": pa.schema([MAPS.field("image_id"), MAPS.field("target")]),
@@ -50,8 +50,19 @@ class Ledger:
 
 def read_ledger(store: Store, *, repair: bool = True) -> Ledger:
     """Return what an output holds; with `repair`, after whatever it holds twice has been removed."""
-    ledger = Ledger(*(store.read_tables(store.tables(folder), keys) for folder, keys in KEYS.items()))
+    ledger = Ledger(*(_read(store, folder) for folder in KEYS))
     return read_ledger(store) if repair and remove_surplus(store, ledger) else ledger
+
+
+def _read(store: Store, folder: str) -> pa.Table:
+    """Return the keys of all rows of a folder, with the files that they are in."""
+    names = store.tables(folder)
+    tables = []
+    for name, table in zip(names, store.read_tables(names, KEYS[folder].names), strict=True):
+        file = pa.DictionaryArray.from_arrays(pa.array([0] * table.num_rows, pa.int32()), pa.array([name]))
+        tables.append(table.append_column("file", file))
+    empty = KEYS[folder].append(pa.field("file", DICTIONARY)).empty_table()
+    return pa.concat_tables([empty, *tables]).unify_dictionaries()
 
 
 def remove_surplus(store: Store, ledger: Ledger) -> int:

@@ -39,14 +39,14 @@ def read_items(uris: Sequence[str]) -> list[bytes | Exception]:
 
 def stream_items(uris: Sequence[str]) -> Iterator[tuple[int, bytes | Exception]]:
     """Read images as `read_items` does; yield each with its index, a few in memory where they share a file."""
-    groups: dict[str, dict[str, int]] = {}
+    groups: dict[str, dict[str, list[int]]] = {}
     plain: dict[str, list[int]] = {}
     for index, uri in enumerate(uris):
         file, member = split_uri(uri)
         if member is None:
             plain.setdefault(uri.partition("://")[0] if "://" in uri else "", []).append(index)
         else:
-            groups.setdefault(file, {})[member] = index
+            groups.setdefault(file, {}).setdefault(member, []).append(index)
     for indices in plain.values():
         try:
             contents = read_files([uris[index] for index in indices])
@@ -57,22 +57,24 @@ def stream_items(uris: Sequence[str]) -> Iterator[tuple[int, bytes | Exception]]
         yield from _members(file, members)
 
 
-def _members(file: str, members: dict[str, int]) -> Iterator[tuple[int, bytes | Exception]]:
+def _members(file: str, members: dict[str, list[int]]) -> Iterator[tuple[int, bytes | Exception]]:
+    """Yield the contents of members of one file; what several items share, for each of them."""
     left = dict(members)
     reader = _tar_members if file.lower().endswith(SHARD) else _parquet_rows
     try:
-        for name, content in persistent(lambda had: reader(file, list(members), had)):
-            yield left.pop(name), content
+        for name, content in persistent(lambda had: reader(file, members, had)):
+            yield from ((index, content) for index in left.pop(name))
     except Exception as error:
-        yield from ((index, error) for index in left.values())
+        yield from ((index, error) for indices in left.values() for index in indices)
         return
-    for name, index in left.items():
-        yield index, FileNotFoundError(f"no {name!r} in {public(file)}")
+    for name, indices in left.items():
+        missing = FileNotFoundError(f"no {name!r} in {public(file)}")
+        yield from ((index, missing) for index in indices)
 
 
-def _parquet_rows(file: str, names: list[str], had: int) -> Iterator[tuple[str, bytes | Exception]]:
+def _parquet_rows(file: str, names: Collection[str], had: int) -> Iterator[tuple[str, bytes | Exception]]:
     """Yield rows in the file's order, the first `had` of them left out."""
-    wanted = sorted({int(name) for name in names if name.isdigit()})[had:]
+    wanted = sorted(int(name) for name in names if name.isdecimal() and str(int(name)) == name)[had:]
     if not wanted:
         return
     with fsspec.open(file, "rb") as handle:
@@ -103,11 +105,11 @@ def _group_rows(
         first += batch.num_rows
 
 
-def _tar_members(file: str, names: list[str], had: int) -> Iterator[tuple[str, bytes | Exception]]:
-    wanted = set(names)
+def _tar_members(file: str, names: Collection[str], had: int) -> Iterator[tuple[str, bytes | Exception]]:
+    """Yield members in the shard's order, the first `had` of them left out."""
     left = had
     for name, content in _tar_files(file):
-        if name in wanted:
+        if name in names:
             left -= 1
             if left < 0:
                 yield name, content()
@@ -134,7 +136,7 @@ class ShardImage:
         In the shard.
     content : bytes or Exception
     label : str or None
-        What its .cls file says, if that comes after it, as in WebDataset.
+        What the .cls file of its sample says.
     """
 
     name: str

@@ -114,11 +114,13 @@ class Store:
             raise RunError(f"cannot write {self.path(name)}: {one_line(error)}") from error
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file, if it is there; `RunError` where that is not allowed."""
         try:
             patiently(self._filesystem.rm_file, self._place(name))
         except FileNotFoundError:
             return
+        except Exception as error:
+            raise RunError(f"cannot remove {self.path(name)}: {one_line(error)}") from error
 
     def write_table(self, folder: str, table: pa.Table) -> str:
         """Write rows as folder/NAME.parquet, named by the rows they are: the same rows give the same file.
@@ -157,13 +159,8 @@ class Store:
 
         return patiently(read)
 
-    def read_tables(self, names: Sequence[str], schema: pa.Schema) -> pa.Table:
-        """Read some columns of many Parquet files, many at a time.
-
-        Returns
-        -------
-        pa.Table
-            Of `schema`, and with a column ``file`` that says of which file a row is.
+    def read_tables(self, names: Sequence[str], columns: list[str] | None = None) -> list[pa.Table]:
+        """Read many Parquet files as `read_table` does, several at a time.
 
         Raises
         ------
@@ -173,16 +170,12 @@ class Store:
 
         def read(name: str) -> pa.Table:
             try:
-                table = self.read_table(name, schema.names)
+                return self.read_table(name, columns)
             except pa.ArrowInvalid as error:
                 raise SessError(f"{self.path(name)} is damaged ({error}): remove it, and run again") from error
-            file = pa.DictionaryArray.from_arrays(pa.array([0] * table.num_rows, pa.int32()), pa.array([name]))
-            return table.append_column("file", file)
 
         with ThreadPoolExecutor(READERS) as pool:
-            tables = list(pool.map(read, names))
-        empty = schema.append(pa.field("file", DICTIONARY)).empty_table()
-        return pa.concat_tables([empty, *tables]).unify_dictionaries()
+            return list(pool.map(read, names))
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """Read a JSON file of the store; None where there is none."""

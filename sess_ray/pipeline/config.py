@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from sess_ray.command import key_values
@@ -13,8 +13,21 @@ from sess_ray.pipeline.session import actor_range
 DEMO_MODEL = "sess_ray.demo:efficientnet_lite0"
 
 
+class OpensUrls:
+    """What jobs share that open URLs: their settings `storage_option`, `read_timeout`, `retry_seconds`, `max_bytes`."""
+
+    def access(self) -> Access:
+        """Return how URLs are opened."""
+        given: Any = self
+        return Access(parse_options(given.storage_option), given.read_timeout, given.retry_seconds, given.max_bytes)
+
+    def public(self) -> dict[str, Any]:
+        """Return the settings as they may be written down, without credentials."""
+        return public_settings(vars(self))
+
+
 @dataclass(frozen=True, kw_only=True)
-class ExplainConfig:
+class ExplainConfig(OpensUrls):
     """Settings of `sess_ray.pipeline.explain.run`.
 
     Parameters
@@ -153,14 +166,6 @@ class ExplainConfig:
     def method_options(self) -> dict[str, str]:
         """Return the options of the method; their values are checked by the method."""
         return key_values(self.method_option, "--method-option")
-
-    def access(self) -> Access:
-        """Return how URLs are opened."""
-        return Access(parse_options(self.storage_option), self.read_timeout, self.retry_seconds, self.max_bytes)
-
-    def public(self) -> dict[str, Any]:
-        """Return the settings for run.json, without credentials."""
-        return public_settings(asdict(self))
 
     def explainer_options(self) -> dict[str, object]:
         """Return the keyword arguments of `sess_ray.SESS`."""

@@ -23,7 +23,7 @@ from typing import Any
 import pyarrow as pa
 
 from sess_ray.errors import SessError
-from sess_ray.io.access import public_command, use
+from sess_ray.io.access import public, public_command, use
 from sess_ray.io.annotation_formats import read_annotations
 from sess_ray.io.annotations import Annotations
 from sess_ray.io.inputs import find_images
@@ -166,9 +166,10 @@ def _blocks(
     blocks, missing = [], []
     for run, store in runs.items():
         left = config.limit
-        for name in store.tables("maps"):
+        names = store.tables("maps")
+        for name, table in zip(names, store.read_tables(names, ["image_id", "uri", "target"]), strict=True):
             rows = []
-            for number, row in enumerate(store.read_table(name, ["image_id", "uri", "target"]).to_pylist()):
+            for number, row in enumerate(table.to_pylist()):
                 uri = images.get(row["image_id"]) if images is not None else row["uri"]
                 if uri is None:
                     missing.append(problem(run, row["image_id"], row["target"], "no image", f"not in {config.images}"))
@@ -261,10 +262,7 @@ def run(evaluation: Evaluation, progress: Any = None) -> Outcome:
         if progress:
             progress(counts["maps"])
     seconds = time.perf_counter() - begin
-    results = {
-        name: pa.concat_tables(store.read_table(file) for file in store.tables(f"results/{name}"))
-        for name in evaluation.runs
-    }
+    results = {name: pa.concat_tables(store.read_tables(store.tables(f"results/{name}"))) for name in evaluation.runs}
     outcome = Outcome(report(results, evaluation.metrics, config.compared()), problems, forwards, seconds)
     store.write("summary.md", as_text(evaluation, outcome).encode())
     store.write("summary.csv", as_csv(outcome.lines))
@@ -276,7 +274,7 @@ def as_text(evaluation: Evaluation, outcome: Outcome) -> str:
     """Return summary.md: the tables, and what could not be measured."""
     config = evaluation.config
     parts = [
-        f"# {config.output}: {evaluation.maps} maps, {evaluation.model.name}\n",
+        f"# {public(config.output)}: {evaluation.maps} maps, {evaluation.model.name}\n",
         "In percent, with 95 % intervals (bootstrap over images). pointing_game is the mean over classes.\n",
         as_markdown(outcome.lines, list(evaluation.runs), evaluation.metrics),
     ]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from sess_ray.errors import SessError, unknown
-from sess_ray.io.access import Access, parse_options, public_settings
+from sess_ray.io.access import Access
+from sess_ray.pipeline.config import OpensUrls
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
+class EvaluateConfig(OpensUrls):
     """Settings of `sess_ray.pipeline.evaluate.run`.
 
     Parameters
@@ -78,14 +79,6 @@ class EvaluateConfig:
             raise SessError(f"--limit {self.limit}: use 1 or more")
         self.compared()
         self.access()
-
-    def access(self) -> Access:
-        """Return how URLs are opened."""
-        return Access(parse_options(self.storage_option), self.read_timeout, self.retry_seconds, self.max_bytes)
-
-    def public(self) -> dict[str, Any]:
-        """Return the settings for summary.json, without credentials."""
-        return public_settings(asdict(self))
 
     def runs(self) -> dict[str, str]:
         """Return the runs' names and where they are."""

@@ -89,15 +89,14 @@ class Summary:
     first_seconds: float = 0.0
     total: Total = Total(0, 0, 0)
     overlays: list[str] = field(default_factory=list)
-    errors_files: list[str] = field(default_factory=list)
+    errors_file: str = ""  # the first
 
     def add(self, counts: dict[str, Any], seconds: float) -> None:
         for name in ("images", "maps", "errors", "windows", "patches", "kept", "actor_seconds"):
             setattr(self, name, getattr(self, name) + counts[name])
         self.seconds = seconds
         self.first_seconds = self.first_seconds or seconds
-        if counts["errors_file"]:
-            self.errors_files.append(counts["errors_file"])
+        self.errors_file = self.errors_file or counts["errors_file"]
 
 
 @dataclass
@@ -161,8 +160,7 @@ def prepare(config: ExplainConfig) -> Job:
             raise
         except Exception as error:
             raise SessError(f"cannot open output {public(config.output)}: {one_line(error)}") from error
-    items = _demo_items() if config.input is None else list_images(config.input, config.limit)
-    items = items.slice(0, config.limit)
+    items = _demo_items().slice(0, config.limit) if config.input is None else list_images(config.input, config.limit)
     if config.input is not None and config.model == DEMO_MODEL and config.weights is not None:
         raise SessError("--weights need the --model that they are of")
     names = read_class_names(config.class_names) if config.class_names else None
@@ -331,7 +329,7 @@ def _record(job: Job, summary: Summary, started: datetime) -> dict[str, Any]:
             "mean": job.model.mean,
             "std": job.model.std,
             "num_classes": job.model.num_classes,
-            "weights_sha256": job.model.weights_sha256(),
+            "weights_sha256": job.made_with["weights"],
         },
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
         "started": started.isoformat(timespec="seconds"),

@@ -10,8 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
-import json
-from dataclasses import asdict
+import re
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -41,12 +40,12 @@ FREE = frozenset(
 )
 # Of these, what a map is does depend on the version.
 PACKAGES = ("torch", "torchvision", "pillow")
+_IN_SHARD = re.compile(r"(.*?\.tar)/(.*)", re.DOTALL | re.IGNORECASE)  # an image_id: the shard's, and the member
 
 
 def settings(config: ExplainConfig) -> dict[str, Any]:
-    """Return the settings that make a map what it is."""
-    kept = {name: value for name, value in asdict(config).items() if name not in FREE}
-    return json.loads(json.dumps(kept | {"input": public(config.input) if config.input else None}))
+    """Return the settings that make a map what it is, without credentials."""
+    return {name: value for name, value in config.public().items() if name not in FREE}
 
 
 def made_with(config: ExplainConfig, model: Model) -> dict[str, str]:
@@ -112,18 +111,11 @@ def remaining(tasks: pa.Table, ledger: Ledger) -> pa.Table:
         return left
     done: dict[str, list[str]] = {}
     for image_id in finished.to_pylist():
-        shard, _, name = _split_shard(image_id, shards)
-        if shard:
-            done.setdefault(shard, []).append(name)
+        found = _IN_SHARD.fullmatch(image_id)
+        if found and found[1] in shards:
+            done.setdefault(found[1], []).append(found[2])
     names = pa.array([done.get(name) for name in left["image_id"].to_pylist()], pa.list_(pa.string()))
     return left.set_column(left.column_names.index("done"), "done", names)
-
-
-def _split_shard(image_id: str, shards: set[str]) -> tuple[str, str, str]:
-    """Cut an id behind the shard that it is of."""
-    end = image_id.lower().find(".tar/") + len(".tar")
-    shard, name = image_id[:end], image_id[end + 1 :]
-    return (shard, "/", name) if shard in shards else ("", "", "")
 
 
 @cache

@@ -59,7 +59,7 @@ def resolve(items: pa.Table, targets: str, model: Model) -> pa.Table:
                 known[key] = error
         found = known[key]
         if isinstance(found, SessError):
-            raise found
+            raise SessError(str(found))  # a new one: an exception that is raised again keeps all its tracebacks
         return found
 
     return _tasks(items, declared, model)
@@ -179,6 +179,6 @@ def _folder_classes(labels: list[str], model: Model) -> dict[str, int]:
     if len(labels) != model.num_classes or any(label.isdigit() for label in labels):
         return {}
     known = {name.lower() for name in model.classes} | set(model.aliases)
-    return (
-        {} if any(label.lower() in known for label in labels) else {label: i for i, label in enumerate(sorted(labels))}
-    )
+    if any(label.lower() in known for label in labels):
+        return {}
+    return {label: index for index, label in enumerate(sorted(labels))}

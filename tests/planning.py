@@ -1,4 +1,4 @@
-"""What a million images cost before the first one is read: `python -m tests.faults.planning --ids 1000000`.
+"""What a million images cost before the first one is read: `python -m tests.planning --ids 1000000`.
 
 Half of them are in the output already, in files of 32 rows. Prints the seconds and the peak memory of the driver's
 steps; with --images, also when a job over so many small files writes its first rows.
@@ -24,7 +24,7 @@ from sess_ray.io.store import MAPS, Store
 from sess_ray.pipeline.config import ExplainConfig
 from sess_ray.pipeline.explain import blocks, prepare
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 ROWS = 32
 MODEL = "tests.fragile:model"
 
