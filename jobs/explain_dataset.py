@@ -53,13 +53,16 @@ def explain(
     if list_methods or list_models:
         _list(methods=list_methods)
         return 0
-    from sess_ray.pipeline.explain import prepare, run
+    from sess_ray.pipeline.plan import prepare
+    from sess_ray.pipeline.session import start_early
 
     del config_file  # read by command.run, before the flags are
-    job = prepare(config)
     if config.dry_run:
-        _describe(job)
+        _describe(prepare(config))
         return 0
+    job = prepare(config, meanwhile=lambda: start_early(config.address))
+    from sess_ray.pipeline.explain import run
+
     print(f"explaining {_number(job)} with {job.model.name}, {config.method} on {job.model.layer}", flush=True)
     progress = Progress(job.tasks.num_rows if job.countable else None)
     try:

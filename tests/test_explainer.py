@@ -253,8 +253,16 @@ def test_a_model_that_gives_nan_says_so(squeezenet):
         SESS(broken, num_scales=1, device="cpu").explain([np.zeros((30, 40, 3), np.uint8)])
 
 
-def test_the_core_needs_no_ray():
-    code = "import sys, sess_ray; sess_ray.SESS, sess_ray.load_model; sys.exit('ray' in sys.modules)"
+@pytest.mark.parametrize(
+    ("code", "unneeded"),
+    [
+        ("import sess_ray; sess_ray.SESS, sess_ray.load_model", "ray"),
+        ("import sess_ray.command, sess_ray.pipeline.plan, sess_ray.pipeline.stages, sess_ray.demo", "torch"),
+        ("import sess_ray; sess_ray.load_model('tests.fragile:model')", "torchvision"),
+    ],
+)
+def test_what_takes_seconds_to_import_is_not_without_need(code, unneeded):
+    code = f"import sys; {code}; sys.exit('{unneeded}' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

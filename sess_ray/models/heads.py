@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 HeadGradient = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -29,15 +28,16 @@ def _squeezenet(module: nn.Module, activations: Tensor, classes: Tensor) -> Tens
     return (share[..., None] * weights[:, None, None]).permute(0, 3, 1, 2)
 
 
-# Model class -> (the container whose output the head takes, (module, activations (N, K, u, v), classes (N,)) ->
-# gradient of each row's logit with respect to the activations).
-HEADS: dict[type[nn.Module], tuple[str, HeadGradient]] = {torchvision.models.SqueezeNet: ("features", _squeezenet)}
+# Model class, by name since torchvision takes a second to import -> (the container whose output the head takes,
+# (module, activations (N, K, u, v), classes (N,)) -> gradient of each row's logit with respect to the activations).
+HEADS: dict[str, tuple[str, HeadGradient]] = {"torchvision.models.squeezenet.SqueezeNet": ("features", _squeezenet)}
 
 
 def head_gradient(module: nn.Module, layer: str) -> HeadGradient | None:
     """Return the gradient of the head of `module` behind `layer`, or None where autograd is as good."""
-    if type(module) not in HEADS:
+    name = f"{type(module).__module__}.{type(module).__qualname__}"
+    if name not in HEADS:
         return None
-    container, gradient = HEADS[type(module)]
+    container, gradient = HEADS[name]
     *_, last = module.get_submodule(container).named_children()
     return gradient if layer in (container, f"{container}.{last[0]}") else None

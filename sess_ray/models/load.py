@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import fsspec
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from sess_ray.errors import SessError, unknown
@@ -150,10 +149,14 @@ def _own(spec: str) -> tuple[str, _Source | Model]:
 
 
 def _torchvision_names() -> list[str]:
+    import torchvision  # here and not above: it takes a second, which models of one's own need not wait for
+
     return torchvision.models.list_models(module=torchvision.models)
 
 
 def _torchvision_source(name: str) -> _Source:
+    import torchvision
+
     default = torchvision.models.get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
     transforms = default.transforms()
     fast = {"init_weights": False} if name in ("inception_v3", "googlenet") else {}

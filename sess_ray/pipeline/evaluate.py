@@ -31,8 +31,8 @@ from sess_ray.io.store import Store
 from sess_ray.metrics.suite import SUITE, choose
 from sess_ray.models import Model, load_model
 from sess_ray.pipeline.evaluate_config import EvaluateConfig
-from sess_ray.pipeline.explain import read_class_names
 from sess_ray.pipeline.judging import MAP_ROWS, PROBLEMS, EvaluateActor, problem, read_maps, write_results
+from sess_ray.pipeline.plan import read_class_names
 from sess_ray.pipeline.report import Line, as_csv, as_markdown, as_records, report
 from sess_ray.pipeline.session import ARROW, TASK_CPUS, connect, pool
 from sess_ray.pipeline.targets import label_classes

@@ -22,31 +22,28 @@ from math import ceil
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from sess_ray import methods
-from sess_ray.errors import SessError
-from sess_ray.explainer import SESS
 from sess_ray.gallery.overlay import overlay
-from sess_ray.io.access import one_line, open_filesystem, patiently, public, public_command, use
-from sess_ray.io.annotation_formats import read_annotations
+from sess_ray.io.access import public_command
 from sess_ray.io.decode import decode
-from sess_ray.io.inputs import ITEMS, is_shard, list_images, shard_rows, split_uri
+from sess_ray.io.inputs import is_shard, split_uri
 from sess_ray.io.ledger import read_ledger
 from sess_ray.io.reading import read_items
-from sess_ray.io.store import FINISHED, STARTED, Store, decode_map
-from sess_ray.models import Model, load_model
-from sess_ray.pipeline.config import DEMO_MODEL, ExplainConfig
-from sess_ray.pipeline.resume import made_with, refuse_other_code, refuse_other_settings, remaining, settings
+from sess_ray.io.store import FINISHED, decode_map
+from sess_ray.pipeline.plan import Job, prepare
 from sess_ray.pipeline.session import ARROW, TASK_CPUS, connect, pool
 from sess_ray.pipeline.stages import read_and_decode, write
-from sess_ray.pipeline.targets import annotated, label_classes, resolve
+
+__all__ = ["Job", "Summary", "Total", "blocks", "prepare", "run", "stream"]
 
 # A block costs about 20 ms whatever is in it; the last blocks should not leave actors waiting for one another.
-MAX_BLOCK_ROWS = 32
+BLOCK_ROWS = 32
 BLOCKS_PER_ACTOR = 16
-# Rows of one Parquet file with image bytes: a row group that is cut is read again.
-MAX_PACKED_ROWS = 512
+# Before the first image is read, each block takes the driver more than a millisecond: of many images they are larger.
+BLOCKS = 1024
+# Also of rows of one Parquet file with image bytes: a row group that is cut is read again.
+MAX_BLOCK_ROWS = 512
 
 
 @dataclass(frozen=True)
@@ -99,123 +96,16 @@ class Summary:
         self.errors_file = self.errors_file or counts["errors_file"]
 
 
-@dataclass
-class Job:
-    """A run that has been checked and can start: `prepare` makes it, `run` runs it.
-
-    Attributes
-    ----------
-    config : ExplainConfig
-    model : Model
-    inputs : int
-        Images (and tar shards) of the input.
-    tasks : pa.Table
-        Of `TASKS`: those that the output does not hold.
-    store : Store
-    made_with : dict
-        Versions of what the maps depend on.
-    """
-
-    config: ExplainConfig
-    model: Model
-    inputs: int
-    tasks: pa.Table
-    store: Store
-    made_with: dict[str, str]
-
-    @property
-    def finished(self) -> int:
-        """Images of the input that another run has finished."""
-        return self.inputs - self.tasks.num_rows
-
-    def start(self) -> None:
-        """Say in the output of what run it is."""
-        if self.config.overwrite:
-            self.store.clear()
-        self.store.remove(FINISHED)
-        self.store.write_json(STARTED, {"settings": settings(self.config), "made_with": self.made_with})
-
-    @property
-    def countable(self) -> bool:
-        """Whether the number of images is known: how many a tar shard holds shows when it is read."""
-        return not pc.any(shard_rows(self.tasks["uri"])).as_py()
-
-
-def prepare(config: ExplainConfig) -> Job:
-    """Check everything that can be checked before Ray starts.
-
-    Raises
-    ------
-    SessError
-        With one line on what is wrong and what to do.
-    """
-    use(config.access())
-    methods.get(config.method).parsed(config.method_options())
-    store = Store(config.output)
-    started = None
-    if not config.overwrite:
-        try:
-            started = refuse_other_settings(store, config)
-        except SessError:
-            raise
-        except Exception as error:
-            raise SessError(f"cannot open output {public(config.output)}: {one_line(error)}") from error
-    items = _demo_items().slice(0, config.limit) if config.input is None else list_images(config.input, config.limit)
-    if config.input is not None and config.model == DEMO_MODEL and config.weights is not None:
-        raise SessError("--weights need the --model that they are of")
-    names = read_class_names(config.class_names) if config.class_names else None
-    model = load_model(config.model, config.weights, config.layer, class_names=names)
-    SESS(model, device="cpu", **config.explainer_options())  # type: ignore[arg-type]
-    made = made_with(config, model)
-    if started and not config.resume_anyway:
-        refuse_other_code(started, made, config.output)
-    if config.annotations is not None:
-        annotations = read_annotations(config.annotations)
-        tasks = annotated(items, annotations, label_classes(annotations, config.class_map, model), model)
-    else:
-        tasks = resolve(items, config.targets, model)
-    if not config.dry_run:
-        store.check_writable()
-    if started:
-        tasks = _left(store, tasks, config)
-    return Job(config, model, items.num_rows, tasks, store, made)
-
-
-def _left(store: Store, tasks: pa.Table, config: ExplainConfig) -> pa.Table:
-    """Return the tasks that are left to a run that goes on."""
-    if config.dry_run:
-        return remaining(tasks, read_ledger(store, repair=False))
-    store.tidy()
-    if config.retry_errors:
-        store.clear(["errors"])
-    return remaining(tasks, read_ledger(store))
-
-
-def _demo_items() -> pa.Table:
-    from sess_ray import demo
-
-    return pa.Table.from_pylist([vars(item) for item in demo.images()], ITEMS)
-
-
-def read_class_names(path: str) -> list[str]:
-    """Read class names: one a line, or the last column of a table separated by tabs."""
-    try:
-        filesystem, place = open_filesystem(path)
-        text = patiently(filesystem.cat_file, place).decode()
-    except Exception as error:
-        raise SessError(f"cannot read class names {public(path)!r}: {one_line(error)}") from error
-    return [line.split("\t")[-1].strip() for line in text.splitlines() if line.strip()]
-
-
 def blocks(tasks: pa.Table, actors: int) -> list[pa.Table]:
     """Cut the tasks: a few images, some rows of one Parquet file, or one tar shard."""
     fair = max(1, ceil(tasks.num_rows / (actors * BLOCKS_PER_ACTOR)))
+    loose = min(MAX_BLOCK_ROWS, max(BLOCK_ROWS, ceil(tasks.num_rows / BLOCKS)))
     cuts, before, count = [], "", 0
     uris = (uri for chunk in tasks["uri"].chunks for uri in chunk.to_pylist())
     for number, uri in enumerate(uris):
         file, member = split_uri(uri)
         kind = uri if is_shard(uri) else file if member is not None else ""
-        most = min(fair, MAX_PACKED_ROWS if kind else MAX_BLOCK_ROWS)
+        most = min(fair, MAX_BLOCK_ROWS if kind else loose)
         if not number or kind != before or count >= most:
             cuts.append(number)
             count = 0

@@ -25,9 +25,9 @@ from sess_ray.io.access import public
 from sess_ray.io.inputs import shard_rows
 from sess_ray.io.ledger import Ledger
 from sess_ray.io.store import STARTED, Store
-from sess_ray.models import Model
 
 if TYPE_CHECKING:
+    from sess_ray.models import Model
     from sess_ray.pipeline.config import ExplainConfig
 
 # Settings that do not change what a map is: only where and how fast it is made, and how many.

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import threading
+from contextlib import suppress
 from typing import Any
 
 from sess_ray.errors import RunError, SessError
@@ -23,6 +24,30 @@ BLOCK_BYTES = 32 * 2**20  # some dozens of photographs: what a worker that dies 
 ARROW: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None, "zero_copy_batch": True}
 
 
+_connecting = threading.Lock()
+
+
+def start_early(address: str | None) -> None:
+    """Start Ray on this machine, where `connect` would, while the caller does something else.
+
+    `connect` waits for it, and finds its errors again.
+
+    Parameters
+    ----------
+    address : str or None
+        As for `connect`. A cluster is there already.
+    """
+    if address or os.environ.get("RAY_ADDRESS"):
+        return
+
+    def start() -> None:
+        with suppress(Exception):
+            connect(None)
+        threading.Event().wait()  # Linux ends what Ray has started when the thread that started it ends
+
+    threading.Thread(target=start, daemon=True).start()
+
+
 def connect(address: str | None) -> None:
     """Connect to a cluster, or start Ray on this machine for this process alone.
 
@@ -36,6 +61,11 @@ def connect(address: str | None) -> None:
     if not address:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # the embedded Ray listens to this machine alone
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    with _connecting:
+        _connect(address)
+
+
+def _connect(address: str | None) -> None:
     import ray
     from ray.data import DataContext
 
