@@ -14,9 +14,21 @@ if TYPE_CHECKING:
     from sess_ray import methods
     from sess_ray.explainer import SESS, Explanation
     from sess_ray.models import Model, load_model
+    from sess_ray.runs import Run, open_run
+    from sess_ray.training import MapDataset
 
 __version__ = "0.1.0"
-__all__ = ["SESS", "Explanation", "Model", "SessError", "load_model", "methods"]
+__all__ = [
+    "SESS",
+    "Explanation",
+    "MapDataset",
+    "Model",
+    "Run",
+    "SessError",
+    "load_model",
+    "methods",
+    "open_run",
+]
 
 # Imported on first use: `--help` and the workers that only read and write have no need of torch.
 _HOMES = {
@@ -24,6 +36,9 @@ _HOMES = {
     "Explanation": "sess_ray.explainer",
     "Model": "sess_ray.models",
     "load_model": "sess_ray.models",
+    "Run": "sess_ray.runs",
+    "open_run": "sess_ray.runs",
+    "MapDataset": "sess_ray.training",
 }
 
 

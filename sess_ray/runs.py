@@ -1,0 +1,195 @@
+"""Reading back what a run has stored: maps as arrays, and the images that they are of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from operator import index
+from typing import Any, overload
+
+import numpy as np
+import pyarrow as pa
+
+from sess_ray.errors import SessError
+from sess_ray.io.access import one_line, public
+from sess_ray.io.decode import decode
+from sess_ray.io.inputs import find_images
+from sess_ray.io.reading import read_items
+from sess_ray.io.store import ERRORS, FINISHED, MAPS, Store, decode_map
+
+FILES_IN_MEMORY = 4
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StoredMap:
+    """A map, with what is known of it.
+
+    Attributes
+    ----------
+    image_id, uri : str
+        The image's path below the input (or the manifest's id), and where it is read.
+    target : int
+        The class that is explained.
+    target_name : str
+    score : float
+        Probability of the target, of the whole image.
+    predicted : int
+        The class of highest probability, `predicted_score`.
+    predicted_score : float
+    height, width : int
+        Of the image and the map, in pixels.
+    peak_x, peak_y : int
+        Where the map is largest, from before it was rounded to 8 bits.
+    num_patches, num_kept : int
+        Windows scored, and those that the pre-filter kept.
+    method, model : str
+    png : bytes
+        The map as it is stored.
+    """
+
+    image_id: str
+    uri: str
+    target: int
+    target_name: str
+    score: float
+    predicted: int
+    predicted_score: float
+    height: int
+    width: int
+    peak_x: int
+    peak_y: int
+    num_patches: int
+    num_kept: int
+    method: str
+    model: str
+    png: bytes
+
+    @cached_property
+    def saliency(self) -> np.ndarray:
+        """The map, (height, width) float32 in 0..1."""
+        return decode_map(self.png)
+
+    def image(self) -> np.ndarray:
+        """Read the image, (height, width, 3) uint8, as it was explained: rotated as its EXIF says, in RGB.
+
+        Raises
+        ------
+        SessError
+            If it can not be read, or is another one than was explained.
+        """
+        [content] = read_items([self.uri])
+        if isinstance(content, Exception):
+            raise SessError(f"cannot read {public(self.uri)}: {one_line(content)}") from content
+        pixels = decode(content)
+        if pixels.shape[:2] != (self.height, self.width):
+            found = " x ".join(map(str, pixels.shape[1::-1]))
+            raise SessError(f"{public(self.uri)} is {found} now, its map {self.width} x {self.height}")
+        return pixels
+
+    def __repr__(self) -> str:
+        return f"<map of {self.target_name!r} in {self.image_id!r}, {self.width} x {self.height}, p = {self.score:.3f}>"
+
+
+class Run:
+    """The maps of a run, in the order of their files; each is read when it is asked for.
+
+    Parameters
+    ----------
+    url : str
+        The output of an explain job, at a path or any URL that fsspec opens.
+    images : str, optional
+        Where the images are now, if they have moved: what the job had as input.
+
+    Raises
+    ------
+    SessError
+        If there are no maps.
+    """
+
+    def __init__(self, url: str, images: str | None = None) -> None:
+        self.url = url
+        self._names = Store(url).tables("maps")
+        if not self._names:
+            raise SessError(f"{public(url)} has no maps: give the output of explain_dataset.py")
+        self._recent: dict[str, pa.Table] = {}
+        self._moved = None if images is None else {item.image_id: item.uri for item in find_images(images)}
+
+    @cached_property
+    def record(self) -> dict[str, Any] | None:
+        """What run.json says: settings, model, versions, counts; None before the run has finished."""
+        return Store(self.url).read_json(FINISHED)
+
+    @cached_property
+    def rows(self) -> pa.Table:
+        """All columns of maps/ but the maps."""
+        return pa.concat_tables(self._parts)
+
+    @cached_property
+    def errors(self) -> pa.Table:
+        """The images without maps: image_id, uri, stage, error."""
+        store = Store(self.url)
+        return pa.concat_tables([ERRORS.empty_table(), *store.read_tables(store.tables("errors"))])
+
+    def find(self, image_id: str) -> list[StoredMap]:
+        """Return the maps of an image."""
+        ids = self.rows["image_id"].to_pylist()
+        return [self[number] for number, found in enumerate(ids) if found == image_id]
+
+    def __len__(self) -> int:
+        return self.rows.num_rows
+
+    @overload
+    def __getitem__(self, number: int) -> StoredMap: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[StoredMap]: ...
+    def __getitem__(self, number: int | slice) -> StoredMap | list[StoredMap]:
+        if isinstance(number, slice):
+            return [self[found] for found in range(len(self))[number]]
+        place = range(len(self))[index(number)]
+        part = int(np.searchsorted(self._ends, place, side="right"))
+        table = self._table(self._names[part])
+        return self._map(table, place - int(self._ends[part]) + table.num_rows)
+
+    def __iter__(self) -> Iterator[StoredMap]:
+        for name in self._names:
+            table = Store(self.url).read_table(name)
+            for number in range(table.num_rows):
+                yield self._map(table, number)
+
+    def __repr__(self) -> str:
+        return f"<run {public(self.url)}, {len(self)} maps>"
+
+    @cached_property
+    def _parts(self) -> list[pa.Table]:
+        return Store(self.url).read_tables(self._names, [name for name in MAPS.names if name != "saliency"])
+
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        """Rows in each file and all before it."""
+        return np.cumsum([part.num_rows for part in self._parts])
+
+    def _table(self, name: str) -> pa.Table:
+        if name not in self._recent:
+            while len(self._recent) >= FILES_IN_MEMORY:
+                del self._recent[next(iter(self._recent))]
+            self._recent[name] = Store(self.url).read_table(name)
+        return self._recent[name]
+
+    def _map(self, table: pa.Table, number: int) -> StoredMap:
+        [row] = table.slice(number, 1).to_pylist()
+        png = row.pop("saliency")["bytes"]
+        if self._moved is not None:
+            row["uri"] = self._moved.get(row["image_id"], row["uri"])
+        return StoredMap(**row, png=png)
+
+
+def open_run(url: str, images: str | None = None) -> Run:
+    """Open the output of an explain job; see `Run`.
+
+    Examples
+    --------
+    >>> for row in open_run("out"):  # doctest: +SKIP
+    ...     print(row.image_id, row.target_name, row.saliency.mean(), row.image().shape)
+    """
+    return Run(url, images)
