@@ -138,6 +138,24 @@ def _tight(mask: np.ndarray) -> tuple[int, int, int, int]:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
+def reaches(saliency: np.ndarray, threshold: float) -> np.ndarray:
+    """Return which pixels of a map, taken from 0 to 1 by its minimum and maximum, reach a threshold.
+
+    Parameters
+    ----------
+    saliency : ndarray, (H, W)
+    threshold : float
+        In 0..1.
+
+    Returns
+    -------
+    ndarray, (H, W) bool
+        None where the map is constant.
+    """
+    values = _scaled(saliency)
+    return values >= np.float32(threshold) if values.any() else np.zeros(values.shape, bool)
+
+
 def _scaled(saliency: np.ndarray) -> np.ndarray:
     """Return `min_max` in float32: there a value of k / 255 equals the threshold that is the same number."""
     return min_max(saliency).astype(np.float32)
