@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,6 +22,9 @@ from sess_ray.models import Model, load_model
 from sess_ray.models.model import DTYPES, Precision, Tap
 from sess_ray.patches import Normalizer, Source, cut, resized
 from sess_ray.windows import Plan, sess_plan, whole_plan
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 ImageLike = Image.Image | np.ndarray
 TargetSpec = str | int | Sequence[int | Sequence[int]]
@@ -50,6 +54,10 @@ class Explanation:
     patches : numpy.ndarray, (P,) structured
         Every window: ``scale`` (index), ``y``, ``x`` (in pixels of the scaled image), ``score`` (probability of the
         target), ``kept``. A data frame is one ``pandas.DataFrame(explanation.patches)`` away.
+    plan : Plan
+        The scales and windows.
+    patch_maps : numpy.ndarray, (K, u, v) float32, or None
+        What the base method says of the K kept windows, in their order; only with ``SESS(keep_maps=True)``.
     """
 
     saliency: np.ndarray
@@ -60,6 +68,8 @@ class Explanation:
     predicted_name: str
     predicted_score: float
     patches: np.ndarray
+    plan: Plan
+    patch_maps: np.ndarray | None = None
 
     @property
     def num_patches(self) -> int:
@@ -74,6 +84,18 @@ class Explanation:
         """(x, y) of the first maximum of the map."""
         y, x = np.unravel_index(self.saliency.argmax(), self.saliency.shape)
         return int(x), int(y)
+
+    def plot(self, image: ImageLike) -> Figure:
+        """Draw the image and its map, with matplotlib; see `sess_ray.gallery.plots.plot`."""
+        from sess_ray.gallery.plots import plot
+
+        return plot(self, image)
+
+    def plot_patches(self, image: ImageLike, most: int = 15) -> Figure:
+        """Draw the kept windows, those of highest score first; see `sess_ray.gallery.plots.plot_patches`."""
+        from sess_ray.gallery.plots import plot_patches
+
+        return plot_patches(self, image, most)
 
 
 @dataclass
@@ -162,6 +184,8 @@ class SESS:
         Of methods that draw random numbers: the same seed gives the same map, whatever else is explained.
     method_options : dict, optional
         Options of the method (``sess_ray.methods.get(method).options``).
+    keep_maps : bool
+        Return the maps of kept windows as well.
 
     Examples
     --------
@@ -188,6 +212,7 @@ class SESS:
         max_patches: int = 5000,
         seed: int = 0,
         method_options: Mapping[str, object] | None = None,
+        keep_maps: bool = False,
     ) -> None:
         self.method = methods.get(method) if isinstance(method, str) else method
         self.method_options = self.method.parsed(method_options or {})
@@ -221,6 +246,7 @@ class SESS:
         self.batch_size = batch_size or BATCH_SIZES.get(self.device.type, BATCH_SIZES["cuda"])
         self.max_patches = max_patches
         self.seed = seed
+        self.keep_maps = keep_maps
         self.dtype = DTYPES[precision]
         self.normalizer = Normalizer(self.model.mean, self.model.std, self.device)
 
@@ -520,6 +546,8 @@ class SESS:
                     predicted_name=self.model.class_name(predicted),
                     predicted_score=float(work.probabilities[predicted]),
                     patches=_patch_table(work.plan, scores, kept),
+                    plan=work.plan,
+                    patch_maps=maps.cpu().numpy() if self.keep_maps else None,
                 )
             )
         return explanations

@@ -13,13 +13,13 @@ OPACITY = 0.6
 
 # Corners of the "inferno" colour map (Smith & van der Walt): perceptually uniform, readable by the colour-blind.
 _INFERNO = ("000004", "1b0c41", "4a0c6b", "781c6d", "a52c60", "cf4446", "ed6925", "fb9b06", "f7d13d", "fcffa4")
+CORNERS = np.array([[int(color[i : i + 2], 16) for i in (0, 2, 4)] for color in _INFERNO])  # evenly spaced, in 0..255
 
 
 @lru_cache(maxsize=1)
 def _palette() -> np.ndarray:
-    corners = np.array([[int(color[i : i + 2], 16) for i in (0, 2, 4)] for color in _INFERNO])
-    at = np.linspace(0, len(corners) - 1, 256)
-    return np.stack([np.interp(at, range(len(corners)), corners[:, i]) for i in range(3)], 1)
+    at = np.linspace(0, len(CORNERS) - 1, 256)
+    return np.stack([np.interp(at, range(len(CORNERS)), CORNERS[:, i]) for i in range(3)], 1)
 
 
 def blend(image: np.ndarray, saliency: np.ndarray) -> Image.Image:

@@ -1,0 +1,171 @@
+"""Pictures of an explanation for a notebook, with matplotlib: the extra ``plot``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from sess_ray.errors import SessError
+from sess_ray.fusion import min_max
+from sess_ray.resampling import upsampling
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from sess_ray.explainer import Explanation, ImageLike
+
+COLORS = "inferno"
+OPACITY = 0.6
+
+
+def _pyplot() -> Any:
+    try:
+        from matplotlib import pyplot
+    except ImportError as error:
+        raise SessError("plots: needs matplotlib: install sess-ray[plot]") from error
+    return pyplot
+
+
+def _pixels(image: ImageLike, explanation: Explanation) -> np.ndarray:
+    pixels = np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
+    if pixels.shape[:2] != explanation.saliency.shape:
+        height, width = explanation.saliency.shape
+        raise SessError(f"the image is {pixels.shape}, the map {height} x {width}: give the image that was explained")
+    return pixels
+
+
+def plot(explanation: Explanation, image: ImageLike) -> Figure:
+    """Draw an image, and beside it the image under its map.
+
+    Parameters
+    ----------
+    explanation : Explanation
+    image : PIL image or (H, W, 3) uint8 array
+        The one that was explained.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    SessError
+        If the image is of another size, or matplotlib is missing.
+    """
+    pixels = _pixels(image, explanation)
+    figure, (left, right) = _pyplot().subplots(1, 2, figsize=(10, 4.5), layout="constrained")
+    left.imshow(pixels)
+    right.imshow(pixels)
+    shown = right.imshow(explanation.saliency, cmap=COLORS, alpha=OPACITY, vmin=0, vmax=1)
+    figure.colorbar(shown, ax=right)
+    for axes in (left, right):
+        axes.set_axis_off()
+    name, kept = explanation.target_name, f"{explanation.num_kept} of {explanation.num_patches} windows"
+    figure.suptitle(f"{name}: p = {explanation.score:.3f}, {kept}", parse_math=False)
+    return figure
+
+
+def window_maps(explanation: Explanation, chosen: Sequence[int] | np.ndarray | slice = slice(None)) -> np.ndarray:
+    """Return the maps of kept windows as they are fused: up-sampled to the window, each from 0 to 1.
+
+    Parameters
+    ----------
+    explanation : Explanation
+    chosen : sequence of int, optional
+        Which of the kept windows; by default all.
+
+    Returns
+    -------
+    ndarray, (number chosen, window, window) float32
+
+    Raises
+    ------
+    SessError
+        If they were not kept.
+    """
+    if explanation.patch_maps is None:
+        raise SessError("the maps of the windows are gone: explain with SESS(..., keep_maps=True)")
+    maps = torch.from_numpy(explanation.patch_maps[chosen]).double()
+    window = explanation.plan.window
+    rows, columns = (upsampling(cells, window, maps.device) for cells in maps.shape[1:])
+    return (rows @ min_max(maps, window) @ columns.T).clamp_(0, 1).float().numpy()
+
+
+def rectangle(explanation: Explanation, window: int) -> tuple[float, float, float, float]:
+    """Return (x0, y0, x1, y1) of a window in pixels of the image."""
+    plan, (scale, y, x) = explanation.plan, explanation.patches[window].tolist()[:3]
+    down, across = plan.height / plan.scales[scale].height, plan.width / plan.scales[scale].width
+    return x * across, y * down, (x + plan.window) * across, (y + plan.window) * down
+
+
+def crop(pixels: np.ndarray, explanation: Explanation, window: int, side: int) -> Image.Image:
+    """Return what a window sees, (side, side)."""
+    return Image.fromarray(pixels).resize(
+        (side, side), Image.Resampling.BILINEAR, box=_inside(rectangle(explanation, window), pixels.shape)
+    )
+
+
+def _inside(box: tuple[float, ...], shape: tuple[int, ...]) -> tuple[float, float, float, float]:
+    """Cut off what rounding puts outside of an image."""
+    x0, y0, x1, y1 = box
+    return max(0.0, x0), max(0.0, y0), min(float(shape[1]), x1), min(float(shape[0]), y1)
+
+
+def plot_patches(explanation: Explanation, image: ImageLike, most: int = 15) -> Figure:
+    """Draw where the kept windows lie, and each under its own map: which scales and regions speak.
+
+    Tursun et al., SESS, ECCV 2022, figures 1 to 3.
+
+    Parameters
+    ----------
+    explanation : Explanation
+        Of ``SESS(..., keep_maps=True)``.
+    image : PIL image or (H, W, 3) uint8 array
+        The one that was explained.
+    most : int
+        Windows to draw, those of highest score first.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    SessError
+        If the maps were not kept, the image is of another size, or matplotlib is missing.
+    """
+    pixels = _pixels(image, explanation)
+    kept = np.flatnonzero(explanation.patches["kept"])
+    order = np.argsort(-explanation.patches["score"][kept], kind="stable")[: max(1, most)]
+    maps = window_maps(explanation, order)
+    pyplot = _pyplot()
+    across = 6
+    rows = 2 + -(-len(order) // across)
+    figure = pyplot.figure(figsize=(2 * across, 2.2 * rows), layout="constrained")
+    grid = figure.add_gridspec(rows, across)
+    overview = figure.add_subplot(grid[:2, :3])
+    overview.imshow(pixels)
+    colors = pyplot.get_cmap("viridis")(np.linspace(0, 1, len(explanation.plan.scales)))
+    for window in kept[order]:
+        x0, y0, x1, y1 = rectangle(explanation, window)
+        color = colors[explanation.patches[window]["scale"]]
+        overview.add_patch(pyplot.Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=color, linewidth=2))
+    fused = figure.add_subplot(grid[:2, 3:])
+    fused.imshow(pixels)
+    fused.imshow(explanation.saliency, cmap=COLORS, alpha=OPACITY, vmin=0, vmax=1)
+    cells = [overview, fused]
+    for place, number in enumerate(order):
+        window = kept[number]
+        axes = figure.add_subplot(grid[2 + place // across, place % across])
+        axes.imshow(crop(pixels, explanation, window, explanation.plan.window))
+        axes.imshow(maps[place], cmap=COLORS, alpha=OPACITY, vmin=0, vmax=1)
+        scale, *_, score, _ = explanation.patches[window].tolist()
+        axes.set_title(f"scale {scale}, p = {score:.2f}", fontsize=9, color="black")
+        cells.append(axes)
+    for axes in cells:
+        axes.set_axis_off()
+    return figure

@@ -1,0 +1,40 @@
+"""Every command and every piece of code of the tutorial, in its order."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from sess_ray import command
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+DOCS = Path(__file__).parents[2] / "docs"
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def test_everything_in_the_tutorial_runs(tmp_path, monkeypatch, capsys):
+    (tmp_path / "docs").symlink_to(DOCS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    known = {}
+    for kind, block in BLOCK.findall((DOCS / "tutorial.md").read_text()):
+        if kind == "python":
+            exec(compile(block, "tutorial.md", "exec"), known)
+            continue
+        for line in block.splitlines():
+            arguments = shlex.split(line)
+            script = next(entry for entry in arguments if entry.startswith("jobs/"))
+            job = import_module(Path(script).stem)
+            assert command.run(job.app, arguments[arguments.index(script) + 1 :]) == 0, line
+    said = capsys.readouterr().out
+    assert "5 images, 5 maps, 1 errors" in said
+    assert len(known["run"]) == 5
+    assert len(known["maps"]) == 5
+    assert known["losses"][-1] < 0.8 * known["losses"][0]
+    assert (tmp_path / "out" / "gallery" / "index.html").exists()
+    assert len(list((tmp_path / "out" / "labels" / "SegmentationClass").glob("*.png"))) == 5
