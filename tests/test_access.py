@@ -135,6 +135,7 @@ def test_which_errors_pass(error, passes):
         ("InternalError", 500, True),
         ("SlowDown", 503, True),
         ("RequestTimeout", 408, True),
+        ("NotImplemented", 501, False),
         ("NoSuchKey", 404, False),
         ("AccessDenied", 403, False),
         ("InvalidArgument", 400, False),

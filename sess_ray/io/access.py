@@ -26,7 +26,7 @@ from sess_ray.errors import RunError, SessError
 T = TypeVar("T")
 
 LONGEST_WAIT = 15.0  # seconds between two attempts
-NO_SUCH_RANGE = 416  # of HTTP
+NO_SUCH_RANGE, NOT_IMPLEMENTED = 416, 501  # of HTTP
 AT_ONCE = 16  # requests of one task
 
 
@@ -126,7 +126,7 @@ def is_passing(error: BaseException) -> bool:
         return False
     status = _status(error)
     if status is not None:
-        return status in (408, 425, 429) or status >= 500
+        return status in (408, 425, 429) or (status >= 500 and status != NOT_IMPLEMENTED)
     if isinstance(error, ConnectionError | TimeoutError):
         return True
     if isinstance(error, OSError) and error.errno in _PASSING_ERRNO:

@@ -7,6 +7,7 @@ import json
 import re
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import fsspec
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 from PIL import Image
 
 import explain_dataset
+from sess_ray import SessError
 from sess_ray.io import access
 from sess_ray.io.access import Access, parse_options
 from sess_ray.io.inputs import list_images
@@ -22,7 +24,7 @@ from sess_ray.io.store import Store
 from sess_ray.pipeline import evaluate, explain
 from sess_ray.pipeline.config import ExplainConfig
 from sess_ray.pipeline.evaluate_config import EvaluateConfig
-from tests.cloud.servers import seaweed
+from tests.cloud.servers import KEY, SECRET, seaweed
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -143,6 +145,78 @@ def test_wrong_secrets_and_missing_buckets_are_one_line(server, capsys):
         [line] = capsys.readouterr().err.strip().splitlines()
         assert re.search(message, line), line
         assert "5ecret" not in line
+
+
+@pytest.fixture
+def other_options(monkeypatch):
+    """Options of s3 of this test alone."""
+    before = dict(fsspec.config.conf.pop("s3", {}))
+    for name in ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+
+    def use(*options):
+        fsspec.get_filesystem_class("s3").clear_instance_cache()  # else one that knows the credentials of before
+        fsspec.config.conf.pop("s3", None)
+        access.use(Access(parse_options(options)))
+
+    yield use
+    fsspec.config.conf["s3"] = before
+    access.use(Access())
+
+
+@pytest.mark.parametrize("source", ["profile", "environment", "nothing"])
+def test_credentials_come_from_where_the_clouds_own_tools_look(server, other_options, source, monkeypatch, tmp_path):
+    endpoint, *_ = server.options
+    (tmp_path / "credentials").write_text(f"[mine]\naws_access_key_id = {KEY}\naws_secret_access_key = {SECRET}\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    if source == "environment":
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    other_options(endpoint, *(["s3.profile=mine"] if source == "profile" else []))
+    if source == "nothing":
+        with pytest.raises(SessError, match="s3://images/photos"):
+            list_images("s3://images/photos")
+    else:
+        assert list_images("s3://images/photos").num_rows == IMAGES + 2
+
+
+def test_who_pays_and_who_is_nobody_is_told_to_the_store(other_options):
+    """Headers of requests, as a store gets them: SeaweedFS takes them, and does not say."""
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.headers)
+            listed = "<Contents><Key>a/x.png</Key><Size>1</Size></Contents>"
+            namespace = "http://s3.amazonaws.com/doc/2006-03-01/"
+            content = (
+                f'<ListBucketResult xmlns="{namespace}"><KeyCount>1</KeyCount>{listed}</ListBucketResult>'.encode()
+            )
+            self.send_response(200)
+            self.send_header("Content-Type", "application/xml")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def do_HEAD(self):
+            self.send_error(404)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        endpoint = f"s3.endpoint_url=http://127.0.0.1:{listening.server_port}"
+        other_options(endpoint, "s3.key=k", "s3.secret=s", "s3.requester_pays=true")
+        assert list_images("s3://bucket/a")["image_id"].to_pylist() == ["x.png"]
+        assert asked[-1]["x-amz-request-payer"] == "requester"
+        assert "Authorization" in asked[-1]
+        other_options(endpoint, "s3.anon=true")
+        assert list_images("s3://bucket/a").num_rows == 1
+        assert "Authorization" not in asked[-1]
+        assert "x-amz-request-payer" not in asked[-1]
+        listening.shutdown()
 
 
 @pytest.mark.parametrize("fault", ["stopped", "killed"])
