@@ -94,6 +94,11 @@ class Store:
         self._filesystem, self._root = open_filesystem(self.url)
         self._local = "file" in ((protocol,) if isinstance(protocol := self._filesystem.protocol, str) else protocol)
 
+    @property
+    def location(self) -> str:
+        """The URL for other processes, whose working folder may be another."""
+        return self._root if self._local else self.url
+
     def path(self, name: str) -> str:
         """Return where a file of the run lies, as a person would type it."""
         return f"{public(self.url)}/{name}"

@@ -215,10 +215,10 @@ def stream(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
     asks = any(SUITE[name].asks for name in metrics)
     model = ray.put(evaluation.model) if asks else None
     known = ray.put((evaluation.annotations, evaluation.classes)) if evaluation.annotations else None
-    urls = {name: store.url for name, store in evaluation.runs.items()}
+    urls = {name: store.location for name, store in evaluation.runs.items()}
     tasks: dict[str, Any] = {**ARROW, "num_cpus": TASK_CPUS}
     reading = {"access": config.access(), "runs": urls, "pixels": asks, "max_pixels": config.max_pixels}
-    writing = {"access": config.access(), "output": config.output, "metrics": metrics}
+    writing = {"access": config.access(), "output": evaluation.store.location, "metrics": metrics}
     dataset = (
         ray.data.from_blocks(evaluation.blocks)
         .map_batches(read_maps, fn_kwargs=reading, **tasks)

@@ -146,7 +146,7 @@ def stream(job: Job) -> Iterator[dict[str, Any]]:
             write,
             fn_kwargs={
                 "access": access,
-                "output": config.output,
+                "output": job.store.location,
                 "method": config.method,
                 "model": job.model.name,
             },

@@ -221,7 +221,12 @@ def run(export: Export, progress: Any = None) -> Counter[str]:
     config, store = export.config, export.store
     connect(config.address)
     store.clear(EXPORT)
-    given = {"run": config.run, "output": config.output, "thresholds": export.thresholds, "classes": export.classes}
+    given = {
+        "run": Store(config.run).location,
+        "output": store.location,
+        "thresholds": export.thresholds,
+        "classes": export.classes,
+    }
     given |= {"access": config.access(), "min_score": config.min_score}
     dataset = ray.data.from_blocks(export.blocks).map_batches(label, fn_kwargs=given, **ARROW, num_cpus=TASK_CPUS)
     rows: list[dict[str, Any]] = []

@@ -226,7 +226,8 @@ def run(gallery: Gallery, progress: Any = None) -> None:
     connect(config.address)
     store.clear(GALLERY)
     runs = config.runs()
-    given = {"access": config.access(), "runs": list(runs.values()), "output": config.output}
+    places = [Store(url).location for url in runs.values()]
+    given = {"access": config.access(), "runs": places, "output": store.location}
     dataset = ray.data.from_blocks(blocks(gallery)).map_batches(draw, fn_kwargs=given, **ARROW, num_cpus=TASK_CPUS)
     texts = [""] * len(rows)
     apart = np.full(len(rows), np.nan)
