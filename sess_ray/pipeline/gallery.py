@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
@@ -27,9 +27,11 @@ from sess_ray.io.annotations import Annotations
 from sess_ray.io.decode import decode
 from sess_ray.io.inputs import find_images
 from sess_ray.io.reading import stream_items
-from sess_ray.io.store import Store, decode_map, encode_map
+from sess_ray.io.store import FINISHED, Store, decode_map, encode_map
 from sess_ray.metrics.suite import SUITE
+from sess_ray.models import load_model
 from sess_ray.pipeline.gallery_config import GalleryConfig
+from sess_ray.pipeline.plan import read_class_names
 from sess_ray.pipeline.results import results_of
 from sess_ray.pipeline.session import ARROW, TASK_CPUS, connect
 
@@ -139,6 +141,21 @@ def _measured(
     return metrics, labels
 
 
+def predicted_names(run: Store, classes: Iterable[int]) -> dict[int, str]:
+    """Return the names of classes of a run's model; none where it is not there to be asked."""
+    record = run.read_json(FINISHED)
+    if record is None:
+        return {}
+    settings = record["config"]
+    try:
+        names = read_class_names(settings["class_names"]) if settings["class_names"] else None
+        own = ":" in settings["model"]
+        model = load_model(settings["model"], None if own else "random", class_names=names)
+        return {number: model.class_name(number) for number in classes}
+    except (SessError, KeyError):
+        return {}
+
+
 def blocks(gallery: Gallery) -> list[pa.Table]:
     """Cut the rows: some images each, those of an image together, with the boxes that are drawn."""
     texts = []
@@ -242,11 +259,12 @@ def run(gallery: Gallery, progress: Any = None) -> None:
         store.write(
             f"data/{number // pages.ROWS}.js", pages.chunk(number // pages.ROWS, texts[number : number + pages.ROWS])
         )
+    names = {row["target"]: row["target_name"] for row in rows}
     facts = {
         "count": len(rows),
         "chunk": pages.ROWS,
         "runs": list(runs),
-        "names": {row["target"]: row["target_name"] for row in rows},
+        "names": predicted_names(Store(places[0]), {row["predicted"] for row in rows}) | names,
         "target": [row["target"] for row in rows],
         "predicted": [row["predicted"] for row in rows],
         "score": [round(row["score"], 4) for row in rows],
