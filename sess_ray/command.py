@@ -107,12 +107,14 @@ def stop_if_asked() -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """End the process; unless all went well at once, with all that it has started: Ray's own farewell takes its time.
+    """End the process at once, with all that it has started: Ray's own farewell takes seconds, or comes too early.
 
-    Nothing is lost by that: what is written is whole. A cluster sees that its driver is gone.
+    Nothing is lost by that: what is written is whole. A cluster that this process has not started is told good-bye,
+    unless the run failed or was stopped: then it sees that its driver is gone.
     """
-    if code:
-        for child in psutil.Process().children(recursive=True):
+    children = psutil.Process().children(recursive=True)
+    if code or children:
+        for child in children:
             with suppress(psutil.NoSuchProcess):
                 child.kill()
         sys.stdout.flush()
