@@ -38,7 +38,8 @@ def main(
         counts = run(export, update)
     print(
         f"{counts['objects']} objects in {counts['images']} images;"
-        f" {counts['empty']} maps show nothing, {counts['unlikely']} are below --min-score"
+        f" {counts['empty']} maps show nothing, {counts['damaged']} are damaged,"
+        f" {counts['unlikely']} are below --min-score"
     )
     print(f"written: {public(export.store.url)}: annotations.json, SegmentationClass/, ImageSets/, labels.txt")
     return 0 if counts["objects"] else command.FAILED

@@ -81,6 +81,15 @@ def decode_map(png: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(png)), np.float32) / MAP_LEVELS
 
 
+def map_of(row: dict[str, Any]) -> np.ndarray | None:
+    """Return the map of a row of maps/, (H, W) float32 in 0..1; None for one that is damaged or of another size."""
+    try:
+        found = decode_map(row["saliency"]["bytes"])
+    except Exception:  # Pillow's, of many kinds
+        return None
+    return found if found.shape == (row["height"], row["width"]) else None
+
+
 class Store:
     """The output folder of a run, at a path or any URL that fsspec opens.
 

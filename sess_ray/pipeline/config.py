@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,6 +25,23 @@ class OpensUrls:
     def public(self) -> dict[str, Any]:
         """Return the settings as they may be written down, without credentials."""
         return public_settings(vars(self))
+
+
+def named_runs(given: Iterable[str]) -> dict[str, str]:
+    """Return where runs are, by name, of the values of --run.
+
+    Examples
+    --------
+    >>> named_runs(["base=out/base", "sess=s3://bucket/out"])
+    {'base': 'out/base', 'sess': 's3://bucket/out'}
+    """
+    pairs = [entry.partition("=") for entry in given]
+    for name, _, url in pairs:
+        if not url or not name or "/" in name:
+            raise SessError(f"--run {name}: use NAME=OUTPUT, such as sess=out/sess")
+    if len({name for name, _, _ in pairs}) < len(pairs):
+        raise SessError("--run: two runs have the same name")
+    return {name: url for name, _, url in pairs}
 
 
 @dataclass(frozen=True, kw_only=True)

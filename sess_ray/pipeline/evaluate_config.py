@@ -7,7 +7,7 @@ from typing import Literal
 
 from sess_ray.errors import SessError, unknown
 from sess_ray.io.access import Access
-from sess_ray.pipeline.config import OpensUrls
+from sess_ray.pipeline.config import OpensUrls, named_runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,13 +82,7 @@ class EvaluateConfig(OpensUrls):
 
     def runs(self) -> dict[str, str]:
         """Return the runs' names and where they are."""
-        pairs = [entry.partition("=") for entry in self.run]
-        for name, _, url in pairs:
-            if not url or not name or "/" in name:
-                raise SessError(f"--run {name}: use NAME=OUTPUT, such as sess=out/sess")
-        if len({name for name, _, _ in pairs}) < len(pairs):
-            raise SessError("--run: two runs have the same name")
-        return {name: url for name, _, url in pairs}
+        return named_runs(self.run)
 
     def compared(self) -> list[tuple[str, str]]:
         """Return the runs that are compared, each with its base."""

@@ -22,7 +22,7 @@ import pyarrow as pa
 from sess_ray.errors import SessError
 from sess_ray.io.access import Access, public, public_command, use
 from sess_ray.io.inputs import IMAGE_EXTENSIONS
-from sess_ray.io.store import Store, decode_map, digest
+from sess_ray.io.store import Store, digest, map_of
 from sess_ray.labels import Thresholds, as_coco, label_image
 from sess_ray.metrics.suite import SUITE
 from sess_ray.pipeline.export_config import ExportConfig
@@ -30,6 +30,7 @@ from sess_ray.pipeline.results import results_of
 from sess_ray.pipeline.session import ARROW, TASK_CPUS, connect
 
 EXPORT = ("SegmentationClass", "ImageSets", "labels.txt", "annotations.json", "export.json")
+LEFT_OUT = ("empty", "damaged", "unlikely")  # maps that give no label
 CHOSEN_BY = {"mask": "mask_iou", "box": "max_box_acc"}  # threshold -> the metric that is best there
 # A name that can be a file below the output as it is: no step up, nothing hidden, nothing that a shell would mind.
 _HARMLESS = re.compile(r"(?!.*\.\.)[\w-][\w. -]*(/[\w-][\w. -]*)*", re.ASCII)
@@ -68,6 +69,7 @@ LABELLED = pa.schema(
         ("width", pa.int32()),
         ("objects", pa.list_(pa.string())),
         ("empty", pa.int64()),
+        ("damaged", pa.int64()),
         ("unlikely", pa.int64()),
     ]
 )
@@ -186,19 +188,20 @@ def label(
         images.setdefault(row["image_id"], []).append(row)
     for image_id, rows in images.items():
         likely = [row for row in rows if row["score"] >= min_score]
+        maps = [(row, map_of(row)) for row in sorted(likely, key=lambda row: -row["score"])]
         objects, seen = [], []
-        for row in sorted(likely, key=lambda row: -row["score"]):
-            saliency = decode_map(row["saliency"]["bytes"])
+        for row, saliency in maps:
             number, _ = classes[row["target"]]
-            found = as_coco(saliency, thresholds)
-            if found:
+            found = None if saliency is None else as_coco(saliency, thresholds)
+            if saliency is not None and found:
                 objects.append(json.dumps({"category_id": number, "score": row["score"], **found}))
                 seen.append((number, saliency))
         if seen:
             picture = label_image(seen, thresholds.mask, len(classes))
             store.write(f"SegmentationClass/{names[image_id]}.png", picture)
         result = {"image_id": image_id, "name": names[image_id], "height": rows[0]["height"], "width": rows[0]["width"]}
-        counts = {"empty": len(likely) - len(objects), "unlikely": len(rows) - len(likely)}
+        damaged = sum(saliency is None for _, saliency in maps)
+        counts = {"empty": len(maps) - len(objects) - damaged, "damaged": damaged, "unlikely": len(rows) - len(maps)}
         yield pa.Table.from_pylist([{**result, "objects": objects, **counts}], LABELLED)
 
 
@@ -214,7 +217,7 @@ def run(export: Export, progress: Any = None) -> Counter[str]:
     Returns
     -------
     Counter
-        Of images, objects, empty maps and those below `min_score`.
+        Of images and objects; of maps that show nothing, are damaged, or are below `min_score`.
     """
     import ray
 
@@ -235,14 +238,13 @@ def run(export: Export, progress: Any = None) -> Counter[str]:
         for row in batch.to_pylist():
             rows.append(row)
             if progress:
-                progress(len(row["objects"]) + row["empty"] + row["unlikely"])
+                progress(len(row["objects"]) + sum(row[name] for name in LEFT_OUT))
     rows.sort(key=lambda row: row["image_id"])
     labelled = [row for row in rows if row["objects"]]
     counts = Counter(
         images=len(labelled),
         objects=sum(len(row["objects"]) for row in rows),
-        empty=sum(row["empty"] for row in rows),
-        unlikely=sum(row["unlikely"] for row in rows),
+        **{name: sum(row[name] for row in rows) for name in LEFT_OUT},
     )
     store.write("annotations.json", as_json(labelled, export.classes).encode())
     names = ["__background__", *(name for _, name in export.classes.values())]

@@ -27,7 +27,7 @@ from sess_ray.io.annotations import Annotations
 from sess_ray.io.decode import decode
 from sess_ray.io.inputs import find_images
 from sess_ray.io.reading import stream_items
-from sess_ray.io.store import FINISHED, Store, decode_map, encode_map
+from sess_ray.io.store import FINISHED, Store, encode_map, map_of
 from sess_ray.metrics.suite import SUITE
 from sess_ray.models import load_model
 from sess_ray.pipeline.gallery_config import GalleryConfig
@@ -213,10 +213,11 @@ def _drawn(
     maps: list[dict[str, Any] | None] = []
     drawn = []
     for place, stored in enumerate(found):
-        if stored is None:
+        saliency = map_of(stored) if stored else None
+        if stored is None or saliency is None:
             maps.append(None)
             continue
-        drawn.append(pages.small_map(decode_map(stored["saliency"]["bytes"])))
+        drawn.append(pages.small_map(saliency))
         file = f"maps/{place}/{name}-{row['target']}.png"
         store.write(file, encode_map(drawn[-1]))
         peak = [stored["peak_x"], stored["peak_y"]]

@@ -7,7 +7,7 @@ from typing import Literal
 
 from sess_ray.errors import SessError
 from sess_ray.io.access import Access
-from sess_ray.pipeline.config import DEMO_MODEL, OpensUrls
+from sess_ray.pipeline.config import DEMO_MODEL, OpensUrls, named_runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +55,7 @@ class GalleryConfig(OpensUrls):
 
     def runs(self) -> dict[str, str]:
         """Return the runs' names and where they are."""
-        pairs = [entry.partition("=") for entry in self.run]
-        if not all(name and url for name, _, url in pairs):
-            raise SessError("give --run NAME=OUTPUT, such as --run sess=out/sess")
-        if len({name for name, _, _ in pairs}) < len(pairs):
-            raise SessError("--run: two runs have the same name")
-        return {name: url for name, _, url in pairs}
+        return named_runs(self.run)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,7 +47,7 @@ def things():
 
 @pytest.fixture(scope="module")
 def folder(things, tmp_path_factory):
-    """A run whose last map shows nothing, and its annotations."""
+    """A run with a map that shows nothing and one that is damaged, and its annotations."""
     root = tmp_path_factory.mktemp("export")
     store = Store(str(root / "run"))
     rows = [
@@ -57,6 +57,7 @@ def folder(things, tmp_path_factory):
     ]
     flat = np.zeros((HEIGHT, WIDTH), np.uint8)
     rows.append({**rows[0], "image_id": "../flat.jpg", "saliency": {"bytes": encode_map(flat), "path": None}})
+    rows.append({**rows[0], "image_id": "damaged.jpg", "saliency": {"bytes": b"no picture", "path": None}})
     rows = [{**row, "height": HEIGHT, "width": WIDTH, "peak_x": 0, "peak_y": 0} for row in rows]
     for part in (rows[:7], rows[7:]):
         store.write_table("maps", pa.Table.from_pylist(part, MAPS))
@@ -87,7 +88,7 @@ def test_labels_score_what_the_evaluation_says(folder, things, evaluation):
     output = folder / "labels"
     assert export("--run", folder / "run", "--evaluation", folder / "evaluation", "--output", output) == 0
     record = json.loads((output / "export.json").read_text())
-    assert record["counts"] == {"images": 20, "objects": 30, "empty": 1, "unlikely": 0}
+    assert record["counts"] == {"images": 20, "objects": 30, "empty": 1, "damaged": 1, "unlikely": 0}
     coco = COCO(output / "annotations.json")
     assert {entry["id"]: entry["name"] for entry in coco.loadCats(coco.getCatIds())} == {1: "mouse", 2: "two words"}
     assert (output / "labels.txt").read_text().splitlines() == ["__background__", "mouse", "two words"]
@@ -138,7 +139,10 @@ def test_unlikely_maps_are_left_out_and_counted(folder, capsys):
     output = folder / "likely"
     arguments = ["--run", folder / "run", "--threshold", 0.4, "--output", output]
     assert export(*arguments, "--min-score", 0.3) == 0
-    assert "10 objects in 10 images; 0 maps show nothing, 21 are below --min-score" in capsys.readouterr().out
+    assert (
+        "10 objects in 10 images; 0 maps show nothing, 0 are damaged, 22 are below --min-score"
+        in capsys.readouterr().out
+    )
     assert export(*arguments) == 2
     assert "has labels already: add --overwrite" in capsys.readouterr().err
     assert export(*arguments, "--overwrite", "--min-score", 0.99) == 1

@@ -51,7 +51,8 @@ def output(tmp_path_factory):
             facts = {"image_id": name, "uri": str(root / "images" / name), "target": target, "height": height}
             facts |= {"width": width, "target_name": f"<b>class {target}</b>", "score": number / COUNT}
             facts |= {"predicted": target if number % 3 else 9, "peak_x": 10, "peak_y": 15, "num_patches": 5}
-            rows.append({**facts, "num_kept": 2, "saliency": {"bytes": encode_map(levels), "path": None}})
+            png = b"no picture" if (number, run) == (57, "base") else encode_map(levels)
+            rows.append({**facts, "num_kept": 2, "saliency": {"bytes": png, "path": None}})
             lines.append(json.dumps({"image_id": name, "objects": [{"label": "<i>thing</i>", "box": [4, 3, 24, 18]}]}))
         for part in (rows[:25], rows[25:] if run == "sess" else rows[25:-1]):
             Store(str(root / run)).write_table("maps", pa.Table.from_pylist(part, MAPS))
@@ -149,7 +150,9 @@ def test_the_keyboard_turns_pages_and_opens_maps(browser, output):
     press(browser, Keys.ARROW_RIGHT)
     assert where(browser) == "49 to 60 of 60"
     assert "page=2" in browser.current_url
-    [*_, last] = browser.find_elements(By.TAG_NAME, "article")
+    [*_, damaged, last] = browser.find_elements(By.TAG_NAME, "article")
+    assert "sess: 2 of 5 windows" in damaged.text
+    assert "base: no map" in damaged.text
     assert "cannot read" in last.text or "FileNotFoundError" in last.text
     assert "base: no map" in last.text
     last.send_keys(Keys.ENTER)
@@ -271,7 +274,7 @@ def test_disagreement_is_one_less_correlation():
         ([], "nothing to show: give --run NAME=OUTPUT"),
         (["--run", "a=x", "--image", "y"], "give either --run or --image"),
         (["--image", "nowhere.jpg"], "cannot read nowhere.jpg: FileNotFoundError"),
-        (["--run", "out"], "give --run NAME=OUTPUT"),
+        (["--run", "out"], "--run out: use NAME=OUTPUT"),
         (["--run", "a=nowhere"], "--run nowhere has no maps"),
         (["--run", "a=x", "--run", "a=y"], "two runs have the same name"),
         (["--run", "a=x", "--limit", "0"], "--limit 0: use 1 or more"),
