@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 from contextlib import suppress
 from typing import Any
@@ -19,6 +20,7 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 SPARE_CPUS = 2  # for reading and writing, beside the actors: without them the plan waits for itself
 # Less than an actor's: two read while one waits for the network, and Ray does not fuse them into the actors.
 TASK_CPUS = 0.5
+KNOCK_SECONDS = 15
 BLOCK_BYTES = 32 * 2**20  # some dozens of photographs: what a worker that dies takes with it
 # Of map_batches: whole blocks as Arrow tables, without a copy.
 ARROW: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None, "zero_copy_batch": True}
@@ -73,6 +75,7 @@ def _connect(address: str | None) -> None:
     if not ray.is_initialized():
         try:
             if address:
+                _knock(address)
                 ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
             else:
                 ray.init(
@@ -93,6 +96,13 @@ def _connect(address: str | None) -> None:
     context.actor_init_retry_on_errors = True  # a GPU that another process is just leaving
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # says that its bars are off
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nobody listens: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS).close()
 
 
 def actor_range(actors: str | None) -> tuple[int, int] | None:

@@ -59,6 +59,14 @@ def test_wrong_usage_is_one_line_and_2(arguments, message, tmp_path):
     assert not (tmp_path / "out" / "run.json").exists()
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://localhost:1"])
+def test_a_cluster_that_is_not_there_is_one_line_at_once(address, tmp_path, image):
+    given = ["--input", image.parent, "--output", tmp_path / "out", "--address", address]
+    done = job(*given, "--model", "tests.fragile:model", "--targets", "top1")
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith(f"error: the run failed: cannot connect to Ray at {address}")
+
+
 def test_help_explains_every_setting_fast():
     begin = time.perf_counter()
     done = job("--help")
