@@ -1,4 +1,4 @@
-"""Every command and every piece of code of the tutorial, in its order; FiftyOne's, which wants a server, is only read."""
+"""Every command and every piece of code of the tutorial, in its order; FiftyOne, which wants a server, is left out."""
 
 from __future__ import annotations
 
