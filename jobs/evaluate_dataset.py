@@ -6,7 +6,6 @@ import sys
 from typing import Annotated
 
 from cyclopts import Parameter
-from tqdm import tqdm
 
 from sess_ray import command
 from sess_ray.io.access import public
@@ -19,9 +18,7 @@ app = command.command("evaluate_dataset.py", __doc__)
 def evaluate(
     config: Annotated[EvaluateConfig, Parameter(name="*")] = EvaluateConfig(),  # noqa: B008 - frozen
     *,
-    config_file: Annotated[
-        str | None, Parameter(name="--config", help="A YAML file of these settings; flags win.")
-    ] = None,
+    config_file: command.ConfigFile = None,
 ) -> int:
     """Evaluate; return the exit code."""
     from sess_ray.pipeline.evaluate import as_text, prepare, run
@@ -29,16 +26,8 @@ def evaluate(
     del config_file  # read by command.run, before the flags are
     evaluation = prepare(config)
     print(f"{evaluation.maps} maps, metrics: {', '.join(evaluation.metrics)}", flush=True)
-    interactive = sys.stderr.isatty()
-    with tqdm(
-        total=evaluation.maps, unit="map", dynamic_ncols=True, mininterval=0.2 if interactive else 10
-    ) as progress:
-
-        def update(maps: int) -> None:
-            command.stop_if_asked()
-            progress.update(maps)
-
-        outcome = run(evaluation, update)
+    with command.progress("map", evaluation.maps) as progress:
+        outcome = run(evaluation, progress)
     print(as_text(evaluation, outcome))
     print(f"written: {public(evaluation.store.url)}: summary.md, summary.csv, summary.json, results/, problems/")
     return 0

@@ -9,7 +9,6 @@ import sys
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from tqdm import tqdm
 
 from sess_ray import command
 from sess_ray.io.access import public
@@ -25,8 +24,7 @@ class Progress:
     """A line that tells how far a run is."""
 
     def __init__(self, total: int | None) -> None:
-        interactive = sys.stderr.isatty()
-        self._bar = tqdm(total=total, unit="image", dynamic_ncols=True, mininterval=0.2 if interactive else 10)
+        self._bar = command.bar("image", total)
 
     def __call__(self, summary: Summary) -> None:
         command.stop_if_asked()
@@ -43,9 +41,7 @@ class Progress:
 def explain(
     config: Annotated[ExplainConfig, Parameter(name="*")] = ExplainConfig(),  # noqa: B008 - frozen
     *,
-    config_file: Annotated[
-        str | None, Parameter(name="--config", help="A YAML file of these settings; flags win.")
-    ] = None,
+    config_file: command.ConfigFile = None,
     list_methods: Annotated[bool, Parameter(help="Print a table of the base methods, and stop.", negative="")] = False,
     list_models: Annotated[bool, Parameter(help="Print a table of the models, and stop.", negative="")] = False,
 ) -> int:

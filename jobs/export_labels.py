@@ -6,7 +6,6 @@ import sys
 from typing import Annotated
 
 from cyclopts import Parameter
-from tqdm import tqdm
 
 from sess_ray import command
 from sess_ray.io.access import public
@@ -19,9 +18,7 @@ app = command.command("export_labels.py", __doc__)
 def main(
     config: Annotated[ExportConfig, Parameter(name="*")] = ExportConfig(),  # noqa: B008 - frozen
     *,
-    config_file: Annotated[
-        str | None, Parameter(name="--config", help="A YAML file of these settings; flags win.")
-    ] = None,
+    config_file: command.ConfigFile = None,
 ) -> int:
     """Export; return the exit code."""
     from sess_ray.pipeline.export import prepare, run
@@ -29,13 +26,8 @@ def main(
     del config_file  # read by command.run, before the flags are
     export = prepare(config)
     print(f"thresholds: masks {export.thresholds.mask:g}, boxes {export.thresholds.box:g}", flush=True)
-    with tqdm(unit="map", dynamic_ncols=True, mininterval=0.2 if sys.stderr.isatty() else 10) as progress:
-
-        def update(maps: int) -> None:
-            command.stop_if_asked()
-            progress.update(maps)
-
-        counts = run(export, update)
+    with command.progress("map") as progress:
+        counts = run(export, progress)
     print(
         f"{counts['objects']} objects in {counts['images']} images;"
         f" {counts['empty']} maps show nothing, {counts['damaged']} are damaged,"

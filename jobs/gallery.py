@@ -9,7 +9,6 @@ import sys
 from typing import Annotated
 
 from cyclopts import Parameter
-from tqdm import tqdm
 
 from sess_ray import SessError, command
 from sess_ray.pipeline.gallery_config import GalleryConfig, PatchConfig
@@ -22,12 +21,10 @@ def main(
     config: Annotated[GalleryConfig, Parameter(name="*")] = GalleryConfig(),  # noqa: B008 - frozen
     patches: Annotated[PatchConfig, Parameter(name="*")] = PatchConfig(),  # noqa: B008 - frozen
     *,
-    config_file: Annotated[
-        str | None, Parameter(name="--config", help="A YAML file of these settings; flags win.")
-    ] = None,
+    config_file: command.ConfigFile = None,
 ) -> int:
     """Make a gallery; return the exit code."""
-    from sess_ray.pipeline.gallery import GALLERY, prepare, run, unused
+    from sess_ray.pipeline.gallery import prepare, run, unused
     from sess_ray.pipeline.patches import write_patches
 
     del config_file  # read by command.run, before the flags are
@@ -35,21 +32,12 @@ def main(
         if config.run:
             raise SessError("give either --run or --image")
         store = unused(config)
-        store.clear(GALLERY)
         count = write_patches(patches, store)
         print(f"{count} windows: open {store.path('index.html')}")
         return 0
     gallery = prepare(config)
-    interactive = sys.stderr.isatty()
-    with tqdm(
-        total=len(gallery.rows), unit="map", dynamic_ncols=True, mininterval=0.2 if interactive else 10
-    ) as progress:
-
-        def update(rows: int) -> None:
-            command.stop_if_asked()
-            progress.update(rows)
-
-        run(gallery, update)
+    with command.progress("map", len(gallery.rows)) as progress:
+        run(gallery, progress)
     print(f"{len(gallery.rows)} maps: open {gallery.store.path('index.html')}")
     return 0
 

@@ -104,7 +104,7 @@ def main(
     sweep: Annotated[tuple[str, ...], Parameter(help="SETTING=VALUE,VALUE,...; may be given several times.")] = (),
     metrics: Annotated[str | None, Parameter(help="As for evaluate_dataset.py.")] = None,
     evaluation_batch_size: Annotated[int | None, Parameter(help="Of evaluate_dataset.py.")] = None,
-    config_file: Annotated[str | None, Parameter(name="--config", help="A YAML file of these settings.")] = None,
+    config_file: command.ConfigFile = None,
 ) -> int:
     """Sweep; return the exit code."""
     from sess_ray.pipeline import evaluate, explain

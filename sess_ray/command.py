@@ -5,19 +5,23 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import psutil
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Yaml
+from tqdm import tqdm
 
 from sess_ray.errors import RunError, SessError
 from sess_ray.io.access import public_text
 
 FAILED, WRONG_USAGE, SIGNALLED = 1, 2, 128
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+# Of a command's function: `run` has read the file before the function is called.
+ConfigFile = Annotated[str | None, Parameter(name="--config", help="A YAML file of these settings; flags win.")]
 
 
 def command(name: str, text: str | None) -> App:
@@ -104,6 +108,23 @@ def stop_if_asked() -> None:
     """Raise `Stopped` if a signal has come: a library may have swallowed the exception. For loops that take long."""
     if _signals:
         raise Stopped(_signals[0]) from None
+
+
+def bar(unit: str, total: int | None = None) -> tqdm[NoReturn]:
+    """Return a line that tells how far a job is; where nobody watches, a line now and then."""
+    return tqdm(total=total, unit=unit, dynamic_ncols=True, mininterval=0.2 if sys.stderr.isatty() else 10)
+
+
+@contextmanager
+def progress(unit: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """Give a function to call with what has been done since the last call; it raises `Stopped` after a signal."""
+    with bar(unit, total) as line:
+
+        def update(done: int) -> None:
+            stop_if_asked()
+            line.update(done)
+
+        yield update
 
 
 def leave(code: int) -> NoReturn:

@@ -253,12 +253,16 @@ def test_a_model_that_gives_nan_says_so(squeezenet):
         SESS(broken, num_scales=1, device="cpu").explain([np.zeros((30, 40, 3), np.uint8)])
 
 
+PLAN = "from sess_ray.pipeline import plan, config; config = config.ExplainConfig(output='none', dry_run=True)"
+
+
 @pytest.mark.parametrize(
     ("code", "unneeded"),
     [
         ("import sess_ray; sess_ray.SESS, sess_ray.load_model", "ray"),
         ("import sess_ray.command, sess_ray.pipeline.plan, sess_ray.pipeline.stages, sess_ray.demo", "torch"),
         ("import sess_ray; sess_ray.load_model('tests.fragile:model')", "torchvision"),
+        (f"{PLAN}; plan.prepare(config, lambda: sys.exit('torch' in sys.modules)); sys.exit('never called')", "torch"),
     ],
 )
 def test_what_takes_seconds_to_import_is_not_without_need(code, unneeded):

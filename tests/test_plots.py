@@ -8,8 +8,8 @@ from PIL import Image
 
 from sess_ray import SESS, SessError
 from sess_ray.fusion import num_kept
-from sess_ray.gallery.patches import best_first, fused
-from sess_ray.gallery.plots import crop, rectangle, window_maps
+from sess_ray.gallery.patches import fused
+from sess_ray.gallery.plots import best_first, crop, rectangle, window_maps
 from sess_ray.patches import cut
 
 matplotlib.use("Agg")

@@ -16,6 +16,7 @@ from sess_ray.io.store import quantize
 
 SIDE = 384  # of a thumbnail, in pixels
 ROWS = 100  # of a file of data
+TITLES = {"gallery": "Saliency maps", "patches": "Windows of one image"}
 
 
 def _within(size: tuple[int, int], side: int) -> tuple[int, int]:
@@ -90,7 +91,8 @@ def page(name: str) -> dict[str, bytes]:
     name : {"gallery", "patches"}
     """
     source = files("sess_ray.gallery") / "page"
-    text = (source / f"{name}.html").read_text()
+    text = (source / "frame.html").read_text().replace("@TITLE@", TITLES[name])
+    text = text.replace("@BODY@", (source / f"{name}.html").read_text())
     for channel, place in enumerate(("RED", "GREEN", "BLUE")):
         text = text.replace(f"@{place}@", " ".join(f"{value / 255:.3f}" for value in CORNERS[:, channel]))
     beside = {f"page/{file}": (source / file).read_bytes() for file in ("gallery.css", f"{name}.js")}

@@ -9,7 +9,7 @@ from PIL import Image
 from sess_ray.explainer import SESS, Explanation
 from sess_ray.fusion import fuse
 from sess_ray.gallery import pages
-from sess_ray.gallery.plots import crop, rectangle, window_maps
+from sess_ray.gallery.plots import best_first, crop, rectangle, window_maps
 from sess_ray.io.store import Store, encode_map
 
 TILE = 112  # pixels a side
@@ -35,7 +35,7 @@ def fused(sess: SESS, explanation: Explanation, kept: int) -> np.ndarray:
     Parameters
     ----------
     sess : SESS
-        Its settings of the fusion count.
+        What explained it: its fusion counts.
     explanation : Explanation
         With the maps of all windows: ``pre_filter_ratio=0, keep_maps=True``.
     kept : int
@@ -54,12 +54,9 @@ def fused(sess: SESS, explanation: Explanation, kept: int) -> np.ndarray:
     return fuse(explanation.plan, maps, scores, chosen, fusion=sess.fusion, **options).numpy()
 
 
-def best_first(explanation: Explanation) -> np.ndarray:
-    """Return the windows in the order in which the pre-filter drops them last."""
-    return np.argsort(explanation.patches["score"], kind="stable")[::-1]
-
-
-def write_page(store: Store, image_id: str, pixels: np.ndarray, sess: SESS, explanation: Explanation) -> None:
+def write_page(
+    store: Store, image_id: str, pixels: np.ndarray, sess: SESS, explanation: Explanation, ratio: float
+) -> None:
     """Write the page of an image, its index.html last.
 
     Parameters
@@ -69,9 +66,11 @@ def write_page(store: Store, image_id: str, pixels: np.ndarray, sess: SESS, expl
         What to call the image.
     pixels : ndarray, (H, W, 3) uint8
     sess : SESS
-        Its pre-filter is where the slider stands at first.
+        What explained it.
     explanation : Explanation
         As for `fused`.
+    ratio : float
+        Share of the windows that is dropped where the slider stands at first.
     """
     table, plan = explanation.patches, explanation.plan
     windows = []
@@ -84,12 +83,11 @@ def write_page(store: Store, image_id: str, pixels: np.ndarray, sess: SESS, expl
         box = [round(edge, 2) for edge in rectangle(explanation, window)]
         windows.append({"scale": scale, "y": y, "x": x, "score": score, "box": box})
         windows[-1] |= {"crop": f"windows/{rank}.jpg", "map": f"windows/{rank}.png"}
-    steps = []
-    for kept in growing(len(table)):
+    steps, counts = [], growing(len(table))
+    for kept in counts:
         name = f"fused/{kept}.png"
         store.write(name, encode_map(pages.small_map(fused(sess, explanation, kept), 2 * pages.SIDE)))
         steps.append({"kept": kept, "ratio": round(1 - kept / len(table), 3), "map": name})
-    off = [abs(1 - kept / len(table) - sess.pre_filter_ratio) for kept in growing(len(table))]
     store.write("image.jpg", pages.jpeg(Image.fromarray(pixels), 2 * pages.SIDE))
     facts = {
         "id": image_id,
@@ -103,7 +101,7 @@ def write_page(store: Store, image_id: str, pixels: np.ndarray, sess: SESS, expl
         "windows": windows,
         "scales": [{"height": scale.height, "width": scale.width, "columns": len(scale.xs)} for scale in plan.scales],
         "steps": steps,
-        "first": int(np.argmin(off)),
+        "first": int(np.argmin([abs(1 - kept / len(table) - ratio) for kept in counts])),
     }
     store.write("data/windows.js", f"patches.start({pages.as_json(facts)});\n".encode())
     for name, content in pages.page("patches").items():

@@ -11,6 +11,7 @@ from PIL import Image
 
 from sess_ray.errors import SessError
 from sess_ray.fusion import min_max
+from sess_ray.gallery.overlay import OPACITY
 from sess_ray.resampling import upsampling
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from sess_ray.explainer import Explanation, ImageLike
 
 COLORS = "inferno"
-OPACITY = 0.6
 
 
 def _pyplot() -> Any:
@@ -36,6 +36,12 @@ def _pixels(image: ImageLike, explanation: Explanation) -> np.ndarray:
         height, width = explanation.saliency.shape
         raise SessError(f"the image is {pixels.shape}, the map {height} x {width}: give the image that was explained")
     return pixels
+
+
+def _show_under(axes: Any, image: np.ndarray | Image.Image, saliency: np.ndarray) -> Any:
+    """Draw an image under the colours of its map; return the map's picture."""
+    axes.imshow(image)
+    return axes.imshow(saliency, cmap=COLORS, alpha=OPACITY, vmin=0, vmax=1)
 
 
 def plot(explanation: Explanation, image: ImageLike) -> Figure:
@@ -59,9 +65,7 @@ def plot(explanation: Explanation, image: ImageLike) -> Figure:
     pixels = _pixels(image, explanation)
     figure, (left, right) = _pyplot().subplots(1, 2, figsize=(10, 4.5), layout="constrained")
     left.imshow(pixels)
-    right.imshow(pixels)
-    shown = right.imshow(explanation.saliency, cmap=COLORS, alpha=OPACITY, vmin=0, vmax=1)
-    figure.colorbar(shown, ax=right)
+    figure.colorbar(_show_under(right, pixels, explanation.saliency), ax=right)
     for axes in (left, right):
         axes.set_axis_off()
     name, kept = explanation.target_name, f"{explanation.num_kept} of {explanation.num_patches} windows"
@@ -93,6 +97,11 @@ def window_maps(explanation: Explanation, chosen: Sequence[int] | np.ndarray | s
     window = explanation.plan.window
     rows, columns = (upsampling(cells, window, maps.device) for cells in maps.shape[1:])
     return (rows @ min_max(maps, window) @ columns.T).clamp_(0, 1).float().numpy()
+
+
+def best_first(explanation: Explanation) -> np.ndarray:
+    """Return the numbers of all windows, those that the pre-filter drops last first: (P,) int."""
+    return np.argsort(explanation.patches["score"], kind="stable")[::-1]
 
 
 def rectangle(explanation: Explanation, window: int) -> tuple[float, float, float, float]:
@@ -139,30 +148,26 @@ def plot_patches(explanation: Explanation, image: ImageLike, most: int = 15) -> 
         If the maps were not kept, the image is of another size, or matplotlib is missing.
     """
     pixels = _pixels(image, explanation)
-    kept = np.flatnonzero(explanation.patches["kept"])
-    order = np.argsort(-explanation.patches["score"][kept], kind="stable")[: max(1, most)]
-    maps = window_maps(explanation, order)
+    shown = best_first(explanation)[: min(max(1, most), explanation.num_kept)]
+    maps = window_maps(explanation, np.cumsum(explanation.patches["kept"])[shown] - 1)
     pyplot = _pyplot()
     across = 6
-    rows = 2 + -(-len(order) // across)
+    rows = 2 + -(-len(shown) // across)
     figure = pyplot.figure(figsize=(2 * across, 2.2 * rows), layout="constrained")
     grid = figure.add_gridspec(rows, across)
     overview = figure.add_subplot(grid[:2, :3])
     overview.imshow(pixels)
     colors = pyplot.get_cmap("viridis")(np.linspace(0, 1, len(explanation.plan.scales)))
-    for window in kept[order]:
+    for window in shown:
         x0, y0, x1, y1 = rectangle(explanation, window)
         color = colors[explanation.patches[window]["scale"]]
         overview.add_patch(pyplot.Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=color, linewidth=2))
     fused = figure.add_subplot(grid[:2, 3:])
-    fused.imshow(pixels)
-    fused.imshow(explanation.saliency, cmap=COLORS, alpha=OPACITY, vmin=0, vmax=1)
+    _show_under(fused, pixels, explanation.saliency)
     cells = [overview, fused]
-    for place, number in enumerate(order):
-        window = kept[number]
+    for place, window in enumerate(shown):
         axes = figure.add_subplot(grid[2 + place // across, place % across])
-        axes.imshow(crop(pixels, explanation, window, explanation.plan.window))
-        axes.imshow(maps[place], cmap=COLORS, alpha=OPACITY, vmin=0, vmax=1)
+        _show_under(axes, crop(pixels, explanation, window, explanation.plan.window), maps[place])
         scale, *_, score, _ = explanation.patches[window].tolist()
         axes.set_title(f"scale {scale}, p = {score:.2f}", fontsize=9, color="black")
         cells.append(axes)

@@ -14,6 +14,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from itertools import count
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -26,7 +27,6 @@ from sess_ray.errors import RunError, SessError
 T = TypeVar("T")
 
 LONGEST_WAIT = 15.0  # seconds between two attempts
-NO_SUCH_RANGE, NOT_IMPLEMENTED = 416, 501  # of HTTP
 AT_ONCE = 16  # requests of one task
 
 
@@ -126,7 +126,7 @@ def is_passing(error: BaseException) -> bool:
         return False
     status = _status(error)
     if status is not None:
-        return status in (408, 425, 429) or (status >= 500 and status != NOT_IMPLEMENTED)
+        return status in (408, 425, 429) or (status >= 500 and status != HTTPStatus.NOT_IMPLEMENTED)
     if isinstance(error, ConnectionError | TimeoutError):
         return True
     if isinstance(error, OSError) and error.errno in _PASSING_ERRNO:
@@ -231,7 +231,7 @@ async def _fetch_async(
             except TimeoutError as error:
                 raise TimeoutError(f"no answer within {timeout:g} s") from error
             except Exception as error:
-                if _status(error) == NO_SUCH_RANGE:  # an empty file has none
+                if _status(error) == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:  # an empty file has none
                     return b""
                 raise
 

@@ -92,10 +92,11 @@ def prepare(config: ExportConfig) -> Export:
         raise SessError(f"--run {public(config.run)} has no maps: give the --output of explain_dataset.py")
     if not config.overwrite and store.is_used(EXPORT):
         raise SessError(f"output {public(store.url)} has labels already: add --overwrite, or choose another --output")
-    if config.evaluation is None:
-        thresholds = Thresholds(config.threshold or 0.0, config.threshold or 0.0)
-    else:
+    if config.evaluation is not None:
         thresholds = best_thresholds(Store(config.evaluation), config.run)
+    else:
+        assert config.threshold is not None
+        thresholds = Thresholds(config.threshold, config.threshold)
     tables = stored.read_tables(files, ["image_id", "target", "target_name"])
     targets = dict(sorted((row["target"], row["target_name"]) for table in tables for row in _targets(table)))
     classes = {target: (number, name) for number, (target, name) in enumerate(targets.items(), 1)}
@@ -262,18 +263,12 @@ def run(export: Export, progress: Any = None) -> Counter[str]:
 
 
 def as_json(rows: list[dict[str, Any]], classes: dict[int, tuple[int, str]]) -> str:
-    """Return the rows of images as COCO's instances JSON; put together as text, since objects come as such."""
+    """Return the rows of images as COCO's instances JSON."""
     images = [
         {"id": number, "file_name": row["image_id"], "height": row["height"], "width": row["width"]}
         for number, row in enumerate(rows, 1)
     ]
-    objects = [(number, text) for number, row in enumerate(rows, 1) for text in row["objects"]]
-    annotations = [
-        f'{{"id": {place}, "image_id": {number}, {text.removeprefix("{")}'
-        for place, (number, text) in enumerate(objects, 1)
-    ]
+    objects = [(number, json.loads(text)) for number, row in enumerate(rows, 1) for text in row["objects"]]
+    annotations = [{"id": place, "image_id": number, **found} for place, (number, found) in enumerate(objects, 1)]
     categories = [{"id": number, "name": name, "target": target} for target, (number, name) in classes.items()]
-    lines = ",\n".join(annotations)
-    return (
-        f'{{"images": {json.dumps(images)},\n"categories": {json.dumps(categories)},\n"annotations": [\n{lines}\n]}}\n'
-    )
+    return json.dumps({"images": images, "annotations": annotations, "categories": categories})

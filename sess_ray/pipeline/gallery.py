@@ -7,7 +7,6 @@ data/*.js, index.html                              in the driver, index.html las
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from sess_ray.io.annotations import Annotations
 from sess_ray.io.decode import decode
 from sess_ray.io.inputs import find_images
 from sess_ray.io.reading import stream_items
-from sess_ray.io.store import FINISHED, Store, encode_map, map_of
+from sess_ray.io.store import FINISHED, Store, digest, encode_map, map_of
 from sess_ray.metrics.suite import SUITE
 from sess_ray.models import load_model
 from sess_ray.pipeline.gallery_config import GalleryConfig
@@ -185,7 +184,7 @@ def draw(table: pa.Table, access: Access, runs: list[str], output: str) -> Itera
 
     for number, content in stream_items([group[0]["uri"] for group in groups]):
         group = groups[number]
-        name = hashlib.sha256(group[0]["image_id"].encode()).hexdigest()[:20]
+        name = digest([group[0]["image_id"]])
         photograph = _photograph(store, f"images/{name}.jpg", content)
         for row in group:
             found = [

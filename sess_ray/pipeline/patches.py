@@ -13,6 +13,7 @@ from sess_ray.io.reading import read_items
 from sess_ray.io.store import Store
 from sess_ray.models import load_model
 from sess_ray.pipeline.config import ExplainConfig
+from sess_ray.pipeline.gallery import GALLERY
 from sess_ray.pipeline.gallery_config import PatchConfig
 
 
@@ -32,9 +33,9 @@ def write_patches(config: PatchConfig, store: Store) -> int:
     model = load_model(config.model, config.weights, config.layer)
     names = {field.name for field in dataclasses.fields(config)} - {"image", "target"}
     options = ExplainConfig(**{name: getattr(config, name) for name in names}).explainer_options()
-    sess = SESS(model, **options)  # type: ignore[arg-type]
     target = config.target if is_top(config.target) else [model.class_index(config.target)]
-    every = SESS(model, **{**options, "pre_filter_ratio": 0.0, "keep_maps": True})  # type: ignore[arg-type]
-    [[explanation, *_]] = every.explain([pixels], [target])
-    write_page(store, config.image.rsplit("/", 1)[-1], pixels, sess, explanation)
+    sess = SESS(model, **{**options, "pre_filter_ratio": 0.0, "keep_maps": True})  # type: ignore[arg-type]
+    [[explanation, *_]] = sess.explain([pixels], [target])
+    store.clear(GALLERY)
+    write_page(store, config.image.rsplit("/", 1)[-1], pixels, sess, explanation, config.pre_filter_ratio)
     return explanation.num_patches

@@ -1,0 +1,39 @@
+"""How the tasks of a run are cut: fair to the actors, few for the driver, and what lies in one file together."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+
+from sess_ray.pipeline.explain import BLOCK_ROWS, BLOCKS, MAX_BLOCK_ROWS, blocks
+from sess_ray.pipeline.stages import TASKS
+
+
+def cut(uris, actors):
+    tasks = pa.table({name: [None] * len(uris) if name != "uri" else uris for name in TASKS.names}, TASKS)
+    found = blocks(tasks, actors)
+    assert [uri for block in found for uri in block["uri"].to_pylist()] == uris
+    return [block.num_rows for block in found]
+
+
+@pytest.mark.parametrize(
+    ("images", "actors", "largest"),
+    [
+        (6, 2, 1),
+        (640, 2, 20),
+        (10_000, 2, BLOCK_ROWS),
+        (100_000, 2, 98),
+        (100_000, 1000, 7),
+        (600_000, 2, MAX_BLOCK_ROWS),
+    ],
+)
+def test_blocks_are_few_and_fair(images, actors, largest):
+    sizes = cut([f"s3://bucket/{number}.jpg" for number in range(images)], actors)
+    assert max(sizes) == largest
+    if largest == 98:
+        assert len(sizes) <= BLOCKS
+
+
+def test_rows_of_one_parquet_file_are_read_together_and_shards_alone():
+    packed = [f"a.parquet#{row}" for row in range(600)] + [f"b.parquet#{row}" for row in range(40)]
+    assert cut([*packed, "c.tar", "d.tar", "e.jpg", "f.jpg"], 1) == [*[41] * 14, 26, 40, 1, 1, 2]
