@@ -4,23 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from cyclopts import Group, Parameter
 
 from sess_ray.command import key_values
 from sess_ray.errors import SessError
 from sess_ray.io.access import Access, parse_options, public_settings
 from sess_ray.pipeline.session import actor_range
 
+_SHARED = Parameter(group=Group("Places", sort_key=1))  # after the others in --help
 DEMO_MODEL = "sess_ray.demo:efficientnet_lite0"
 
 
+@dataclass(frozen=True, kw_only=True)
 class OpensUrls:
-    """What jobs share that open URLs: their settings `storage_option`, `read_timeout`, `retry_seconds`, `max_bytes`."""
+    """The settings that all jobs share: how URLs are opened, and where Ray is.
+
+    Parameters
+    ----------
+    storage_option
+        An option of the file system of a protocol as PROTOCOL.key=value, such as s3.endpoint_url=http://host:9000,
+        s3.anon=true, s3.profile=NAME or s3.requester_pays=true; may be given several times.
+    read_timeout
+        Seconds for reading one file; then it is tried again.
+    retry_seconds
+        For how long reads and writes that fail in passing are tried again.
+    max_bytes
+        Refuse larger files.
+    address
+        Ray cluster to use; without it, $RAY_ADDRESS (which ray job submit sets), else this machine alone.
+    """
+
+    storage_option: Annotated[tuple[str, ...], _SHARED] = ()
+    read_timeout: Annotated[float, _SHARED] = Access.timeout
+    retry_seconds: Annotated[float, _SHARED] = Access.patience
+    max_bytes: Annotated[int, _SHARED] = Access.max_bytes
+    address: Annotated[str | None, _SHARED] = None
 
     def access(self) -> Access:
         """Return how URLs are opened."""
-        given: Any = self
-        return Access(parse_options(given.storage_option), given.read_timeout, given.retry_seconds, given.max_bytes)
+        return Access(parse_options(self.storage_option), self.read_timeout, self.retry_seconds, self.max_bytes)
 
     def public(self) -> dict[str, Any]:
         """Return the settings as they may be written down, without credentials."""
@@ -108,8 +132,6 @@ class ExplainConfig(OpensUrls):
         Check everything, say what would be done, and stop.
     max_errors
         Fail when more than N images can not be explained; without it, they are only counted.
-    max_bytes
-        Refuse larger files.
     max_pixels
         Refuse larger images.
     max_patches
@@ -118,15 +140,6 @@ class ExplainConfig(OpensUrls):
         Draw the first N images with their maps.
     seed
         Of methods that draw random numbers.
-    storage_option
-        An option of the file system of a protocol as PROTOCOL.key=value, such as s3.endpoint_url=http://host:9000,
-        s3.anon=true, s3.profile=NAME or s3.requester_pays=true; may be given several times.
-    read_timeout
-        Seconds for reading one file; then it is tried again.
-    retry_seconds
-        For how long reads and writes that fail in passing are tried again.
-    address
-        Ray cluster to use; without it, $RAY_ADDRESS (which ray job submit sets), else this machine alone.
     """
 
     input: str | None = None
@@ -156,15 +169,10 @@ class ExplainConfig(OpensUrls):
     resume_anyway: bool = False
     dry_run: bool = False
     max_errors: int | None = None
-    max_bytes: int = Access.max_bytes
     max_pixels: int = 100_000_000
     max_patches: int = 5000
     overlays: int = 8
     seed: int = 0
-    storage_option: tuple[str, ...] = ()
-    read_timeout: float = Access.timeout
-    retry_seconds: float = Access.patience
-    address: str | None = None
 
     def __post_init__(self) -> None:
         if self.num_scales < 0:

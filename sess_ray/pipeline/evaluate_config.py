@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sess_ray.errors import SessError, unknown
-from sess_ray.io.access import Access
 from sess_ray.pipeline.config import OpensUrls, named_runs
 
 
@@ -37,16 +36,14 @@ class EvaluateConfig(OpensUrls):
         What the pointing game aims at: segments (boxes where an object has none) or boxes.
     model, weights, layer, class_names
         As for explain_dataset.py; without --model, those of the first run.
-    precision, batch_size, actors, gpus_per_actor, address
+    precision, batch_size, actors, gpus_per_actor
         As for explain_dataset.py.
     limit
         Evaluate the first N maps of each run only.
     overwrite
         Replace the evaluation that is in the output.
-    max_bytes, max_pixels
-        Refuse larger files and images.
-    storage_option, read_timeout, retry_seconds
-        As for explain_dataset.py.
+    max_pixels
+        Refuse larger images.
     """
 
     run: tuple[str, ...] = ()
@@ -67,12 +64,7 @@ class EvaluateConfig(OpensUrls):
     gpus_per_actor: float | None = None
     limit: int | None = None
     overwrite: bool = False
-    max_bytes: int = Access.max_bytes
     max_pixels: int = 100_000_000
-    storage_option: tuple[str, ...] = ()
-    read_timeout: float = Access.timeout
-    retry_seconds: float = Access.patience
-    address: str | None = None
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sess_ray.io.access import Access
 from sess_ray.pipeline.config import OpensUrls
 
 
@@ -27,8 +26,6 @@ class ExportConfig(OpensUrls):
         Leave out maps whose target has a lower probability.
     overwrite
         Replace the labels that are in the output.
-    storage_option, read_timeout, retry_seconds, max_bytes, address
-        As for explain_dataset.py.
     """
 
     run: str = "out"
@@ -37,11 +34,6 @@ class ExportConfig(OpensUrls):
     evaluation: str | None = None
     min_score: float = 0.0
     overwrite: bool = False
-    max_bytes: int = Access.max_bytes
-    storage_option: tuple[str, ...] = ()
-    read_timeout: float = Access.timeout
-    retry_seconds: float = Access.patience
-    address: str | None = None
 
     def __post_init__(self) -> None:
         self.access()

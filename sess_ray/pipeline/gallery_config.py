@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sess_ray.errors import SessError
-from sess_ray.io.access import Access
 from sess_ray.pipeline.config import DEMO_MODEL, OpensUrls, named_runs
 
 
@@ -30,8 +29,6 @@ class GalleryConfig(OpensUrls):
         Show the first N maps only.
     overwrite
         Replace the gallery that is in the output.
-    storage_option, read_timeout, retry_seconds, max_bytes, address
-        As for explain_dataset.py.
     """
 
     run: tuple[str, ...] = ()
@@ -41,11 +38,6 @@ class GalleryConfig(OpensUrls):
     evaluation: str | None = None
     limit: int | None = None
     overwrite: bool = False
-    max_bytes: int = Access.max_bytes
-    storage_option: tuple[str, ...] = ()
-    read_timeout: float = Access.timeout
-    retry_seconds: float = Access.patience
-    address: str | None = None
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
