@@ -1,6 +1,6 @@
 """The settings of an explain job: one definition for flags, file, help and run.json."""
 
-from __future__ import annotations
+# Annotations are no text here: those of `OpensUrls` are read from the modules of its subclasses.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
