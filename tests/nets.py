@@ -33,9 +33,16 @@ class Small(nn.Module):
         return self.scale * self.classes(self.features(x).amax((2, 3)))
 
 
-def small(**options):
-    """Return (prepared Model, the same module in float64) with a tap behind the second convolution."""
+def small(dead=None, **options):
+    """Return (prepared Model, the same module in float64) with a tap behind the third convolution.
+
+    `dead` is a channel of it that is 0.3 everywhere.
+    """
     module = Small(**options)
+    if dead is not None:
+        with torch.no_grad():
+            module.third.weight[dead] = 0
+            module.third.bias[dead] = 0.3
     model = sess_ray.load_model(module, layer="third", input_size=SIDE)
     return model.prepared(torch.device("cpu"), "fp32"), module.double().eval()
 

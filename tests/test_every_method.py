@@ -67,7 +67,8 @@ def test_it_takes_as_many_passes_as_it_says(name, photographs):
     net = Pooled() if name == "cam" else nets.Small(channels=channels, seed=4, scale=15)
     sess = SESS(sess_ray.load_model(net, input_size=nets.SIDE), method=name, num_scales=None, device="cpu")
     passed = []
-    sess.model.module.register_forward_pre_hook(lambda _, inputs: passed.append(len(inputs[0])))
+    for network in (sess.model.module, sess.model.fused):
+        network.register_forward_pre_hook(lambda _, inputs: passed.append(len(inputs[0])))
     sess.explain(crops(photographs, count=1), [[0]])
     factors = re.match(r"[\dK ]+", methods.get(name).passes)[0].replace("K", str(channels)).split()
     assert sum(passed) - 1 == math.prod(map(int, factors))  # one scores

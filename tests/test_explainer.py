@@ -105,7 +105,7 @@ def test_the_layer_is_remembered_from_the_scoring_pass(name, monkeypatch, photog
     def explain():
         sess = SESS(model, name, num_scales=3, pre_filter_ratio=0.5, device="cpu", method_options=options)
         rows = []
-        handle = sess.model.module.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+        handle = sess.model.scorer.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
         found = sess.explain(images, [[3], [1, 2]])
         handle.remove()
         return [explanation for explanations in found for explanation in explanations], sum(rows)

@@ -25,11 +25,7 @@ def run(name, model, patches, **options):
 
 @pytest.fixture(scope="module")
 def nets_and_patches():
-    model, module = nets.small(channels=10)
-    with torch.no_grad():  # a dead channel
-        for network in (model.module, module):
-            network.third.weight[4] = 0
-            network.third.bias[4] = 0.3
+    model, module = nets.small(channels=10, dead=4)
     return model, module, nets.patches(3)
 
 

@@ -328,7 +328,7 @@ def test_a_batch_holds_an_input(small):
 def seen_by(model):
     """Collect the sizes of the batches that go through a model."""
     sizes = []
-    handle = model.module.register_forward_hook(lambda _, given, __: sizes.append(len(given[0])))
+    handle = model.scorer.register_forward_hook(lambda _, given, __: sizes.append(len(given[0])))
     yield sizes
     handle.remove()
 
@@ -400,7 +400,7 @@ def test_gradients_of_the_caller(small):
             yield deletion(image, saliency, PRESETS["rise"]), 0
 
     recording = []
-    handle = model.module.register_forward_hook(lambda *_: recording.append(torch.is_grad_enabled()))
+    handle = model.scorer.register_forward_hook(lambda *_: recording.append(torch.is_grad_enabled()))
     for _ in scored(model, requests(), 64):
         assert torch.is_grad_enabled()
     handle.remove()
@@ -412,7 +412,7 @@ def test_half_precision(small):
     model = sess_ray.load_model(nets.Small(), layer="third", input_size=nets.SIDE).prepared(CPU, "bf16")
     image, saliency = nets.patches(1)[0], maps(1)[0]
     seen = []
-    handle = model.module.register_forward_hook(lambda _, given, __: seen.append(given[0]))
+    handle = model.scorer.register_forward_hook(lambda _, given, __: seen.append(given[0]))
     [found] = scored(model, [(deletion(image, saliency, PRESETS["rise"]), 3)], 8)
     handle.remove()
     assert seen[0].dtype == torch.bfloat16

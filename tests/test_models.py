@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 
 import sess_ray
 from sess_ray import SessError
+from sess_ray.models.fused import TAP
 from sess_ray.models.heads import head_gradient
 
 CPU = torch.device("cpu")
@@ -51,17 +53,24 @@ def test_the_tap_is_a_whole_backward_pass(name):
     )
 
 
-def test_only_the_head_is_recorded(lite0):
+@pytest.mark.parametrize(
+    "layers", [("conv_stem", "blocks", "bn2", "classifier"), ("fused_conv_stem", TAP, "classifier")]
+)
+def test_only_the_head_is_recorded(lite0, layers):
     model = lite0.prepared(CPU, "fp32")
+    if TAP not in layers:
+        model = replace(model, fused=None)
     seen = []
     handles = [
-        model.module.get_submodule(name).register_forward_hook(lambda _, __, out: seen.append(out.requires_grad))
-        for name in ("conv_stem", "blocks", "bn2", "classifier")
+        model.scorer.get_submodule(name).register_forward_hook(lambda _, __, out: seen.append(out.requires_grad))
+        for name in layers
     ]
     model.tap(patches(1))
     for handle in handles:
         handle.remove()
-    assert seen == [False, False, False, True]
+    *front, head = seen
+    assert head
+    assert front == [False] * (len(layers) - 1)
 
 
 def test_the_gradient_of_a_known_head_is_autograds(squeezenet):

@@ -37,7 +37,7 @@ def probabilities(model: Model, inputs: Callable[[slice], Tensor], classes: Tens
     for start in range(0, len(classes), batch_size):
         part = slice(start, min(start + batch_size, len(classes)))
         batch = inputs(part).contiguous(memory_format=torch.channels_last)
-        result[part] = model.module(batch).float().softmax(1).gather(1, classes[part, None])[:, 0]
+        result[part] = model.logits(batch).float().softmax(1).gather(1, classes[part, None])[:, 0]
     return result
 
 

@@ -76,7 +76,7 @@ def scorecam(
     weights = torch.zeros_like(alive, dtype=torch.float32)
     weights[alive] = probabilities(model, seen, targets[rows], batch_size)
     if subtract_baseline:
-        baseline = model.module(torch.zeros_like(patches[:1])).float().softmax(1)[0, targets]
+        baseline = model.logits(torch.zeros_like(patches[:1])).float().softmax(1)[0, targets]
         weights = torch.where(alive, weights - baseline[:, None], 0)
     if softmax:
         weights = _softmax(weights, alive)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sess_ray.errors import SessError, unknown
+from sess_ray.models.fused import TAP, fused
 from sess_ray.models.heads import head_gradient
 from sess_ray.models.layers import Layout, to_grid
 
@@ -59,6 +60,8 @@ class Model:
         Names of the classes; empty where nobody knows them.
     aliases : dict
         Further names of classes in lower case, such as WordNet ids, to indices.
+    fused : nn.Module, optional
+        Of a prepared model: scores as `module` does, but faster, where no gradient goes further than the layer.
     """
 
     module: nn.Module
@@ -71,20 +74,38 @@ class Model:
     std: tuple[float, ...]
     classes: tuple[str, ...] = ()
     aliases: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
+    fused: nn.Module | None = field(default=None, repr=False, compare=False)
 
     def prepared(self, device: torch.device, precision: Precision) -> Model:
         """Return a frozen copy on a device, in a precision, channels last; this one stays as it is.
 
         In bfloat16 batch norms keep float32 parameters: their running statistics do not bear 8 bits.
         """
-        module = copy.deepcopy(self.module).eval().requires_grad_(requires_grad=False)
-        module = module.to(device=device, dtype=DTYPES[precision])
+        original = copy.deepcopy(self.module).eval().requires_grad_(requires_grad=False).to(device).float()
+        module = original
         if precision != "fp32":
-            originals = dict(self.module.named_modules())
+            originals = dict(original.named_modules())
+            module = copy.deepcopy(original).to(DTYPES[precision])
             for name, layer in module.named_modules():
                 if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
                     layer.float().load_state_dict(originals[name].state_dict())
-        return replace(self, module=module.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+        module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if device.type != "cpu":
+            return replace(self, module=module, fused=None)
+        probe = torch.randn(2, 3, self.input_size, self.input_size, generator=torch.Generator().manual_seed(0))
+        probe = probe.to(DTYPES[precision]).contiguous(memory_format=torch.channels_last)
+        whole = head_gradient(module, self.layer) is not None
+        return replace(self, module=module, fused=fused(module, original, self.layer, probe, whole=whole))
+
+    @property
+    def scorer(self) -> nn.Module:
+        """What scores patches where no gradient goes further than the layer."""
+        return self.fused or self.module
+
+    def logits(self, patches: Tensor) -> Tensor:
+        """Score patches, without gradients: (N, 3, h, w) normalised to (N, classes)."""
+        with torch.no_grad():
+            return self.scorer(patches)
 
     def tap(self, patches: Tensor) -> Tap:
         """Score patches, with gradients recorded from the chosen layer on.
@@ -111,9 +132,10 @@ class Model:
             # The clone protects the leaf from layers that work in place.
             return leaf.clone() if head is None else None
 
+        layer = TAP if self.fused else self.layer
         recorded = torch.enable_grad() if head is None else torch.no_grad()
-        with recorded, _hooked(self.module.get_submodule(self.layer), leave):
-            logits = self.module(patches)
+        with recorded, _hooked(self.scorer.get_submodule(layer), leave):
+            logits = self.scorer(patches)
         leaf = leaves[-1]
 
         def gradients(classes: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:

@@ -13,10 +13,19 @@ CLASSES = 6
 PAUSE = 0.15  # seconds of a forward pass
 
 
+class Pause(nn.Module):
+    """Takes time; a layer of its own, since what else a fused model does beside computing happens once."""
+
+    def forward(self, x):
+        time.sleep(PAUSE)
+        return x
+
+
 class Tiny(nn.Module):
     def __init__(self):
         super().__init__()
         self.features = nn.Sequential(
+            Pause(),
             nn.Conv2d(3, 8, 3, stride=2, padding=1),
             nn.ReLU(),
             nn.Conv2d(8, 16, 3, stride=2, padding=1),
@@ -27,7 +36,6 @@ class Tiny(nn.Module):
         self.classifier = nn.Linear(16, CLASSES)
 
     def forward(self, x):
-        time.sleep(PAUSE)
         return self.classifier(self.features(x).mean((2, 3)))
 
 
