@@ -1,0 +1,128 @@
+"""What a benchmark measures, and what its parts share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import cycle, islice
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from sess_ray.explainer import SESS
+from sess_ray.io.decode import decode
+from sess_ray.io.inputs import Item, find_images
+from sess_ray.io.reading import read_items
+from sess_ray.models import load_model
+from sess_ray.patches import Source, cut
+from sess_ray.pipeline.config import DEMO_MODEL
+
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkConfig:
+    """What to measure.
+
+    Parameters
+    ----------
+    input
+        Images, as for explain_dataset.py; without it, the sample images.
+    model, weights, method, num_scales
+        As for explain_dataset.py; weights may be "random".
+    precision, batch_size
+        As for explain_dataset.py; of several, each combination is measured, image by image in turns.
+    ratios
+        Pre-filter ratios of the engine, one target.
+    targets
+        Measure this many targets too, at the last ratio.
+    images
+        Images for the engine; taken again from the start where there are fewer.
+    job_images
+        Images for the whole job, with one worker and with all; 0 leaves it out.
+    methods
+        Measure these methods instead, names separated by commas or "all": their passes for each kept patch, and the
+        time of the engine over that of its passes alone, at the last ratio.
+    method_option
+        For `methods`: NAME.key=value; may be given several times.
+    json
+        Write the figures to this file, and a picture of them beside it.
+    compare
+        Two such files: measure nothing, print what is different.
+    """
+
+    input: str | None = None
+    model: str = DEMO_MODEL
+    weights: str | None = None
+    method: str = "gradcam"
+    num_scales: int = 12
+    precision: tuple[Precision, ...] = ("fp32",)
+    batch_size: tuple[int, ...] = ()
+    ratios: tuple[float, ...] = (0.0, 0.5, 0.9)
+    targets: int = 5
+    images: int = 12
+    job_images: int = 0
+    methods: str = ""
+    method_option: tuple[str, ...] = ()
+    json: str | None = None
+    compare: tuple[str, str] | None = None
+
+
+def engine(config: BenchmarkConfig, **settings: Any) -> SESS:
+    """Return the engine at the first precision and batch size and the last ratio, but for `settings`."""
+    shared = {
+        "method": config.method,
+        "num_scales": config.num_scales,
+        "precision": config.precision[0],
+        "batch_size": config.batch_size[0] if config.batch_size else None,
+        "pre_filter_ratio": config.ratios[-1],
+    }
+    return SESS(load_model(config.model, config.weights), **{**shared, **settings})
+
+
+def inputs(config: BenchmarkConfig) -> tuple[list[Item], list[np.ndarray]]:
+    """Return what the input holds, and as many decoded images as the engine is measured on."""
+    from sess_ray import demo
+
+    items = demo.images() if config.input is None else find_images(config.input)
+
+    def decoded() -> Iterator[np.ndarray]:
+        for item in cycle(items):
+            [content] = read_items([item.uri])
+            if isinstance(content, bytes):
+                yield decode(content)
+
+    return items, list(islice(decoded(), config.images))
+
+
+def timed(function: Callable[..., object], *arguments: object) -> float:
+    """Return the seconds that a call takes, on the GPU too."""
+    _synchronize()
+    begin = time.perf_counter()
+    function(*arguments)
+    _synchronize()
+    return time.perf_counter() - begin
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def batches(sess: SESS, pixels: np.ndarray) -> list[torch.Tensor]:
+    """Return the windows of an image as the engine batches them, ready on the device."""
+    source = Source(torch.from_numpy(pixels.copy()).to(sess.device).permute(2, 0, 1), sess.normalizer)
+    windows = [window.to(sess.dtype, copy=True) for window in cut(source, sess.plan(*pixels.shape[:2]))]
+    return [
+        torch.stack(windows[i : i + sess.batch_size]).contiguous(memory_format=torch.channels_last)
+        for i in range(0, len(windows), sess.batch_size)
+    ]
+
+
+@torch.inference_mode()
+def forward(module: torch.nn.Module, loaded: list[torch.Tensor]) -> None:
+    """Run the floor: nothing but the forward passes."""
+    for batch in loaded:
+        module(batch)
