@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from sess_ray import command
+from sess_ray.errors import SessError
 from sess_ray.io.access import public
 from sess_ray.pipeline.config import ExplainConfig
 
 if TYPE_CHECKING:
+    from sess_ray.pipeline.estimate import Estimate
     from sess_ray.pipeline.explain import Job, Summary
 
 app = command.command("explain_dataset.py", __doc__)
@@ -44,6 +46,8 @@ def explain(
     config_file: command.ConfigFile = None,
     list_methods: Annotated[bool, Parameter(help="Print a table of the base methods, and stop.", negative="")] = False,
     list_models: Annotated[bool, Parameter(help="Print a table of the models, and stop.", negative="")] = False,
+    gpus: Annotated[int | None, Parameter(help="With --dry-run: estimate for so many GPUs like that here.")] = None,
+    price_per_gpu_hour: Annotated[float | None, Parameter(help="With --dry-run: estimate the cost.")] = None,
 ) -> int:
     """Explain a dataset; return the exit code."""
     if list_methods or list_models:
@@ -54,8 +58,10 @@ def explain(
 
     del config_file  # read by command.run, before the flags are
     if config.dry_run:
-        _describe(prepare(config))
+        _describe(prepare(config), gpus, price_per_gpu_hour)
         return 0
+    if gpus is not None or price_per_gpu_hour is not None:
+        raise SessError("--gpus and --price-per-gpu-hour are what --dry-run reckons with: a run takes --actors")
     job = prepare(config, meanwhile=lambda: start_early(config.address))
     from sess_ray.pipeline.explain import run
 
@@ -84,7 +90,7 @@ def _list(*, methods: bool) -> None:
     print(markdown(table() if methods else model_table()))
 
 
-def _describe(job: Job) -> None:
+def _describe(job: Job, gpus: int | None, price: float | None) -> None:
     errors = job.tasks.num_rows - job.tasks["error"].null_count
     print(f"would explain {_number(job)}, {errors} of them with errors, into {public(job.store.url)}")
     print(
@@ -93,6 +99,38 @@ def _describe(job: Job) -> None:
     )
     for task in job.tasks.slice(0, 5).to_pylist():
         print(f"  {task['image_id']!r}: {task['error'] or task['top'] or _named(task['targets'])}")
+    if job.tasks["error"].null_count:
+        from sess_ray.pipeline.estimate import estimate
+
+        print("measuring this machine for some seconds ...", flush=True)
+        _tell(estimate(job, gpus), price)
+
+
+def _tell(found: Estimate, price: float | None) -> None:
+    """Print what a job will take."""
+    about = "" if found.counted else "about "
+    least = "at least " if found.at_least else ""
+    size = "of unknown size" if found.output_bytes is None else f"{found.output_bytes / 1e6:,.1f} MB"
+    workers = f"{found.gpus:g} GPUs" if found.gpus else f"{found.actors} actors on CPUs"
+    hours = found.seconds / 3600
+    print(
+        f"images:  {about}{found.images:,}, of which {found.errors:,} will end in errors/"
+        f" (the sizes of {found.looked:,} were read)"
+    )
+    print(f"patches: {about}{found.windows:,}")
+    print(f"output:  {about}{found.maps:,} maps, {size}")
+    print(
+        f"speed:   {least}{found.seconds_per_image:.3g} s an image in each actor, measured on {found.device}"
+        f" ({found.measured} images), and {found.task_seconds_per_image:.3g} s of a CPU to read, decode and encode it"
+    )
+    start = f"; an engine was ready after {found.start_seconds:.1f} s" if found.start_seconds else ""
+    print(f"time:    {least}{hours:.3g} hours with {workers}, after the start (Ray, imports, the model{start})")
+    if price is not None and found.gpus:
+        print(f"cost:    {least}{found.gpus * hours * price:,.2f}")
+    elif price is not None:
+        print("cost:    unknown: there is no GPU to be paid for (--gpus N)")
+    if found.gpus and found.device == "cpu":
+        print("This machine has no GPU: give the command on one that has, to know what GPUs take.")
 
 
 def _named(targets: list[list[int]] | None) -> str:

@@ -108,22 +108,25 @@ def _group_rows(
 def _tar_members(file: str, names: Collection[str], had: int) -> Iterator[tuple[str, bytes | Exception]]:
     """Yield members in the shard's order, the first `had` of them left out."""
     left = had
-    for name, content in _tar_files(file):
+    for name, _, content in _tar_files(file):
         if name in names:
             left -= 1
             if left < 0:
                 yield name, content()
 
 
-def _tar_files(file: str) -> Iterator[tuple[str, Any]]:
-    """Yield the names in a tar shard, each with a function that reads it; a name that comes again is numbered."""
+def _tar_files(file: str) -> Iterator[tuple[str, int, Any]]:
+    """Yield the names in a tar shard, each with where it begins and a function that reads it.
+
+    A name that comes again is numbered.
+    """
     seen: dict[str, int] = {}
     with fsspec.open(file, "rb") as handle, tarfile.open(fileobj=handle, mode="r:") as shard:
         for member in shard:
             if member.isfile():
                 seen[member.name] = seen.get(member.name, 0) + 1
                 name = member.name if seen[member.name] == 1 else f"{member.name}#{seen[member.name]}"
-                yield name, lambda member=member: shard.extractfile(member).read()  # type: ignore[union-attr]
+                yield name, member.offset, lambda member=member: shard.extractfile(member).read()  # type: ignore[union-attr]
 
 
 @dataclass
@@ -137,11 +140,14 @@ class ShardImage:
     content : bytes or Exception
     label : str or None
         What the .cls file of its sample says.
+    behind : int or None
+        Where in the shard the next sample begins; None where it is the last.
     """
 
     name: str
     content: bytes | Exception
     label: str | None = None
+    behind: int | None = None
 
 
 def read_shard(file: str, skip: Collection[str] = ()) -> Iterator[ShardImage]:
@@ -166,11 +172,11 @@ def read_shard(file: str, skip: Collection[str] = ()) -> Iterator[ShardImage]:
 def _shard_images(file: str, skip: frozenset[str], had: int) -> Iterator[ShardImage]:
     waiting: list[ShardImage] = []  # images of the sample that is being read: its label may come before or after
     sample, label, left = None, None, had
-    for name, content in _tar_files(file):
+    for name, begin, content in _tar_files(file):
         key, _, extension = posixpath.basename(name).partition(".")
         key = posixpath.join(posixpath.dirname(name), key)
         if key != sample:
-            yield from _labelled(waiting, label)
+            yield from _labelled(waiting, label, begin)
             waiting, sample, label = [], key, None
         if extension == "cls":
             label = content().decode(errors="replace").strip() or None
@@ -178,7 +184,7 @@ def _shard_images(file: str, skip: frozenset[str], had: int) -> Iterator[ShardIm
             left -= 1
             if left < 0:
                 waiting.append(ShardImage(name, _content(content)))
-    yield from _labelled(waiting, label)
+    yield from _labelled(waiting, label, None)
 
 
 def _content(read: Any) -> bytes | Exception:
@@ -190,7 +196,7 @@ def _content(read: Any) -> bytes | Exception:
         return error
 
 
-def _labelled(images: list[ShardImage], label: str | None) -> Iterator[ShardImage]:
+def _labelled(images: list[ShardImage], label: str | None, behind: int | None) -> Iterator[ShardImage]:
     for image in images:
-        image.label = label
+        image.label, image.behind = label, behind
         yield image

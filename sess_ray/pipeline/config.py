@@ -129,7 +129,7 @@ class ExplainConfig(OpensUrls):
     resume_anyway
         Go on with other weights or another version of the code than the output was made with.
     dry_run
-        Check everything, say what would be done, and stop.
+        Check everything, say what would be done and how long it will take, and stop.
     max_errors
         Fail when more than N images can not be explained; without it, they are only counted.
     max_pixels

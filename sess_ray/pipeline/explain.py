@@ -96,17 +96,21 @@ class Summary:
         self.errors_file = self.errors_file or counts["errors_file"]
 
 
+def block_rows(images: float, actors: int, *, packed: bool = False) -> int:
+    """Return how many images a block has at most; `packed` in one Parquet file."""
+    fair = max(1, ceil(images / (actors * BLOCKS_PER_ACTOR)))
+    return min(fair, MAX_BLOCK_ROWS if packed else min(MAX_BLOCK_ROWS, max(BLOCK_ROWS, ceil(images / BLOCKS))))
+
+
 def blocks(tasks: pa.Table, actors: int) -> list[pa.Table]:
     """Cut the tasks: a few images, some rows of one Parquet file, or one tar shard."""
-    fair = max(1, ceil(tasks.num_rows / (actors * BLOCKS_PER_ACTOR)))
-    loose = min(MAX_BLOCK_ROWS, max(BLOCK_ROWS, ceil(tasks.num_rows / BLOCKS)))
+    few, many = (block_rows(tasks.num_rows, actors, packed=packed) for packed in (False, True))
     cuts, before, count = [], "", 0
     uris = (uri for chunk in tasks["uri"].chunks for uri in chunk.to_pylist())
     for number, uri in enumerate(uris):
         file, member = split_uri(uri)
         kind = uri if is_shard(uri) else file if member is not None else ""
-        most = min(fair, MAX_BLOCK_ROWS if kind else loose)
-        if not number or kind != before or count >= most:
+        if not number or kind != before or count >= (many if kind else few):
             cuts.append(number)
             count = 0
         before, count = kind, count + 1

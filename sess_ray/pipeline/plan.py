@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from sess_ray.errors import SessError
 from sess_ray.io.access import one_line, open_filesystem, patiently, public, use
 from sess_ray.io.inputs import ITEMS, list_images, shard_rows
-from sess_ray.io.ledger import read_ledger
+from sess_ray.io.ledger import Ledger, read_ledger
 from sess_ray.io.store import FINISHED, STARTED, Store
 from sess_ray.pipeline.config import DEMO_MODEL, ExplainConfig
 from sess_ray.pipeline.resume import made_with, refuse_other_code, refuse_other_settings, remaining, settings
@@ -131,7 +131,8 @@ def _decide(config: ExplainConfig, items: pa.Table) -> tuple[Model, pa.Table]:
 def _left(store: Store, tasks: pa.Table, config: ExplainConfig) -> pa.Table:
     """Return the tasks that are left to a run that goes on."""
     if config.dry_run:
-        return remaining(tasks, read_ledger(store, repair=False))
+        ledger = read_ledger(store, repair=False)
+        return remaining(tasks, Ledger(ledger.maps, ledger.errors.slice(0, 0)) if config.retry_errors else ledger)
     store.tidy()
     if config.retry_errors:
         store.clear(["errors"])

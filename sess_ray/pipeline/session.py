@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -80,7 +81,7 @@ def _connect(address: str | None) -> None:
             else:
                 ray.init(
                     address="local",
-                    num_cpus=(os.cpu_count() or 1) + SPARE_CPUS,
+                    num_cpus=_own_cpus(),
                     include_dashboard=False,
                     logging_level=logging.ERROR,
                     log_to_driver=False,
@@ -115,11 +116,15 @@ def actor_range(actors: str | None) -> tuple[int, int] | None:
     return int(low), int(high or low)
 
 
-def pool(actors: str | None, gpus_per_actor: float | None, most: int | None) -> dict[str, Any]:
-    """Return the arguments of map_batches that say how many actors run and what each takes.
+def fitting(
+    resources: Mapping[str, float], actors: str | None, gpus_per_actor: float | None, most: int | None
+) -> tuple[int, int, float]:
+    """Return how many actors run at least and at most, and the share of a GPU that each takes.
 
     Parameters
     ----------
+    resources : mapping
+        Of the cluster, as Ray names them.
     actors : str or None
         N or MIN-MAX; without it, one for each GPU, or for each CPU where there is none.
     gpus_per_actor : float or None
@@ -127,18 +132,36 @@ def pool(actors: str | None, gpus_per_actor: float | None, most: int | None) -> 
     most : int or None
         More actors than this have nothing to do.
     """
-    import ray
-
-    cluster = ray.cluster_resources()
+    there = resources.get("GPU", 0)
     gpus = gpus_per_actor
     if gpus is None:
-        gpus = 1.0 if cluster.get("GPU", 0) >= 1 else 0.0
+        gpus = 1.0 if there >= 1 else 0.0
+    if gpus and there < gpus:
+        raise SessError(f"--gpus-per-actor {gpus}: the cluster has {int(there)} GPUs")
     low, high = actor_range(actors) or (0, 0)
     if not high:
-        fit = cluster.get("GPU", 0) // gpus if gpus else cluster.get("CPU", 1) - SPARE_CPUS
+        fit = there // gpus if gpus else resources.get("CPU", 1) - SPARE_CPUS
         low = high = max(1, int(fit) if most is None else min(int(fit), most))
-    if gpus and cluster.get("GPU", 0) < gpus:
-        raise SessError(f"--gpus-per-actor {gpus}: the cluster has {int(cluster.get('GPU', 0))} GPUs")
+    return low, high, gpus
+
+
+def resources_here() -> dict[str, float]:
+    """Return the resources that Ray would find if it started on this machine."""
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # asks without starting CUDA, which no fork survives
+    import torch
+
+    return {"CPU": _own_cpus(), "GPU": torch.cuda.device_count()}
+
+
+def _own_cpus() -> int:
+    return (os.cpu_count() or 1) + SPARE_CPUS
+
+
+def pool(actors: str | None, gpus_per_actor: float | None, most: int | None) -> dict[str, Any]:
+    """Return the arguments of map_batches that say how many actors run and what each takes: see `fitting`."""
+    import ray
+
+    low, high, gpus = fitting(ray.cluster_resources(), actors, gpus_per_actor, most)
     return {
         "compute": ray.data.ActorPoolStrategy(min_size=low, max_size=high),
         "num_gpus": gpus,

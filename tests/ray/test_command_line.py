@@ -79,11 +79,19 @@ def test_help_explains_every_setting_fast():
 def test_config_file_flags_and_dry_run(tmp_path, image):
     settings = tmp_path / "settings.yaml"
     settings.write_text(f"input: {image.parent}\ntargets: top3\nmodel: squeezenet1_1\nweights: random\n")
-    done = job("--config", settings, "--targets", "goldfish", "--dry-run", "--output", tmp_path / "out")
+    given = ["--config", settings, "--targets", "goldfish", "--output", tmp_path / "out"]
+    done = job(*given, "--dry-run", "--gpus", 8, "--price-per-gpu-hour", 2)
     assert done.returncode == 0, done.stderr
     assert "would explain 1 images" in done.stdout
     assert "'x.png': 1\n" in done.stdout
+    assert "images:  1, of which 0 will end in errors/" in done.stdout
+    assert "output:  1 maps, 0.0 MB" in done.stdout
+    assert "hours with 1 GPUs" in done.stdout  # more have nothing to do
+    assert "cost:    0.00" in done.stdout
     assert not (tmp_path / "out").exists()
+    refused = job(*given, "--gpus", 8)
+    assert refused.returncode == 2
+    assert "--gpus and --price-per-gpu-hour are what --dry-run reckons with" in refused.stderr
     settings.write_text("input: x\nscales: 3\n")
     done = job("--config", settings)
     assert done.returncode == 2

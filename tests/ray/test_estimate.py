@@ -1,0 +1,171 @@
+"""What --dry-run says, compared with what the job then does."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import tarfile
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sess_ray import SESS
+from sess_ray.pipeline import estimate as estimating
+from sess_ray.pipeline import sampling, trial
+from sess_ray.pipeline.config import ExplainConfig
+from sess_ray.pipeline.estimate import estimate
+from sess_ray.pipeline.explain import prepare, run
+from tests.conftest import SHARED
+
+COCO = SHARED / "coco-subset" / "train2017"
+IMAGES = 40
+
+
+def job(**settings):
+    return prepare(ExplainConfig(**settings, dry_run=True))
+
+
+def within(found, truth, share=0.2):
+    return abs(found - truth) <= share * truth
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Photographs of many sizes, one of them broken at its end and one no image."""
+    if not COCO.exists():
+        pytest.skip("needs photographs: set SESS_RAY_DATA to a folder with coco-subset/train2017")
+    place = tmp_path / "images"
+    place.mkdir()
+    for number, path in enumerate(sorted(COCO.iterdir())[:IMAGES]):
+        picture = Image.open(path)
+        picture.thumbnail((640 - 8 * number, 640 - 8 * number))
+        picture.save(place / path.name)
+    whole = (place / path.name).read_bytes()
+    (place / path.name).write_bytes(whole[: len(whole) // 2])
+    (place / "none.jpg").write_text("no image")
+    return place
+
+
+@pytest.mark.usefixtures("ray_session", "real_squeezenet")
+def test_the_job_does_what_was_estimated(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(trial, "SECONDS", 3.0)
+    output = tmp_path / "out"
+    settings = {
+        "input": str(folder),
+        "output": str(output),
+        "model": "squeezenet1_1",
+        "weights": str(SHARED / "weights" / "squeezenet1_1.safetensors"),
+        "num_scales": 6,
+        "overlays": 0,
+    }
+    with monkeypatch.context() as patched:
+        patched.setattr(estimating, "connect", None)  # no Ray
+        found = estimate(job(**settings))
+    assert not output.exists()
+    assert (found.images, found.counted, found.looked) == (IMAGES + 1, True, IMAGES + 1)
+    summary = run(prepare(ExplainConfig(**settings)))
+    again = estimate(job(**{**settings, "overwrite": True}))
+    assert (summary.images, summary.errors) == (IMAGES - 1, 2)
+    assert found.errors in (1, 2)  # the broken one shows only if it is decoded
+    assert within(found.windows, summary.windows)
+    assert within(found.maps, summary.maps)
+    assert within(found.output_bytes, sum(path.stat().st_size for path in (output / "maps").iterdir()))
+    # An estimate before the job and one after it: the machine may be busy with something else at any of these times.
+    # What is reached where it is not, docs/scale.md says.
+    before, after = sorted([found.seconds_per_image, again.seconds_per_image])
+    assert before / 2 <= summary.actor_seconds / summary.images <= 2 * after
+    left = job(**settings)
+    assert left.finished == IMAGES + 1
+    assert not left.tasks.num_rows
+
+
+def png(side):
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((side, side, 3), 99, np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def shards(place, number, images):
+    contents = [png(side) for side in (200, 240, 280)]
+    for shard in range(number):
+        with tarfile.open(place / f"{shard:03}.tar", "w") as tar:
+            for image, content in zip(range(images), itertools.cycle(contents), strict=False):
+                for name, member in ((f"{image:05}.png", content), (f"{image:05}.cls", b"7")):
+                    header = tarfile.TarInfo(name)
+                    header.size = len(member)
+                    tar.addfile(header, io.BytesIO(member))
+
+
+@pytest.mark.parametrize("images", [20, 500])
+def test_shards_are_counted_by_some_of_them(tmp_path, images, squeezenet):
+    shards(tmp_path, 5, images)
+    found = job(input=str(tmp_path), output=str(tmp_path / "out"), model="tests.fragile:model", targets="label")
+    sess = SESS(squeezenet, num_scales=2)
+    [stratum] = sampling.look(found.tasks, lambda *size: sess.plan(*size).num_patches, 10**6)
+    assert len(stratum.seen) == 5 * min(images, sampling.OF_SHARD)
+    assert within(stratum.images, 5 * images, 0.02 if images > sampling.OF_SHARD else 0)
+    assert {one.task["label"] for one in stratum.seen} == {"7"}
+    assert within(stratum.windows, 5 * images * sess.plan(240, 240).num_patches)
+
+
+def test_images_of_many_sizes_are_looked_at_evenly(tmp_path, squeezenet):
+    """Sorted by size: the first of them would say too little."""
+    for number in range(100):
+        Image.new("L", (30 + 30 * number, 300)).save(tmp_path / f"{number:03}.png")
+    tasks = job(input=str(tmp_path), output=str(tmp_path / "out"), model="tests.fragile:model").tasks
+    sess = SESS(squeezenet, num_scales=2)
+    truth = sum(sess.plan(300, 30 + 30 * number).num_patches for number in range(100))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sampling, "IMAGES", 20)
+        [stratum] = sampling.look(tasks, lambda *size: sess.plan(*size).num_patches, 10**6)
+    assert len(stratum.seen) == 20
+    assert within(stratum.windows, truth, 0.1)
+
+
+class Slow(torch.nn.Module):
+    """Takes its time for each pass."""
+
+    def __init__(self, seconds):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 4, 3)
+        self.head = torch.nn.Linear(4, 3)
+        self.seconds = seconds
+
+    def forward(self, x):
+        time.sleep(self.seconds)
+        return self.head(self.conv(x).mean((2, 3)))
+
+
+@pytest.mark.parametrize(("pause", "bound"), [(0.02, False), (9.0, True)])
+def test_a_slow_model_is_measured_with_fewer_scales_or_given_up(tmp_path, monkeypatch, pause, bound):
+    from sess_ray import load_model
+
+    monkeypatch.setattr(trial, "SECONDS", 1.0)
+    monkeypatch.setattr(trial, "PATIENCE", 3.0)
+    monkeypatch.setattr(estimating, "PATIENCE", 3.0)
+    Image.new("RGB", (640, 480)).save(tmp_path / "x.png")
+    settings = {
+        "input": str(tmp_path),
+        "output": str(tmp_path / "out"),
+        "model": "tests.fragile:model",
+        "batch_size": 1,
+    }
+    checked = job(**settings)
+    slow = Slow(0)
+    checked.model = load_model(slow, input_size=32)
+    slow.seconds = pause
+    begin = time.monotonic()
+    found = estimate(checked, gpus=4)
+    assert time.monotonic() - begin < 8
+    assert found.at_least is bound
+    assert (found.actors, found.gpus) == (1, 1)
+    passes = found.windows + 1
+    if bound:
+        assert 3 < found.seconds_per_image < 9.0 * passes
+        assert found.output_bytes is None
+    else:
+        assert not found.measured
+        assert within(found.seconds_per_image, 0.02 * passes, 0.5)
