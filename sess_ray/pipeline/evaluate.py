@@ -34,7 +34,7 @@ from sess_ray.pipeline.evaluate_config import EvaluateConfig
 from sess_ray.pipeline.judging import MAP_ROWS, PROBLEMS, EvaluateActor, problem, read_maps, write_results
 from sess_ray.pipeline.plan import read_class_names
 from sess_ray.pipeline.report import Line, as_csv, as_markdown, as_records, report
-from sess_ray.pipeline.session import ARROW, TASK_CPUS, connect, pool
+from sess_ray.pipeline.session import ARROW, TASK_CPUS, connect, map_blocks, pool
 from sess_ray.pipeline.targets import label_classes
 from sess_ray.tables import markdown
 
@@ -219,18 +219,12 @@ def stream(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
     tasks: dict[str, Any] = {**ARROW, "num_cpus": TASK_CPUS}
     reading = {"access": config.access(), "runs": urls, "pixels": asks, "max_pixels": config.max_pixels}
     writing = {"access": config.access(), "output": evaluation.store.location, "metrics": metrics}
-    dataset = (
-        ray.data.from_blocks(evaluation.blocks)
-        .map_batches(read_maps, fn_kwargs=reading, **tasks)
-        .map_batches(
-            EvaluateActor,
-            fn_constructor_args=(model, known, metrics, config.region, config.precision, config.batch_size),
-            **ARROW,
-            **pool(config.actors, config.gpus_per_actor, len(evaluation.blocks)),
-        )
-        .map_batches(write_results, fn_kwargs=writing, **tasks)
-    )
-    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+    settings = (model, known, metrics, config.region, config.precision, config.batch_size)
+    workers = pool(config.actors, config.gpus_per_actor, len(evaluation.blocks))
+    maps = ray.data.from_blocks(evaluation.blocks).map_batches(read_maps, fn_kwargs=reading, **tasks)
+    judged = map_blocks(maps, EvaluateActor, fn_constructor_args=settings, **workers)
+    written = judged.map_batches(write_results, fn_kwargs=writing, **tasks)
+    for batch in written.iter_batches(batch_size=None, batch_format="pyarrow"):
         assert isinstance(batch, pa.Table)
         yield from batch.to_pylist()
 

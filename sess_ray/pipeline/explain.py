@@ -32,7 +32,7 @@ from sess_ray.io.ledger import read_ledger
 from sess_ray.io.reading import read_items
 from sess_ray.io.store import FINISHED, decode_map
 from sess_ray.pipeline.plan import Job, prepare
-from sess_ray.pipeline.session import ARROW, TASK_CPUS, connect, pool
+from sess_ray.pipeline.session import ARROW, TASK_CPUS, connect, map_blocks, pool
 from sess_ray.pipeline.stages import read_and_decode, write
 
 __all__ = ["Job", "Summary", "Total", "blocks", "prepare", "run", "stream"]
@@ -119,10 +119,12 @@ def blocks(tasks: pa.Table, actors: int) -> list[pa.Table]:
     return [tasks.slice(start, end - start) for start, end in zip(cuts, ends, strict=True)]
 
 
-def stream(job: Job) -> Iterator[dict[str, Any]]:
+def stream(job: Job, actor: type | None = None, compute: Any = None, lanes: int = 1) -> Iterator[dict[str, Any]]:
     """Run the graph; yield the counts of each block as soon as it is written.
 
     Ray must be connected. Block by block: images, maps, errors, windows, patches, kept, and the files written.
+    Where the graph itself is measured, `actor` and `compute` stand in for `ExplainActor` and its pool; an actor then
+    takes so many blocks at a time as it has `lanes`.
     """
     import ray
 
@@ -131,33 +133,28 @@ def stream(job: Job) -> Iterator[dict[str, Any]]:
     config = job.config
     images = job.tasks.num_rows if job.countable else None
     workers = pool(config.actors, config.gpus_per_actor, images)
-    cut = blocks(job.tasks, workers["compute"].max_size)
+    workers["compute"] = compute = compute or workers["compute"]
+    cut = blocks(job.tasks, compute.max_size * lanes)
     access = config.access()
     model = ray.put(job.model)  # a name of its own keeps it for actors that are started again
     # The method itself and not its name: actors do not know what a script has registered.
     options = {**config.explainer_options(), "method": methods.get(config.method)}
     tasks: dict[str, Any] = {**ARROW, "num_cpus": TASK_CPUS}
-    dataset = (
-        ray.data.from_blocks(cut)
-        .map_batches(read_and_decode, fn_kwargs={"access": access, "max_pixels": config.max_pixels}, **tasks)
-        .map_batches(
-            ExplainActor,
-            fn_constructor_args=(model, options),
-            **ARROW,
-            **workers,
-        )
-        .map_batches(
-            write,
-            fn_kwargs={
-                "access": access,
-                "output": job.store.location,
-                "method": config.method,
-                "model": job.model.name,
-            },
-            **tasks,
-        )
+    decoded = ray.data.from_blocks(cut).map_batches(
+        read_and_decode, fn_kwargs={"access": access, "max_pixels": config.max_pixels}, **tasks
     )
-    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+    explained = map_blocks(decoded, actor or ExplainActor, fn_constructor_args=(model, options), **workers)
+    written = explained.map_batches(
+        write,
+        fn_kwargs={
+            "access": access,
+            "output": job.store.location,
+            "method": config.method,
+            "model": job.model.name,
+        },
+        **tasks,
+    )
+    for batch in written.iter_batches(batch_size=None, batch_format="pyarrow"):
         assert isinstance(batch, pa.Table)
         yield from batch.to_pylist()
 
