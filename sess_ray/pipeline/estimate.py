@@ -242,6 +242,7 @@ def _number_of_targets(targets: str | list[tuple[int, ...]], model: Model) -> in
 def _seconds(trials: Trials, scored: float, kept: float, sess: SESS, image: Image) -> tuple[float, bool]:
     """Return the seconds of an image with so many windows scored and kept, and whether that is only a bound."""
     whole = [trial for trial in trials.done if trial.whole]
+    whole = [trial for trial in whole if trial.steady] or whole
     if whole:
         return scored * sum(trial.seconds for trial in whole) / sum(trial.scored for trial in whole), False
     if trials.done:

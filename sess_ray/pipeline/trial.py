@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import cycle
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any, cast
@@ -46,6 +46,8 @@ class Trial:
         Of maps/, as far as they differ from image to image.
     whole : bool
         Whether these were all scales.
+    steady : bool
+        Whether it was not the first of its process: that one pays for memory, and for windows of the second.
     """
 
     scored: int
@@ -55,6 +57,7 @@ class Trial:
     pixels: int
     rows: list[dict[str, Any]] = field(repr=False)
     whole: bool
+    steady: bool = False
 
 
 @dataclass
@@ -182,7 +185,8 @@ def _whole(sess: SESS, images: list[Image], end: float) -> Iterator[Trial]:
     for number, explanations in sess.stream((pixels, targets) for _, pixels, targets in cycle(images)):
         seconds = time.perf_counter() - begin
         slowest = max(slowest, seconds)
-        yield _trial(images[number % len(images)], explanations, seconds, whole=True, rows=number < len(images))
+        trial = _trial(images[number % len(images)], explanations, seconds, whole=True, rows=number < len(images))
+        yield replace(trial, steady=number > 0)
         if time.monotonic() + slowest > end:
             return
         begin = time.perf_counter()
