@@ -22,12 +22,14 @@ import psutil
 import pyarrow as pa
 from PIL import Image
 
+from sess_ray.pipeline import explain
 from sess_ray.pipeline.config import ExplainConfig
 from sess_ray.pipeline.explain import prepare, stream
 from sess_ray.pipeline.stages import EXPLAINED, TASKS
 
 SIDE = 32  # pixels of an image: it shall cost little to read
 FILES = 64
+SETTLED = 0.8  # of a run: when workers end, they take with them what they have used
 TASK_CPUS = 4  # logical, for tasks of half a CPU each
 MODEL = "tests.fragile:model"
 
@@ -81,19 +83,20 @@ class Found:
     blocks: int
     rows: int
     busy: float
+    held: float
     first_seconds: float
     seconds: float
     driver_seconds: float
-    others: dict[str, float]
+    others: dict[str, float]  # seconds of CPU for an image
     memory: list[float]
 
     def line(self) -> str:
-        others = ", ".join(f"{name} {1000 * spent / self.rows:.2f}" for name, spent in sorted(self.others.items()))
+        others = ", ".join(f"{name} {1000 * spent:.2f}" for name, spent in sorted(self.others.items()))
         memory = " ".join(f"{found:.0f}" for found in self.memory)
         driver = 1000 * self.driver_seconds / self.blocks
         return "\n".join(
             [
-                f"busy {self.busy:.3f}, first rows after {self.first_seconds:.1f} s",
+                f"busy {self.busy:.3f}, with a block {self.held:.3f}; first rows after {self.first_seconds:.1f} s",
                 (
                     f"{self.blocks} blocks, {self.rows} images in {self.seconds:.1f} s:"
                     f" {self.blocks / self.seconds:.1f} blocks/s, {self.rows / self.seconds:.0f} images/s"
@@ -119,21 +122,25 @@ def measure(load: Load, folder: Path) -> Found:
     )
     me, memory, begin = psutil.Process(), [], time.perf_counter()
     first, rows, blocks = 0.0, 0, 0
-    spent, others = 0.0, {}
+    spent, used = 0.0, []
     for counts in stream(job, stand_in(load.seconds, str(notes)), compute, load.calls):
         if not blocks:
-            first, spent, others = time.perf_counter() - begin, _cpu(me), _workers(me)
+            first, spent = time.perf_counter() - begin, _cpu(me)
         rows, blocks = rows + counts["images"], blocks + 1
+        if rows >= len(used) * load.images / 10 and rows <= SETTLED * load.images:
+            used.append((rows, _workers(me)))
         memory.append(me.memory_info().rss / 2**20)
-    now = _workers(me)
+    busy, held = busy_share([json.loads(line) for file in notes.iterdir() for line in file.open()], load.lanes)
+    (start, early), (last, late) = used[0], used[-1]
     return Found(
         blocks=blocks,
         rows=rows,
-        busy=busy_share([json.loads(line) for file in notes.iterdir() for line in file.open()], load.lanes),
+        busy=busy,
+        held=held,
         first_seconds=first,
         seconds=time.perf_counter() - begin - first,
         driver_seconds=_cpu(me) - spent,
-        others={name: now[name] - others.get(name, 0) for name in now},
+        others={name: (late[name] - early.get(name, 0)) / (last - start) for name in late},
         memory=[memory[int(share * (blocks - 1))] for share in np.linspace(0, 1, 11)],
     )
 
@@ -155,8 +162,8 @@ def _job(load: Load, folder: Path):
     return replace(prepare(config), tasks=tasks)
 
 
-def busy_share(notes: list[dict], lanes: int) -> float:
-    """Return the share of the time that lanes were at work, while there was work for all of them.
+def busy_share(notes: list[dict], lanes: int) -> tuple[float, float]:
+    """Return the share of the time that lanes slept for images, and that they had a block, while there were enough.
 
     Between the moment when the last lane had begun its first block, and the one when the first lane was done with its
     last: what was not taken yet, then lay ready elsewhere.
@@ -166,12 +173,12 @@ def busy_share(notes: list[dict], lanes: int) -> float:
         spans[note["lane"]].append(note)
     start = max(min(note["begin"] for note in own) for own in spans.values())
     end = min(max(note["end"] for note in own) for own in spans.values())
-    busy = 0.0
+    busy = held = 0.0
     for note in notes:
-        overlap = min(note["end"], end) - max(note["begin"], start)
-        if overlap > 0:
-            busy += note["busy"] * overlap / (note["end"] - note["begin"])
-    return busy / (lanes * (end - start))
+        overlap = max(0.0, min(note["end"], end) - max(note["begin"], start))
+        held += overlap
+        busy += note["busy"] * overlap / (note["end"] - note["begin"])
+    return busy / (lanes * (end - start)), held / (lanes * (end - start))
 
 
 def _cpu(process: psutil.Process) -> float:
@@ -202,7 +209,9 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=8, help="at the same time in a process; each has a GPU")
     parser.add_argument("--milliseconds", type=float, default=50)
     parser.add_argument("--images", type=int, default=8192)
+    parser.add_argument("--blocks-per-actor", type=int, default=explain.BLOCKS_PER_ACTOR, help="fewer: a shorter run")
     given = parser.parse_args()
+    explain.BLOCKS_PER_ACTOR = given.blocks_per_actor
     load = Load(given.processes, given.calls, given.milliseconds / 1000, given.images, given.calls)
     os.environ["RAY_AUTH_MODE"] = "disabled"
     import ray

@@ -33,4 +33,4 @@ def test_the_busy_share_is_that_of_the_time_when_all_have_begun_and_none_is_done
     alone = [note("a", 0, 2, 2)]  # before the other lane has begun
     both = [note("a", 2, 4, 2), note("b", 2, 4, 1)]
     late = [note("b", 4, 9, 5)]  # when the first has no work any more
-    assert busy_share([*alone, *both, *late], 2) == pytest.approx(0.75)
+    assert busy_share([*alone, *both, *late], 2) == pytest.approx((0.75, 1.0))
