@@ -133,7 +133,7 @@ def test_odd_ways_through_a_module(join, layer):
     assert model.fused is not None
     patches = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     classes = torch.tensor([0, 1, 2, 4])
-    found, expected = (one.tap(patches) for one in (model, replace(model, fused=None)))
+    found, expected = (one.tap(patches) for one in (model, replace(model, original=None)))
     torch.testing.assert_close(found.logits, expected.logits)
     torch.testing.assert_close(found.activations, expected.activations)
     torch.testing.assert_close(found.gradients(classes), expected.gradients(classes))

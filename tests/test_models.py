@@ -59,7 +59,7 @@ def test_the_tap_is_a_whole_backward_pass(name):
 def test_only_the_head_is_recorded(lite0, layers):
     model = lite0.prepared(CPU, "fp32")
     if TAP not in layers:
-        model = replace(model, fused=None)
+        model = replace(model, original=None)
     seen = []
     handles = [
         model.scorer.get_submodule(name).register_forward_hook(lambda _, __, out: seen.append(out.requires_grad))

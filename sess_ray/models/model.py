@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -60,8 +61,8 @@ class Model:
         Names of the classes; empty where nobody knows them.
     aliases : dict
         Further names of classes in lower case, such as WordNet ids, to indices.
-    fused : nn.Module, optional
-        Of a prepared model: scores as `module` does, but faster, where no gradient goes further than the layer.
+    original : nn.Module, optional
+        Of a model that is prepared for a CPU: `module` in float32, which `fused` is made of.
     """
 
     module: nn.Module
@@ -74,7 +75,7 @@ class Model:
     std: tuple[float, ...]
     classes: tuple[str, ...] = ()
     aliases: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
-    fused: nn.Module | None = field(default=None, repr=False, compare=False)
+    original: nn.Module | None = field(default=None, repr=False, compare=False)
 
     def prepared(self, device: torch.device, precision: Precision) -> Model:
         """Return a frozen copy on a device, in a precision, channels last; this one stays as it is.
@@ -90,12 +91,17 @@ class Model:
                 if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
                     layer.float().load_state_dict(originals[name].state_dict())
         module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if device.type != "cpu":
-            return replace(self, module=module, fused=None)
-        probe = torch.randn(2, 3, self.input_size, self.input_size, generator=torch.Generator().manual_seed(0))
-        probe = probe.to(DTYPES[precision]).contiguous(memory_format=torch.channels_last)
-        whole = head_gradient(module, self.layer) is not None
-        return replace(self, module=module, fused=fused(module, original, self.layer, probe, whole=whole))
+        return replace(self, module=module, original=original if device.type == "cpu" else None)
+
+    @cached_property
+    def fused(self) -> nn.Module | None:
+        """What scores as `module` does, but faster; None where there is no such thing. Made when it is first needed."""
+        if self.original is None:
+            return None
+        patches = torch.randn(2, 3, self.input_size, self.input_size, generator=torch.Generator().manual_seed(0))
+        patches = patches.to(self.probe().dtype).contiguous(memory_format=torch.channels_last)
+        whole = head_gradient(self.module, self.layer) is not None
+        return fused(self.module, self.original, self.layer, patches, whole=whole)
 
     @property
     def scorer(self) -> nn.Module:

@@ -20,6 +20,7 @@ from sess_ray.pipeline.config import ExplainConfig
 from sess_ray.pipeline.estimate import estimate
 from sess_ray.pipeline.explain import Summary, prepare, stream
 from tests.conftest import SHARED
+from tests.faults.tiny import Pause
 
 COCO = SHARED / "coco-subset" / "train2017"
 IMAGES = 40
@@ -140,12 +141,11 @@ class Slow(torch.nn.Module):
     def __init__(self, seconds):
         super().__init__()
         self.conv = torch.nn.Conv2d(3, 4, 3)
+        self.pause = Pause(seconds)
         self.head = torch.nn.Linear(4, 3)
-        self.seconds = seconds
 
     def forward(self, x):
-        time.sleep(self.seconds)
-        return self.head(self.conv(x).mean((2, 3)))
+        return self.head(self.conv(self.pause(x)).mean((2, 3)))
 
 
 @pytest.mark.parametrize(("pause", "bound"), [(0.02, False), (9.0, True)])
@@ -165,7 +165,7 @@ def test_a_slow_model_is_measured_with_fewer_scales_or_given_up(tmp_path, monkey
     checked = job(**settings)
     slow = Slow(0)
     checked.model = load_model(slow, input_size=32)
-    slow.seconds = pause
+    slow.pause.seconds = pause
     begin = time.monotonic()
     found = estimate(checked, gpus=4)
     assert time.monotonic() - begin < 8

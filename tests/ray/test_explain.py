@@ -20,6 +20,7 @@ from sess_ray.pipeline.actor import ExplainActor
 from sess_ray.pipeline.config import ExplainConfig
 from sess_ray.pipeline.explain import prepare, run
 from sess_ray.pipeline.stages import TASKS, read_and_decode
+from tests import nets
 from tests.fragile import Fragile
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -224,6 +225,21 @@ def test_one_image_that_fails_in_the_model_costs_only_itself(ray_session, good):
         "2": None,
     }
     assert [row["stage"] for row in found if row["error"]] == ["explain"]
+
+
+def test_little_more_than_an_image_and_its_maps_moves_between_processes(ray_session, good):
+    """Counted in bytes of the object store; windows would be a hundred times as many."""
+    uris = sorted(map(str, good.rglob("*.jpg")))
+    tasks = pa.Table.from_pylist([{"image_id": uri, "uri": uri, "targets": [[1], [0]]} for uri in uris], TASKS)
+    decoded = pa.concat_tables(read_and_decode(tasks, Access(), 10**8))
+    pixels = 3 * 240 * 320
+    assert len(uris) * pixels < decoded.nbytes < len(uris) * (pixels + 2048)
+    actor = ExplainActor(ray_session.put(load_model(nets.Small(), input_size=64)), {"num_scales": 12})
+    explained = list(actor(decoded))
+    assert all(table["error"].null_count for table in explained)
+    assert sum(table["num_patches"][0].as_py() for table in explained) > 500
+    for table in explained:
+        assert 2 * 240 * 320 < table.nbytes < 2 * 240 * 320 + 2048
 
 
 @pytest.mark.parametrize("fits", [5, 2, 1, 0])
