@@ -15,6 +15,8 @@ from sess_ray import demo
 
 # gcsfs asks over gRPC for the kind of a bucket, which the test's server does not speak. Before Ray starts its workers.
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+# Of Ray's workers, to the endpoint that Prometheus scrapes; else every ten seconds.
+os.environ.setdefault("RAY_metrics_report_interval_ms", "1000")
 
 SHARED = Path(os.environ.get("SESS_RAY_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

@@ -16,6 +16,7 @@ from sess_ray.errors import SessError
 from sess_ray.explainer import SESS, Explanation
 from sess_ray.io.access import one_line
 from sess_ray.io.store import quantize
+from sess_ray.pipeline import metering
 from sess_ray.pipeline.stages import EXPLAINED, NO_LABEL
 
 
@@ -98,6 +99,7 @@ def _failed(row: dict[str, Any]) -> pa.Table:
 def _succeeded(row: dict[str, Any], explanations: list[Explanation], seconds: float) -> pa.Table:
     distinct = {explanation.target: explanation for explanation in explanations}  # alternatives may meet in one class
     [first, *_] = explanations
+    metering.add("sess_stage_seconds", seconds, stage="explain")
     image = {
         "image_id": row["image_id"],
         "uri": row["uri"],

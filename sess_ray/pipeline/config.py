@@ -117,7 +117,8 @@ class ExplainConfig(OpensUrls):
     batch_size
         Windows in one forward pass; without it, 8 on a CPU and 128 on a GPU.
     actors
-        Workers that hold the model, N or MIN-MAX; without it, one for each GPU, or for each CPU where there is none.
+        Workers that hold the model, N or MIN-MAX (in a cluster that grows, MIN are asked for at once); without it, one
+        for each GPU, or for each CPU where there is none.
     gpus_per_actor
         Share of a GPU for each worker; without it, 1 where the cluster has GPUs.
     limit

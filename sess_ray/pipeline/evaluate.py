@@ -220,7 +220,7 @@ def stream(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
     reading = {"access": config.access(), "runs": urls, "pixels": asks, "max_pixels": config.max_pixels}
     writing = {"access": config.access(), "output": evaluation.store.location, "metrics": metrics}
     settings = (model, known, metrics, config.region, config.precision, config.batch_size)
-    workers = pool(config.actors, config.gpus_per_actor, len(evaluation.blocks))
+    workers = pool(config.actors, config.gpus_per_actor, len(evaluation.blocks), config.address)
     maps = ray.data.from_blocks(evaluation.blocks).map_batches(read_maps, fn_kwargs=reading, **tasks)
     judged = map_blocks(maps, EvaluateActor, fn_constructor_args=settings, **workers)
     written = judged.map_batches(write_results, fn_kwargs=writing, **tasks)

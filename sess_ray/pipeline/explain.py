@@ -31,6 +31,7 @@ from sess_ray.io.inputs import is_shard, split_uri
 from sess_ray.io.ledger import read_ledger
 from sess_ray.io.reading import read_items
 from sess_ray.io.store import FINISHED, decode_map
+from sess_ray.pipeline import metering
 from sess_ray.pipeline.plan import Job, prepare
 from sess_ray.pipeline.session import ARROW, TASK_CPUS, connect, map_blocks, pool
 from sess_ray.pipeline.stages import read_and_decode, write
@@ -122,9 +123,9 @@ def blocks(tasks: pa.Table, actors: int) -> list[pa.Table]:
 def stream(job: Job, actor: type | None = None, compute: Any = None, lanes: int = 1) -> Iterator[dict[str, Any]]:
     """Run the graph; yield the counts of each block as soon as it is written.
 
-    Ray must be connected. Block by block: images, maps, errors, windows, patches, kept, and the files written.
-    Where the graph itself is measured, `actor` and `compute` stand in for `ExplainActor` and its pool; an actor then
-    takes so many blocks at a time as it has `lanes`.
+    Ray must be connected. Block by block: images, maps, errors (and where each failed), windows, patches, kept, and the
+    files written. Where the graph itself is measured, `actor` and `compute` stand in for `ExplainActor` and its pool;
+    an actor then takes so many blocks at a time as it has `lanes`.
     """
     import ray
 
@@ -132,7 +133,7 @@ def stream(job: Job, actor: type | None = None, compute: Any = None, lanes: int 
 
     config = job.config
     images = job.tasks.num_rows if job.countable else None
-    workers = pool(config.actors, config.gpus_per_actor, images)
+    workers = pool(config.actors, config.gpus_per_actor, images, config.address)
     workers["compute"] = compute = compute or workers["compute"]
     cut = blocks(job.tasks, compute.max_size * lanes)
     access = config.access()
@@ -179,12 +180,14 @@ def run(job: Job, progress: Any = None) -> Summary:
     if job.tasks.num_rows:
         connect(config.address)
         begin = time.perf_counter()
-        for counts in stream(job):
-            summary.add(counts, time.perf_counter() - begin)
-            if counts["maps_file"] and len(summary.overlays) < config.overlays - job.finished:
-                _draw(job, counts["maps_file"], summary)
-            if progress:
-                progress(summary)
+        with metering.running():
+            for counts in stream(job):
+                summary.add(counts, time.perf_counter() - begin)
+                metering.add_block(counts)
+                if counts["maps_file"] and len(summary.overlays) < config.overlays - job.finished:
+                    _draw(job, counts["maps_file"], summary)
+                if progress:
+                    progress(summary)
     ledger = read_ledger(store)
     store.tidy()
     summary.total = Total(ledger.images, ledger.maps.num_rows, ledger.errors.num_rows)

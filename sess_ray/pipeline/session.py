@@ -118,7 +118,12 @@ def actor_range(actors: str | None) -> tuple[int, int] | None:
 
 
 def fitting(
-    resources: Mapping[str, float], actors: str | None, gpus_per_actor: float | None, most: int | None
+    resources: Mapping[str, float],
+    actors: str | None,
+    gpus_per_actor: float | None,
+    most: int | None,
+    *,
+    may_grow: bool = False,
 ) -> tuple[int, int, float]:
     """Return how many actors run at least and at most, and the share of a GPU that each takes.
 
@@ -132,13 +137,16 @@ def fitting(
         Without it, 1 where the cluster has GPUs.
     most : int or None
         More actors than this have nothing to do.
+    may_grow : bool
+        Whether this is a cluster, where actors of MIN-MAX may ask for GPUs that are not there yet.
     """
     there = resources.get("GPU", 0)
     gpus = gpus_per_actor
     if gpus is None:
         gpus = 1.0 if there >= 1 else 0.0
-    if gpus and there < gpus:
-        raise SessError(f"--gpus-per-actor {gpus}: the cluster has {int(there)} GPUs")
+    if gpus and there < gpus and not (may_grow and "-" in (actors or "")):
+        hint = "; if they come when asked for, use --actors MIN-MAX" if may_grow else ""
+        raise SessError(f"--gpus-per-actor {gpus}: the cluster has {int(there)} GPUs{hint}")
     low, high = actor_range(actors) or (0, 0)
     if not high:
         fit = there // gpus if gpus else resources.get("CPU", 1) - SPARE_CPUS
@@ -171,11 +179,14 @@ def map_blocks(dataset: Any, actor: type, **options: Any) -> Any:
     return unchecked(actor, **{**unset, **ARROW, **options, "udf_modifying_row_count": True})
 
 
-def pool(actors: str | None, gpus_per_actor: float | None, most: int | None) -> dict[str, Any]:
-    """Return the arguments of map_batches that say how many actors run and what each takes: see `fitting`."""
+def pool(
+    actors: str | None, gpus_per_actor: float | None, most: int | None, address: str | None = None
+) -> dict[str, Any]:
+    """Return what map_batches takes of actors: how many run, and what each has; see `fitting` and `connect`."""
     import ray
 
-    low, high, gpus = fitting(ray.cluster_resources(), actors, gpus_per_actor, most)
+    may_grow = bool(address or os.environ.get("RAY_ADDRESS"))
+    low, high, gpus = fitting(ray.cluster_resources(), actors, gpus_per_actor, most, may_grow=may_grow)
     return {
         "compute": ray.data.ActorPoolStrategy(min_size=low, max_size=high),
         "num_gpus": gpus,

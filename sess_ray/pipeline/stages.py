@@ -14,6 +14,7 @@ from sess_ray.io.decode import decode
 from sess_ray.io.inputs import is_shard
 from sess_ray.io.reading import read_shard, stream_items
 from sess_ray.io.store import ERRORS, MAPS, Store, digest, encode_map
+from sess_ray.pipeline import metering
 
 TASKS = pa.schema(
     [
@@ -63,13 +64,13 @@ def read_and_decode(table: pa.Table, access: Access, max_pixels: int) -> Iterato
             yield from _decode_shard(row, max_pixels)
         else:
             images.append(row)
-    for index, content in stream_items([row["uri"] for row in images]):
+    for index, content in metering.waited("read", stream_items([row["uri"] for row in images])):
         yield _decoded(images[index], content, max_pixels)
 
 
 def _decode_shard(shard: dict[str, Any], max_pixels: int) -> Iterator[pa.Table]:
     try:
-        for image in read_shard(shard["uri"], shard["done"] or ()):
+        for image in metering.waited("read", read_shard(shard["uri"], shard["done"] or ())):
             names = {
                 "image_id": posixpath.join(shard["image_id"], image.name),
                 "uri": f"{shard['uri']}#{image.name}",
@@ -84,7 +85,8 @@ def _decoded(row: dict[str, Any], content: bytes | Exception, max_pixels: int) -
     if isinstance(content, Exception):
         return _undecoded(row, "read", one_line(content))
     try:
-        pixels = decode(content, max_pixels)
+        with metering.spent("decode"):
+            pixels = decode(content, max_pixels)
     except Exception as error:
         return _undecoded(row, "decode", one_line(error))
     found = {"height": pixels.shape[0], "width": pixels.shape[1], "pixels": pixels.tobytes()}
@@ -95,6 +97,7 @@ def _undecoded(row: dict[str, Any], stage: str, error: str) -> pa.Table:
     return pa.Table.from_pylist([{**row, "uri": public(row["uri"]), "stage": stage, "error": error}], schema=DECODED)
 
 
+@metering.spent("write")
 def write(table: pa.Table, access: Access, output: str, method: str, model: str) -> pa.Table:
     """Write a block of results, and return one row of counts for the driver.
 
@@ -113,6 +116,7 @@ def write(table: pa.Table, access: Access, output: str, method: str, model: str)
                 "images": len(images),
                 "maps": len(maps),
                 "errors": len(errors),
+                "failed": [row["stage"] for row in errors],
                 "windows": sum(row["num_patches"] for row in images),
                 "patches": sum(row["num_patches"] for row in maps),
                 "kept": sum(row["num_kept"] for row in maps),
