@@ -1,0 +1,62 @@
+"""The RayJob's entrypoint, on a cluster of the RayJob's parameters, dies with its cluster and goes on in the next."""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import closing
+
+import pyarrow.parquet as pq
+
+from tests.infra.files import ROOT
+from tests.infra.nodes import Nodes, kill, wait_for
+from tests.infra.runs import (
+    IMAGES,
+    assert_all_rows_once,
+    entrypoint,
+    here,
+    start_head,
+    start_worker,
+    written,
+)
+
+
+def test_the_entrypoint_dies_with_its_cluster_and_goes_on_in_the_next(place):
+    output = place / "saliency"
+    with closing(Nodes(place)) as nodes:
+        head, worker = start_head(nodes), start_worker(nodes)
+        nodes.submit(entrypoint(place), "attempt-1")
+        wait_for(lambda: written(output) >= 4, nodes)
+        for node in (head, worker):
+            kill(node)
+    assert not (output / "run.json").exists()
+    before = pq.read_table(output / "maps", columns=["image_id"]).num_rows
+    assert 0 < before < 2 * IMAGES
+    with closing(Nodes(place)) as nodes:
+        start_head(nodes)
+        start_worker(nodes)
+        nodes.submit(entrypoint(place), "attempt-2")
+        nodes.finish("attempt-2")
+        assert_all_rows_once(output)
+        record = json.loads((output / "run.json").read_text())
+        assert record["counts"] == {"inputs": IMAGES + 2, "images": IMAGES, "maps": 2 * IMAGES, "errors": 2}
+        assert record["this_run"]["maps"] == 2 * IMAGES - before
+        follow_the_document(nodes, place)
+
+
+def follow_the_document(nodes, place):
+    """Run what docs/cluster.md says of `ray job`, word for word but for the bucket and the model."""
+    text = (ROOT / "docs" / "cluster.md").read_text()
+    commands = re.findall(r"^ray (job .*)$", text, re.MULTILINE)
+    assert [command.split()[1] for command in commands] == ["submit", "stop", "submit", "status", "logs", "list"]
+    output = place / "documented"
+    for command in commands:
+        slow = here(command, place, output.name).replace("--num-scales 1", "--num-scales 3")  # time to stop it
+        done = nodes.run(*slow.split())
+        assert not done.returncode, done.stdout + done.stderr
+        if "--submission-id first" in command:
+            wait_for(lambda: written(output) >= 2, nodes)
+    nodes.finish("second")
+    assert_all_rows_once(output)
+    assert "stopped: what is written stays" in nodes.jobs.get_job_logs("first")
+    assert json.loads((output / "run.json").read_text())["this_run"]["images"] < IMAGES
