@@ -21,7 +21,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from tests.cloud.servers import free_ports
 from tests.infra.files import ROOT
 
-PAUSE, WAITS = 0.1, 1200
+PAUSE, WAITS = 0.1, 3000
 PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
 COMMANDS = ("initialization_", "setup_", "head_setup_", "worker_setup_", "head_start_ray_", "worker_start_ray_")
 ACTOR, RAYLET = "ray::MapWorker(MapBatches(ExplainActor))", "/raylet/raylet"
@@ -47,10 +47,11 @@ class Nodes:
         self._folder = folder
         self._sockets = tempfile.mkdtemp(prefix="ray")  # short: their paths have 107 characters at most
         self._started: dict[psutil.Popen, Path] = {}  # with their logs
-        gcs, dashboard = free_ports(2)
+        gcs, dashboard, client = free_ports(3)
         self.address = f"127.0.0.1:{gcs}"
         self._head = {
             "port": gcs,
+            "ray-client-server-port": client,
             "dashboard-port": dashboard,
             "dashboard-host": "127.0.0.1",
             "temp-dir": self._sockets,
