@@ -26,7 +26,8 @@ def measure_job(config: BenchmarkConfig, items: list[Item], images: list[np.ndar
     """Return what the job takes after start-up with some workers, beside the floor on as many cores or GPUs.
 
     The floor is measured before and after the job. On a CPU it has as many threads as there are workers, each of which
-    has one; of several GPUs it is the share of one.
+    has one; of several GPUs it is the share of one. A worker may have begun its second block before the first rows, so
+    that the busy share is a little above 1.
     """
     from sess_ray.pipeline.explain import prepare, stream
     from sess_ray.pipeline.session import connect
