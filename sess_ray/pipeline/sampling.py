@@ -85,7 +85,7 @@ def spread(number: int) -> Iterator[int]:
     """Yield 0 .. number - 1 in an order of which every beginning is spread evenly.
 
     >>> list(spread(8))
-    [0, 4, 1, 6, 3, 7, 5, 2]
+    [0, 4, 1, 6, 3, 5, 2, 7]
     """
     had: set[int] = set()
     for step in count():

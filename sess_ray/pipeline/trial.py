@@ -131,9 +131,8 @@ def _take(found: Trials, message: Any) -> None:
 
 def _work(writer: Connection, model: Model, options: dict[str, Any], images: list[Image]) -> None:
     """Measure, in a process of its own, and tell of each image as soon as it is done."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C goes to all processes of a terminal; the first ends the others
+    # Ctrl-C goes to all processes of a terminal; the first ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     import torch
 

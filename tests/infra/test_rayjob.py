@@ -51,8 +51,7 @@ def follow_the_document(nodes, place):
     assert [command.split()[1] for command in commands] == ["submit", "stop", "submit", "status", "logs", "list"]
     output = place / "documented"
     for command in commands:
-        slow = here(command, place, output.name).replace("--num-scales 1", "--num-scales 3")  # time to stop it
-        done = nodes.run(*slow.split())
+        done = nodes.run(*here(command, place, output.name).split())
         assert not done.returncode, done.stdout + done.stderr
         if "--submission-id first" in command:
             wait_for(lambda: written(output) >= 2, nodes)
