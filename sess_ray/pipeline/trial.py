@@ -88,9 +88,10 @@ def threads() -> int:
 def measure(model: Model, options: dict[str, Any], images: Sequence[Image], processes: int) -> Trials:
     """Explain images for some seconds, in several processes at the same time.
 
-    They are forked: they have the model and the pixels at once, and a method that hangs can be ended.
+    They are forked: they have the model and the pixels at once, and a method that hangs can be ended. Where they are to
+    have several threads they are started anew: a fork of a process that has used OpenMP's waits for them for ever.
     """
-    context = multiprocessing.get_context("fork")
+    context: Any = multiprocessing.get_context("fork" if threads() == 1 else "spawn")
     found = Trials()
     readers: list[Connection] = []
     workers: list[multiprocessing.process.BaseProcess] = []

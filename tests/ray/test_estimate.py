@@ -179,3 +179,13 @@ def test_a_slow_model_is_measured_with_fewer_scales_or_given_up(tmp_path, monkey
     else:
         assert not found.measured
         assert within(found.seconds_per_image, 0.02 * passes, 0.5)
+
+
+def test_actors_of_several_threads_are_measured_with_several(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setattr(trial, "SECONDS", 1.0)
+    torch.rand(10**6).exp()  # the threads of this process, which a fork would wait for
+    Image.new("RGB", (320, 240), "gray").save(tmp_path / "x.png")
+    found = estimate(job(input=str(tmp_path), output=str(tmp_path / "out"), model="tests.fragile:model"))
+    assert found.measured
+    assert not found.at_least
