@@ -103,6 +103,11 @@ def doubled(net, x):
     return y + y, 0
 
 
+def summand_needed(net, x):
+    y = net.norm(x)
+    return net.body(x) + y, y
+
+
 def added_in_place(net, x):
     y = x * 1
     y += net.body(x)
@@ -111,13 +116,14 @@ def added_in_place(net, x):
 
 JOINS = {
     "what is added is needed later": lambda net, x: (net.body(x) + x, x),
+    "the summand is needed later": summand_needed,
     "the result is needed twice": needed_twice,
     "normed and summed": lambda net, x: (F.relu(x + net.norm(net.body(x))), 0),
     "the sum is of other sizes": lambda net, x: (net.body(x) + net.stem.bias.view(1, -1, 1, 1), net.shift),
     "doubled": doubled,
     "weighted sum": lambda net, x: (torch.add(net.body(x), net.norm(x), alpha=3), 0),
     "mirrored border": lambda net, x: (F.relu(net.norm(net.mirrored(x))), 0),
-    "one layer twice": lambda net, x: (F.silu(net.body(F.relu6(net.body(x)))), 0),
+    "one layer twice": lambda net, x: (F.silu(net.body(F.relu6(net.body(40 * x)))), 0),
     "added in place": added_in_place,
     "summed with a view": lambda net, x: (net.body(x) + x.view(x.shape), x.flatten(2).view(x.shape)),
 }
