@@ -10,7 +10,7 @@ import pytest
 from sess_ray import SessError
 from sess_ray.io.annotations import Annotation, Annotations, Object
 from sess_ray.io.inputs import ITEMS
-from sess_ray.pipeline.actor import _succeeded
+from sess_ray.pipeline.stages import succeeded
 from sess_ray.pipeline.targets import annotated, label_classes
 
 BOX = (0, 0, 9, 9)
@@ -63,5 +63,5 @@ def test_labels_that_meet_in_one_class_are_one_row(lite0, photographs):
     [found] = SESS(lite0, num_scales=None, device="cpu").explain([photographs["chelsea.png"]], [[(281, 282), 282]])
     assert [explanation.target for explanation in found] == [282, 282]
     row = {"image_id": "cat", "uri": "cat.png", "height": 300, "width": 451}
-    [row] = _succeeded(row, found, 1.0).to_pylist()
+    [row] = succeeded(row, found, 1.0).to_pylist()
     assert [explained["target"] for explained in row["maps"]] == [282]

@@ -15,9 +15,8 @@ import torch
 from sess_ray.errors import SessError
 from sess_ray.explainer import SESS, Explanation
 from sess_ray.io.access import one_line
-from sess_ray.io.store import quantize
 from sess_ray.pipeline import metering
-from sess_ray.pipeline.stages import EXPLAINED, NO_LABEL
+from sess_ray.pipeline.stages import failed, succeeded, targets_of
 
 
 class ExplainActor:
@@ -44,12 +43,12 @@ class ExplainActor:
                 if row["error"] is None:
                     self._sess.plan(row["height"], row["width"])
                     stage = "targets"
-                    row["targets"] = self._targets(row)
+                    row["targets"] = targets_of(row, self._sess.model)
                     todo.append(index)
                     continue
             except SessError as error:
                 row |= {"stage": stage, "error": str(error)}
-            yield _failed(row)
+            yield failed(row)
 
         def image(index: int) -> tuple[np.ndarray, str | list[tuple[int, ...]]]:
             row = rows[index]
@@ -59,23 +58,15 @@ class ExplainActor:
         done, begin = 0, perf_counter()
         try:
             for position, explanations in self._sess.stream(image(index) for index in todo):
-                yield _succeeded(rows[todo[position]], explanations, perf_counter() - begin)
+                yield _metered(rows[todo[position]], explanations, perf_counter() - begin)
                 done, begin = position + 1, perf_counter()
         except Exception:  # one of the images in flight; which, shows when each runs alone
             for index in todo[done:]:
                 begin = perf_counter()
                 try:
-                    yield _succeeded(rows[index], self._alone(*image(index)), perf_counter() - begin)
+                    yield _metered(rows[index], self._alone(*image(index)), perf_counter() - begin)
                 except Exception as error:
-                    yield _failed({**rows[index], "stage": "explain", "error": one_line(error)})
-
-    def _targets(self, row: dict[str, Any]) -> str | list[tuple[int, ...]]:
-        """Return what to explain of an image; its label says it where the driver could not know."""
-        if row["top"] or row["targets"]:
-            return row["top"] or row["targets"]
-        if row["label"] is None:
-            raise SessError(NO_LABEL)
-        return [(self._sess.model.class_index(row["label"]),)]
+                    yield failed({**rows[index], "stage": "explain", "error": one_line(error)})
 
     def _alone(self, pixels: np.ndarray, targets: str | list[tuple[int, ...]]) -> list[Explanation]:
         """Explain one image; in smaller and smaller batches while memory ends."""
@@ -92,34 +83,6 @@ class ExplainActor:
                     torch.cuda.empty_cache()
 
 
-def _failed(row: dict[str, Any]) -> pa.Table:
-    return pa.Table.from_pylist([{name: row.get(name) for name in ("image_id", "uri", "stage", "error")}], EXPLAINED)
-
-
-def _succeeded(row: dict[str, Any], explanations: list[Explanation], seconds: float) -> pa.Table:
-    distinct = {explanation.target: explanation for explanation in explanations}  # alternatives may meet in one class
-    [first, *_] = explanations
+def _metered(row: dict[str, Any], explanations: list[Explanation], seconds: float) -> pa.Table:
     metering.add("sess_stage_seconds", seconds, stage="explain")
-    image = {
-        "image_id": row["image_id"],
-        "uri": row["uri"],
-        "predicted": first.predicted,
-        "predicted_score": first.predicted_score,
-        "height": row["height"],
-        "width": row["width"],
-        "num_patches": first.num_patches,
-        "seconds": seconds,
-    }
-    maps = [
-        {
-            "target": explanation.target,
-            "target_name": explanation.target_name,
-            "score": explanation.score,
-            "peak_x": explanation.peak[0],
-            "peak_y": explanation.peak[1],
-            "num_kept": explanation.num_kept,
-            "levels": quantize(explanation.saliency).tobytes(),
-        }
-        for explanation in distinct.values()
-    ]
-    return pa.Table.from_pylist([{**image, "maps": maps}], EXPLAINED)
+    return succeeded(row, explanations, seconds)

@@ -26,7 +26,7 @@ from sess_ray.pipeline.explain import block_rows
 from sess_ray.pipeline.plan import Job
 from sess_ray.pipeline.sampling import Seen, Stratum, look
 from sess_ray.pipeline.session import BLOCK_BYTES, SPARE_CPUS, connect, fitting, resources_here
-from sess_ray.pipeline.stages import NO_LABEL
+from sess_ray.pipeline.stages import targets_of
 from sess_ray.pipeline.trial import PATIENCE, Image, Trials, least, measure
 
 if TYPE_CHECKING:
@@ -220,19 +220,10 @@ def _decode(seen: Sequence[Seen], job: Job) -> _Decoded:
             tried += 1
             try:
                 pixels = decode(one.content, job.config.max_pixels)
-                images.append((one.task, pixels, _targets(one.task, job.model)))
+                images.append((one.task, pixels, targets_of(one.task, job.model)))
             except SessError as refused:
                 error = str(refused)
     return _Decoded(images, tried, error)
-
-
-def _targets(task: dict[str, Any], model: Model) -> str | list[tuple[int, ...]]:
-    """Return what to explain of an image, as the actor finds it."""
-    if task["top"] or task["targets"]:
-        return task["top"] or task["targets"]
-    if task["label"] is None:
-        raise SessError(NO_LABEL)
-    return [(model.class_index(task["label"]),)]
 
 
 def _number_of_targets(targets: str | list[tuple[int, ...]], model: Model) -> int:

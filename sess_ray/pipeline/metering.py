@@ -27,7 +27,7 @@ METRICS = {
     "sess_images": Metered("counter", "Images explained"),
     "sess_maps": Metered("counter", "Maps written, one for each image and target"),
     "sess_errors": Metered("counter", "Images that could not be explained, by where they failed", ("stage",)),
-    "sess_patches_scored": Metered("counter", "Windows scored, over all maps"),
+    "sess_patches_scored": Metered("counter", "Windows scored, once for all targets of an image"),
     "sess_patches_kept": Metered("counter", "Windows that the pre-filter kept, over all maps"),
     "sess_stage_seconds": Metered("counter", "Seconds that workers spent in a stage", ("stage",)),
 }
@@ -63,7 +63,7 @@ def add_block(counts: dict[str, Any]) -> None:
     """Add what a written block holds, as `stages.write` counts it."""
     add("sess_images", counts["images"])
     add("sess_maps", counts["maps"])
-    add("sess_patches_scored", counts["patches"])
+    add("sess_patches_scored", counts["windows"])
     add("sess_patches_kept", counts["kept"])
     for stage, number in Counter(counts["failed"]).items():
         add("sess_errors", number, stage=stage)

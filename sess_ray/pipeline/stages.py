@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
+from sess_ray.errors import SessError
 from sess_ray.io.access import Access, one_line, public, use
 from sess_ray.io.decode import decode
 from sess_ray.io.inputs import is_shard
 from sess_ray.io.reading import read_shard, stream_items
-from sess_ray.io.store import ERRORS, MAPS, Store, digest, encode_map
+from sess_ray.io.store import ERRORS, MAPS, Store, digest, encode_map, quantize
 from sess_ray.pipeline import metering
+
+if TYPE_CHECKING:
+    from sess_ray.explainer import Explanation
+    from sess_ray.models import Model
 
 TASKS = pa.schema(
     [
@@ -97,6 +102,49 @@ def _undecoded(row: dict[str, Any], stage: str, error: str) -> pa.Table:
     return pa.Table.from_pylist([{**row, "uri": public(row["uri"]), "stage": stage, "error": error}], schema=DECODED)
 
 
+def targets_of(row: dict[str, Any], model: Model) -> str | list[tuple[int, ...]]:
+    """Return what to explain of an image of `DECODED`; its label says it where the driver could not know."""
+    if row["top"] or row["targets"]:
+        return row["top"] or row["targets"]
+    if row["label"] is None:
+        raise SessError(NO_LABEL)
+    return [(model.class_index(row["label"]),)]
+
+
+def failed(row: dict[str, Any]) -> pa.Table:
+    """Return the row of `EXPLAINED` of an image that could not be explained."""
+    return pa.Table.from_pylist([{name: row.get(name) for name in ("image_id", "uri", "stage", "error")}], EXPLAINED)
+
+
+def succeeded(row: dict[str, Any], explanations: list[Explanation], seconds: float) -> pa.Table:
+    """Return the row of `EXPLAINED` of an image; of its (h, w) maps in 0..1 it keeps the levels that are stored."""
+    distinct = {explanation.target: explanation for explanation in explanations}  # alternatives may meet in one class
+    [first, *_] = explanations
+    image = {
+        "image_id": row["image_id"],
+        "uri": row["uri"],
+        "predicted": first.predicted,
+        "predicted_score": first.predicted_score,
+        "height": row["height"],
+        "width": row["width"],
+        "num_patches": first.num_patches,
+        "seconds": seconds,
+    }
+    maps = [
+        {
+            "target": explanation.target,
+            "target_name": explanation.target_name,
+            "score": explanation.score,
+            "peak_x": explanation.peak[0],
+            "peak_y": explanation.peak[1],
+            "num_kept": explanation.num_kept,
+            "levels": quantize(explanation.saliency).tobytes(),
+        }
+        for explanation in distinct.values()
+    ]
+    return pa.Table.from_pylist([{**image, "maps": maps}], EXPLAINED)
+
+
 @metering.spent("write")
 def write(table: pa.Table, access: Access, output: str, method: str, model: str) -> pa.Table:
     """Write a block of results, and return one row of counts for the driver.
@@ -108,7 +156,7 @@ def write(table: pa.Table, access: Access, output: str, method: str, model: str)
     rows = table.to_pylist()
     errors = [row for row in rows if row["error"] is not None]
     images = [row for row in rows if row["error"] is None]
-    maps = [_map_row(row, found, method, model) for row in images for found in row["maps"]]
+    maps = [row for image in images for row in map_rows(image, method, model)]
     name = digest([row["image_id"] for row in rows])
     return pa.Table.from_pylist(
         [
@@ -128,7 +176,11 @@ def write(table: pa.Table, access: Access, output: str, method: str, model: str)
     )
 
 
-def _map_row(image: dict[str, Any], found: dict[str, Any], method: str, model: str) -> dict[str, Any]:
-    levels = np.frombuffer(found["levels"], np.uint8).reshape(image["height"], image["width"])
-    saliency = {"bytes": encode_map(levels), "path": None}
-    return {**image, **found, "saliency": saliency, "method": method, "model": model}
+def map_rows(image: dict[str, Any], method: str, model: str) -> list[dict[str, Any]]:
+    """Return the rows of maps/ of an image of `EXPLAINED`, with PNGs."""
+    rows = []
+    for found in image["maps"]:
+        levels = np.frombuffer(found["levels"], np.uint8).reshape(image["height"], image["width"])
+        saliency = {"bytes": encode_map(levels), "path": None}
+        rows.append({**image, **found, "saliency": saliency, "method": method, "model": model})
+    return rows

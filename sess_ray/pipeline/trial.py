@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from sess_ray.io.access import one_line
-from sess_ray.io.store import encode_map, quantize
+from sess_ray.pipeline.stages import map_rows, succeeded
 
 if TYPE_CHECKING:
     from sess_ray.explainer import SESS, Explanation
@@ -201,25 +201,15 @@ def _explain(sess: SESS, image: Image) -> Trial:
 def _trial(image: Image, explanations: list[Explanation], seconds: float, *, whole: bool, rows: bool = True) -> Trial:
     task, pixels, _ = image
     begin = time.process_time()
-    distinct = {explanation.target: explanation for explanation in explanations}
-    maps = [
-        {
-            "image_id": task["image_id"],
-            "uri": task["uri"],
-            "target": target,
-            "target_name": explanation.target_name,
-            "score": explanation.score,
-            "predicted_score": explanation.predicted_score,
-            "saliency": {"bytes": encode_map(quantize(explanation.saliency)), "path": None},
-        }
-        for target, explanation in distinct.items()
-    ]
+    height, width = pixels.shape[:2]
+    [explained] = succeeded({**task, "height": height, "width": width}, explanations, seconds).to_pylist()
+    maps = map_rows(explained, method="", model="")
     return Trial(
         scored=explanations[0].num_patches + 1,
         kept=sum(explanation.num_kept for explanation in explanations),
         seconds=seconds,
         encode_seconds=time.process_time() - begin,
-        pixels=pixels.shape[0] * pixels.shape[1],
+        pixels=height * width,
         rows=maps if rows else [],
         whole=whole,
     )

@@ -80,7 +80,7 @@ def test_the_endpoint_says_what_run_json_says(ray_session, images, tmp_path):
         ("ray_sess_maps_total", ""): done["maps"],
         ("ray_sess_errors_total", "decode"): 2,
         ("ray_sess_errors_total", "read"): 1,
-        ("ray_sess_patches_scored_total", ""): summary.patches,
+        ("ray_sess_patches_scored_total", ""): done["windows"],
         ("ray_sess_patches_kept_total", ""): summary.kept,
     }
     assert (done["images"], done["maps"], done["errors"]) == (6, 12, 3)
