@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import cycle, islice
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from sess_ray.explainer import SESS
 from sess_ray.io.decode import decode
 from sess_ray.io.inputs import Item, find_images
 from sess_ray.io.reading import read_items
-from sess_ray.models import load_model
+from sess_ray.models import Model, load_model
 from sess_ray.patches import Source, cut
 from sess_ray.pipeline.config import DEMO_MODEL
 
@@ -79,7 +80,12 @@ def engine(config: BenchmarkConfig, **settings: Any) -> SESS:
         "batch_size": config.batch_size[0] if config.batch_size else None,
         "pre_filter_ratio": config.ratios[-1],
     }
-    return SESS(load_model(config.model, config.weights), **{**shared, **settings})
+    return SESS(_loaded(config.model, config.weights), **{**shared, **settings})
+
+
+@cache
+def _loaded(model: str, weights: str | None) -> Model:
+    return load_model(model, weights)
 
 
 def inputs(config: BenchmarkConfig) -> tuple[list[Item], list[np.ndarray]]:

@@ -19,7 +19,7 @@ from sess_ray.io.inputs import Item
 from sess_ray.io.reading import read_items
 from sess_ray.io.store import MAPS, Store, encode_map, quantize
 
-FLOOR, FORWARD = "floor", "forward as the engine runs it"
+FLOOR, FORWARD, WITHOUT = "floor", "forward as the engine runs it", "without SESS"
 
 
 def measure_core(config: BenchmarkConfig, images: list[np.ndarray]) -> list[dict[str, Any]]:
@@ -57,7 +57,7 @@ class _Setup:
         if config.targets > 1:
             label = f"r = {config.ratios[-1]:g}, {config.targets} targets"
             self.runs[label] = partial(_explain, self.sess, f"top{config.targets}")
-        self.runs["without SESS"] = partial(_explain, engine(config, **shared, num_scales=None), "top1")
+        self.runs[WITHOUT] = partial(_explain, engine(config, **shared, num_scales=None), "top1")
         self.seconds: dict[str, list[float]] = {name: [] for name in (FLOOR, FORWARD, *self.runs)}
 
     def measure(self, pixels: np.ndarray, *, warm_up: bool) -> None:
@@ -75,17 +75,18 @@ class _Setup:
             self.seconds[name].append(seconds)
 
     def rows(self) -> list[dict[str, Any]]:
-        floor, windows, images = self.seconds[FLOOR], sum(self.windows), len(self.windows)
+        floor, images = self.seconds[FLOOR], len(self.windows)
+        counts = {name: images if name == WITHOUT else sum(self.windows) for name in self.seconds}
         return [
             {
                 "precision": self.precision,
                 "batch_size": self.sess.batch_size,
                 "engine": name,
                 "images": images,
-                "windows": windows,
-                "ms_per_window": 1000 * sum(seconds) / windows,
+                "windows": counts[name],
+                "ms_per_window": 1000 * sum(seconds) / counts[name],
                 "images_per_second": images / sum(seconds),
-                "windows_per_second": windows / sum(seconds),
+                "windows_per_second": counts[name] / sum(seconds),
                 "ratio": sum(seconds) / sum(floor),
                 "ratio_of_medians": float(np.median(seconds) / np.median(floor)),
             }
@@ -105,35 +106,37 @@ def measure_stages(config: BenchmarkConfig, items: list[Item], images: list[np.n
     sess = engine(config, keep_maps=True)
     uris = [item.uri for item in items][: len(images)]
     contents = [content for content in read_items(uris) if isinstance(content, bytes)]
-    seconds = dict.fromkeys(("cut", "score", "extract", "fuse", "encode", "write"), 0.0)
     with tempfile.TemporaryDirectory() as folder:
         store = Store(folder)
-        for number, pixels in enumerate([images[0], *images]):
-            found: list[Any] = []
-            whole = timed(lambda: found.extend(sess.explain([pixels])))  # noqa: B023 - called here
-            [[explanation]] = found
-            patches = explanation.patches
-            maps, scores, kept = (
-                torch.from_numpy(np.ascontiguousarray(values)).to(sess.device)
-                for values in (explanation.patch_maps, patches["score"], patches["kept"])
-            )
-            taken = {
-                "cut": timed(batches, sess, pixels),
-                "score": timed(forward, sess.model.scorer, batches(sess, pixels)),
-                "fuse": timed(lambda: fuse(explanation.plan, maps, scores, kept).cpu()),  # noqa: B023
-                "encode": timed(lambda: found.append(encode_map(quantize(explanation.saliency)))),  # noqa: B023
-            }
-            taken["extract"] = max(0.0, whole - taken["cut"] - taken["score"] - taken["fuse"])
-            row = {"image_id": str(number), "saliency": {"bytes": found[-1], "path": None}}
-            taken["write"] = timed(store.replace_table, "maps", str(number), pa.Table.from_pylist([row], MAPS))
-            if number:
-                for name, value in taken.items():
-                    seconds[name] += value
-    per_image = {name: 1000 * value / len(images) for name, value in seconds.items()}
+        _, *found = (_stages(sess, pixels, store) for pixels in [images[0], *images])  # the first warms up
     taken = {
-        "read": 1000 * timed(read_items, uris) / len(uris),
-        "decode": 1000 * timed(lambda: [decode(content) for content in contents]) / len(contents),
-        **per_image,
+        "read": timed(read_items, uris) / len(uris),
+        "decode": timed(lambda: [decode(content) for content in contents]) / len(contents),
+        **{name: float(np.mean([seconds[name] for seconds in found])) for name in found[0]},
     }
-    whole_job = sum(taken.values())
-    return [{"stage": name, "ms": value, "share": value / whole_job} for name, value in taken.items()]
+    return [{"stage": name, "ms": 1000 * value, "share": value / sum(taken.values())} for name, value in taken.items()]
+
+
+def _stages(sess: SESS, pixels: np.ndarray, store: Store) -> dict[str, float]:
+    """Return the seconds of each stage of an image behind decoding."""
+    [[explanation]] = sess.explain([pixels])
+    loaded = batches(sess, pixels)
+    patches = explanation.patches
+    fusing = [
+        torch.from_numpy(np.ascontiguousarray(values)).to(sess.device)
+        for values in (explanation.patch_maps, patches["score"], patches["kept"])
+    ]
+    png = encode_map(quantize(explanation.saliency))
+    row = pa.Table.from_pylist([{"image_id": "image", "saliency": {"bytes": png, "path": None}}], MAPS)
+    whole = timed(sess.explain, [pixels])
+    cutting = timed(batches, sess, pixels)
+    scoring = timed(forward, sess.model.scorer, loaded)
+    fusion = timed(lambda: fuse(explanation.plan, *fusing).cpu())
+    return {
+        "cut": cutting,
+        "score": scoring,
+        "extract": max(0.0, whole - cutting - scoring - fusion),
+        "fuse": fusion,
+        "encode": timed(lambda: encode_map(quantize(explanation.saliency))),
+        "write": timed(store.replace_table, "maps", "image", row),
+    }
