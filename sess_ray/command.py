@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from typing import Annotated, NoReturn
 
 import psutil
@@ -54,9 +55,8 @@ def run(app: App, arguments: Sequence[str], interrupted: str = "stopped") -> int
     """
     try:
         with stoppable():
-            if "--config" in arguments[:-1]:
-                path = arguments[arguments.index("--config") + 1]
-                app.config = (Yaml(path, must_exist=True, allow_unknown=False, search_parents=False),)
+            files = [after for flag, after in pairwise(arguments) if flag == "--config"]
+            app.config = tuple(Yaml(path, must_exist=True, allow_unknown=False, search_parents=False) for path in files)
             result: int | None = app(arguments, exit_on_error=False, print_error=False)
     except (CycloptsError, FileNotFoundError) as error:
         return _failed(f"{error} (see --help)", WRONG_USAGE)

@@ -6,8 +6,9 @@ Tursun et al., "SESS: Saliency Enhancing with Scaling and Sliding", ECCV 2022.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,11 +17,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from sess_ray import methods
+from sess_ray.batches import Segment, Work, batches
 from sess_ray.errors import SessError, unknown
 from sess_ray.fusion import FUSIONS, fuse, keep, num_kept
+from sess_ray.guided import Guide, least_scored, scale_slices
+from sess_ray.methods.cam import gradcam
 from sess_ray.models import Model, load_model
 from sess_ray.models.model import DTYPES, Precision, Tap
-from sess_ray.patches import Normalizer, Source, cut, resized
+from sess_ray.patches import Normalizer, Source, cut
 from sess_ray.windows import Plan, sess_plan, whole_plan
 
 if TYPE_CHECKING:
@@ -29,11 +33,13 @@ if TYPE_CHECKING:
 ImageLike = Image.Image | np.ndarray
 TargetSpec = str | int | Sequence[int | Sequence[int]]
 
-PATCH_DTYPE = np.dtype([("scale", "i4"), ("y", "i4"), ("x", "i4"), ("score", "f4"), ("kept", "?")])
+PATCH_DTYPE = np.dtype([("scale", "i4"), ("y", "i4"), ("x", "i4"), ("score", "f4"), ("scored", "?"), ("kept", "?")])
 # On a CPU a small batch stays in the cache; a GPU wants to be full.
 BATCH_SIZES = {"cpu": 8, "cuda": 128}
 # What an image may keep of its scoring pass for methods that look at the layer; what needs more is computed again.
 LAYER_BYTES = 1 << 28
+LAYER = ("activations", "gradients")
+WINDOWS = ("all", "guided")
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,8 @@ class Explanation:
         Top class on the whole image.
     patches : numpy.ndarray, (P,) structured
         Every window: ``scale`` (index), ``y``, ``x`` (in pixels of the scaled image), ``score`` (probability of the
-        target), ``kept``. A data frame is one ``pandas.DataFrame(explanation.patches)`` away.
+        target; NaN where no forward pass was spent), ``scored`` (for this target's sake), ``kept``. A data frame is one
+        ``pandas.DataFrame(explanation.patches)`` away.
     plan : Plan
         The scales and windows.
     patch_maps : numpy.ndarray, (K, u, v) float32, or None
@@ -74,6 +81,15 @@ class Explanation:
     @property
     def num_patches(self) -> int:
         return len(self.patches)
+
+    @property
+    def num_scored(self) -> int:
+        return int(self.patches["scored"].sum())
+
+    @property
+    def num_forwards(self) -> int:
+        """Windows of the image that were scored, for all of its targets together."""
+        return int(np.isfinite(self.patches["score"]).sum())
 
     @property
     def num_kept(self) -> int:
@@ -98,54 +114,11 @@ class Explanation:
         return plot_patches(self, image, most)
 
 
-@dataclass
-class _Work:
-    """An image on its way through the scoring pass. Row 0 of its windows is the whole image, resized."""
-
-    index: int
-    source: Source
-    plan: Plan
-    whole_is_patch: bool
-    spec: str | list[tuple[int, ...]]
-    probabilities: Tensor = field(default_factory=lambda: torch.empty(0))
-    targets: list[int] = field(default_factory=list)
-    scores: Tensor = field(default_factory=lambda: torch.empty(0))
-    kept: list[Tensor] = field(default_factory=list)
-    layer: dict[tuple[int, int], tuple[Tensor, ...]] = field(default_factory=dict)  # of (place in targets, window)
-    maps: dict[int, Tensor] = field(default_factory=dict)  # by place in targets; family T of all windows, else of kept
-    seen: int = 0
-    missing: int = 0
-
-    @property
-    def rows(self) -> int:
-        return self.plan.num_patches + (not self.whole_is_patch)
-
-
-@dataclass(frozen=True)
-class _Segment:
-    """Rows first..first + count of a batch, which are windows of one image, the first being its window `start`."""
-
-    work: _Work
-    first: int
-    count: int
-    start: int
-
-    @property
-    def windows(self) -> slice:
-        """Rows of the batch that are windows of the plan; the whole image may be in front of them."""
-        return slice(self.first + (self.start == 0 and not self.work.whole_is_patch), self.first + self.count)
-
-    @property
-    def shift(self) -> int:
-        """What turns a row of the batch into a window of the plan."""
-        return self.start - self.first - (not self.work.whole_is_patch)
-
-
 @dataclass(frozen=True)
 class _Row:
     """A kept window in a batch of patches: of which image, for which of its targets, and its place among the kept."""
 
-    work: _Work
+    work: Work
     slot: int
     window: int
     place: int
@@ -167,6 +140,14 @@ class SESS:
         Pixels between windows; by default the window's side.
     pre_filter_ratio : float
         Share of the windows, those of lowest class score, that are dropped.
+    windows : {"all", "guided"}
+        Which windows are scored. Guided: the coarse scales whole, and of each finer one those at which the Grad-CAM map
+        so far is brightest (`sess_ray.guided`), whatever the method; the others count as dropped by the pre-filter,
+        which keeps as many windows as of all.
+    whole_scales : int
+        Guided: how many scales are scored whole.
+    window_share : float
+        Guided: share of a finer scale's windows that is scored, 0 < share <= 1; at least one.
     fusion : {"seamless", "reference"}
         See `sess_ray.fusion.fuse`. ``reference`` with ``normalize=False, smooth=False, precision="fp32"`` is the
         arithmetic of the public release of SESS.
@@ -203,6 +184,9 @@ class SESS:
         num_scales: int | None = 12,
         step_size: int | None = None,
         pre_filter_ratio: float = 0.9,
+        windows: str = "all",
+        whole_scales: int = 3,
+        window_share: float = 0.3,
         fusion: str = "seamless",
         normalize: bool = True,
         smooth: bool = True,
@@ -216,18 +200,14 @@ class SESS:
     ) -> None:
         self.method = methods.get(method) if isinstance(method, str) else method
         self.method_options = self.method.parsed(method_options or {})
-        if num_scales is not None and num_scales < 1:
-            raise SessError(f"num_scales is {num_scales}: use 1 or more, or None for no SESS")
-        if step_size is not None and step_size < 1:
-            raise SessError(f"step_size is {step_size}: use 1 pixel or more")
-        if not 0 <= pre_filter_ratio <= 1:
-            raise SessError(f"pre_filter_ratio is {pre_filter_ratio}: use a share from 0 to 1")
-        if fusion not in FUSIONS:
-            raise unknown("fusion", fusion, FUSIONS)
-        if precision not in DTYPES:
-            raise unknown("precision", precision, DTYPES)
-        if batch_size is not None and batch_size < 1:
-            raise SessError(f"batch_size is {batch_size}: use 1 or more")
+        _check(num_scales, step_size, pre_filter_ratio, whole_scales, window_share, batch_size)
+        for name, given, known in (
+            ("windows", windows, WINDOWS),
+            ("fusion", fusion, FUSIONS),
+            ("precision", precision, DTYPES),
+        ):
+            if given not in known:
+                raise unknown(name, given, known)
         try:
             self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
             torch.empty(0, device=self.device)
@@ -235,11 +215,14 @@ class SESS:
             raise SessError(f"device {str(device)!r} is not available: {str(error).split(chr(10))[0]}") from error
         self.model = load_model(model).prepared(self.device, precision)
         methods.require(self.method, self.model)
-        layer = ("activations", "gradients")
-        self.looks_at = [name for name in layer if name in self.method.given or self.method.family == "T"]
+        self.looks_at = [name for name in LAYER if name in self.method.given or self.method.family == "T"]
         self.num_scales = num_scales
         self.step_size = step_size or self.model.input_size
         self.pre_filter_ratio = pre_filter_ratio if num_scales else 0.0
+        self.windows = windows if num_scales else "all"
+        self.guides = self.windows == "guided"
+        self.whole_scales = whole_scales
+        self.window_share = window_share
         self.fusion = fusion
         self.normalize = normalize
         self.smooth = smooth and num_scales is not None
@@ -264,6 +247,12 @@ class SESS:
                 f" more than the {self.max_patches} that max_patches allows"
             )
         return plan
+
+    def num_scored(self, plan: Plan) -> int:
+        """Return how many windows of a plan are scored for one target; for several it is their union."""
+        if not self.guides:
+            return plan.num_patches
+        return least_scored(plan, self.whole_scales, self.window_share)
 
     def explain(
         self, images: Sequence[ImageLike], targets: str | Sequence[TargetSpec] = "top1"
@@ -311,7 +300,7 @@ class SESS:
         for work in works:
             yield work.index, self._finish(work)
 
-    def _start(self, index: int, item: tuple[ImageLike, TargetSpec]) -> _Work:
+    def _start(self, index: int, item: tuple[ImageLike, TargetSpec]) -> Work:
         image, spec = item
         array = np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
         if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
@@ -320,7 +309,9 @@ class SESS:
         spec = self._checked(spec)
         array = array if array.flags.writeable else array.copy()
         pixels = torch.from_numpy(array).to(self.device).permute(2, 0, 1)
-        return _Work(index, Source(pixels, self.normalizer), plan, self.num_scales is None, spec)
+        work = Work(index, Source(pixels, self.normalizer), plan, self.num_scales is None, spec)
+        work.turns = self._turns(work)
+        return work
 
     def _checked(self, spec: TargetSpec) -> str | list[tuple[int, ...]]:
         """Return a target as "topK" or a list of alternatives, or say what is wrong with it."""
@@ -336,22 +327,53 @@ class SESS:
             raise SessError("an image without targets: give at least one class index")
         return [tuple(self.model.class_index(int(target)) for target in entry) for entry in wanted]
 
-    def _scored(self, works: Iterator[_Work]) -> Iterator[_Work]:
-        """Score all windows, and with methods of family T make their maps."""
-        for patches, segments in self._batches(works):
-            tap = self.model.tap(patches)
-            self._score(tap, segments)
-            for segment in segments:
-                work = segment.work
-                if work.seen == work.rows:
-                    work.kept = [keep(scores, self.pre_filter_ratio) for scores in work.scores]
-                    yield work
+    def _turns(self, work: Work) -> Iterator[list[int]]:
+        """Yield the windows to score, turn by turn. What is chosen for a target does not depend on the others."""
+        plan = work.plan
+        if self.windows == "all":
+            yield list(range(plan.num_patches))
+            return
+        scales = scale_slices(plan)
+        yield list(range(scales[: self.whole_scales][-1].stop))
+        guides = [Guide(plan) for _ in work.targets]
+        for number, scale in enumerate(scales):
+            if number >= self.whole_scales:
+                for slot, guide in enumerate(guides):
+                    best = guide.best(number, self.window_share)
+                    work.chosen[slot, [scale.start + place for place in best]] = True
+                yield (work.chosen[:, scale].any(0).nonzero()[:, 0] + scale.start).tolist()
+            for slot, guide in enumerate(guides):
+                chosen = work.chosen[slot, scale]
+                where = chosen.to(self.device)
+                guide.add(number, work.guides[slot][scale][where], work.scores[slot, scale][where], chosen)
 
-    def _extracted(self, works: Iterator[_Work]) -> Iterator[_Work]:
+    def _scored(self, works: Iterator[Work]) -> Iterator[Work]:
+        """Score windows, and with methods of family T make their maps; yield images in their order."""
+        waiting: deque[Work] = deque()
+
+        def started() -> Iterator[Work]:
+            for work in works:
+                waiting.append(work)
+                yield work
+
+        for patches, segments in batches(started(), self._buffer()):
+            self._score(self.model.tap(patches), segments)
+            for segment in segments:
+                segment.work.done(segment.count)
+            while waiting and waiting[0].scored:
+                work = waiting.popleft()
+                marks = work.chosen.to(self.device)
+                work.kept = [
+                    keep(scores, self.pre_filter_ratio, chosen)
+                    for scores, chosen in zip(work.scores, marks, strict=True)
+                ]
+                yield work
+
+    def _extracted(self, works: Iterator[Work]) -> Iterator[Work]:
         """Make the maps of kept windows by a method that wants the patches themselves, many images' in one batch."""
         buffer = self._buffer()
         rows: list[_Row] = []
-        waiting: deque[_Work] = deque()
+        waiting: deque[Work] = deque()
         for work in works:
             waiting.append(work)
             work.missing = sum(int(kept.sum()) for kept in work.kept)
@@ -367,7 +389,7 @@ class SESS:
             self._extract(buffer[: len(rows)], rows)
         yield from waiting
 
-    def _kept(self, work: _Work) -> Iterator[tuple[_Row, Tensor]]:
+    def _kept(self, work: Work) -> Iterator[tuple[_Row, Tensor]]:
         """Yield every kept window once for each target that keeps it."""
         kept = torch.stack(work.kept).cpu()
         places = kept.cumsum(1) - 1
@@ -400,14 +422,7 @@ class SESS:
         kept = [row.work.layer.pop((row.slot, row.window), None) for row in rows]
         if all(values is not None for values in kept):
             return dict(zip(self.looks_at, map(torch.stack, zip(*kept, strict=True)), strict=True))  # type: ignore[arg-type]
-        values = self._of_layer(self.model.tap(patches), targets, slice(None))
-        return dict(zip(self.looks_at, values, strict=True))
-
-    def _of_layer(self, tap: Tap, classes: Tensor, rows: Tensor | slice) -> list[Tensor]:
-        """Return activations, gradients or both of some rows of a batch, as the method looks at them."""
-        return [
-            tap.activations[rows] if name == "activations" else tap.gradients(classes, rows) for name in self.looks_at
-        ]
+        return _of_layer(self.model.tap(patches), targets, slice(None), self.looks_at)
 
     def _generator(self, window: int) -> torch.Generator:
         """Return a patch's random numbers: the same in any batch, on any actor."""
@@ -419,51 +434,25 @@ class SESS:
         buffer = torch.empty(self.batch_size, 3, side, side, dtype=self.dtype, device=self.device)
         return buffer.contiguous(memory_format=torch.channels_last)
 
-    def _batches(self, works: Iterator[_Work]) -> Iterator[tuple[Tensor, list[_Segment]]]:
-        """Fill batches with the windows of one image after the other."""
-        buffer = self._buffer()
-        segments: list[_Segment] = []
-        filled = 0
-        for work in works:
-            first, start = filled, 0
-            for row, patch in enumerate(self._windows(work)):
-                buffer[filled].copy_(patch)
-                filled += 1
-                if filled == self.batch_size:
-                    yield buffer, [*segments, _Segment(work, first, filled - first, start)]
-                    segments, filled, first, start = [], 0, 0, row + 1
-            if filled > first:
-                segments.append(_Segment(work, first, filled - first, start))
-        if filled:
-            yield buffer[:filled], segments
-
-    def _windows(self, work: _Work) -> Iterator[Tensor]:
-        if not work.whole_is_patch:
-            side = self.model.input_size
-            yield resized(work.source, side, side)(0, side).permute(2, 0, 1)
-        yield from cut(work.source, work.plan)
-
-    def _score(self, tap: Tap, segments: list[_Segment]) -> None:
+    def _score(self, tap: Tap, segments: list[Segment]) -> None:
         """Take the scores, and with methods of family T the maps, of a batch into the images that it is made of."""
         probabilities = tap.logits.softmax(1)
         for segment in segments:
-            segment.work.seen += segment.count
-            if segment.start == 0:
-                self._meet(segment.work, probabilities[segment.first])
+            if segment.whole is not None:
+                self._meet(segment.work, probabilities[segment.whole])
         for slot in range(max(len(segment.work.targets) for segment in segments)):
             classes = torch.zeros(len(probabilities), dtype=torch.int64)
             active = [segment for segment in segments if slot < len(segment.work.targets)]
             for segment in active:
-                classes[segment.first : segment.first + segment.count] = segment.work.targets[slot]
+                classes[segment.rows] = segment.work.targets[slot]
             classes = classes.to(self.device)
             scores = probabilities.gather(1, classes[:, None])[:, 0]
             for segment in active:
-                rows = segment.windows
-                segment.work.scores[slot, rows.start + segment.shift : rows.stop + segment.shift] = scores[rows]
-            if self.looks_at:
+                segment.work.scores[slot, segment.places] = scores[segment.rows]
+            if self.looks_at or self.guides:
                 self._look(tap, classes, slot, active)
 
-    def _meet(self, work: _Work, probabilities: Tensor) -> None:
+    def _meet(self, work: Work, probabilities: Tensor) -> None:
         """Learn what the model says of the whole image, and so which classes to explain."""
         work.probabilities = probabilities
         if isinstance(work.spec, str):
@@ -471,34 +460,37 @@ class SESS:
         else:
             score = probabilities.tolist()
             work.targets = [max(entry, key=score.__getitem__) for entry in work.spec]
-        work.scores = torch.empty(len(work.targets), work.plan.num_patches, device=self.device)
+        size = len(work.targets), work.plan.num_patches
+        work.scores = torch.zeros(size, device=self.device)
+        work.chosen = torch.zeros(size, dtype=torch.bool)
+        work.chosen[:, work.turn] = True
 
-    def _look(self, tap: Tap, classes: Tensor, slot: int, active: list[_Segment]) -> None:
-        """Take what is wanted of the layer, for windows that may survive the pre-filter.
+    def _look(self, tap: Tap, classes: Tensor, slot: int, active: list[Segment]) -> None:
+        """Take what is wanted of the layer, for windows that may survive the pre-filter, or that guide.
 
         Methods of family T make their maps of it at once; for the others it is remembered.
         """
         chosen = [self._promising(segment, slot) for segment in active]
-        rows = torch.cat(chosen)
+        rows = torch.cat([segment.first + own for segment, own in zip(active, chosen, strict=True)])
         if not len(rows):
             return
         where = slice(None) if len(rows) == len(classes) else rows  # all: nothing needs to be copied
-        values = self._of_layer(tap, classes, where)
-        take = self._remember
+        names = LAYER if self.guides else self.looks_at
+        values = _of_layer(tap, classes, where, names)
+        found: list[tuple[Callable[..., None], list[Tensor]]] = []
+        if self.guides:
+            found.append((partial(_place, "guides"), [gradcam(*values.values())]))
         if self.method.family == "T":
-            values, take = [self.method.function(*values, **self.method_options)], self._map
-        parts = zip(*(value.split([len(own) for own in chosen]) for value in values), strict=True)
-        for segment, own, part in zip(active, chosen, parts, strict=True):
-            if len(own):
-                take(segment.work, slot, own + segment.shift, part)
+            found.append((partial(_place, "maps"), [self.method.function(*values.values(), **self.method_options)]))
+        elif self.looks_at:
+            found.append((self._remember, [values[name] for name in self.looks_at]))
+        for take, taken in found:
+            parts = zip(*(value.split([len(own) for own in chosen]) for value in taken), strict=True)
+            for segment, own, part in zip(active, chosen, parts, strict=True):
+                if len(own):
+                    take(segment.work, slot, segment.places[own], part)
 
-    def _map(self, work: _Work, slot: int, windows: Tensor, values: tuple[Tensor, ...]) -> None:
-        [maps] = values
-        if slot not in work.maps:
-            work.maps[slot] = maps.new_zeros(work.plan.num_patches, *maps.shape[1:])
-        work.maps[slot][windows] = maps
-
-    def _remember(self, work: _Work, slot: int, windows: Tensor, values: tuple[Tensor, ...]) -> None:
+    def _remember(self, work: Work, slot: int, windows: Tensor, values: tuple[Tensor, ...]) -> None:
         few = num_kept(work.plan.num_patches, self.pre_filter_ratio)
         held = few if self.device.type == "cpu" else work.plan.num_patches
         if held * len(work.targets) * sum(value[0].nbytes for value in values) > LAYER_BYTES:
@@ -511,30 +503,40 @@ class SESS:
             for _, window in ranked[:-few]:
                 del work.layer[slot, window]
 
-    def _promising(self, segment: _Segment, slot: int) -> Tensor:
-        """Return the rows of a segment whose windows are among the best so far, as many as the pre-filter keeps.
+    def _promising(self, segment: Segment, slot: int) -> Tensor:
+        """Return which of a segment's windows are among the best so far, as many as the pre-filter keeps.
 
-        On a GPU all of them: to wait for the scores would cost more than the maps.
+        On a GPU all of them: to wait for the scores would cost more than the maps. Where maps guide, all that the
+        target has chosen.
         """
-        rows = torch.arange(segment.windows.start, segment.windows.stop, device=self.device)
-        if not len(rows) or not self.pre_filter_ratio or self.device.type != "cpu":
-            return rows
-        work = segment.work
-        seen = work.scores[slot, : segment.windows.stop + segment.shift]
+        work, count = segment.work, len(segment.windows)
+        if self.guides:
+            return work.chosen[slot, segment.windows].nonzero()[:, 0].to(self.device)
+        own = torch.arange(count, device=self.device)
+        if not count or not self.pre_filter_ratio or self.device.type != "cpu":
+            return own
+        seen = work.scores[slot, : segment.windows[-1] + 1]
         bar = seen.topk(min(num_kept(work.plan.num_patches, self.pre_filter_ratio), len(seen))).values[-1]
-        return rows[~(seen[-len(rows) :] < bar)]
+        return own[~(seen[-count:] < bar)]
 
-    def _finish(self, work: _Work) -> list[Explanation]:
+    def _finish(self, work: Work) -> list[Explanation]:
         if not work.probabilities.isfinite().all():
             raise SessError("the model gives scores that are not finite")
         predicted = int(work.probabilities.argmax())
         explanations = []
         for slot, target in enumerate(work.targets):
             scores, kept, maps = work.scores[slot], work.kept[slot], work.maps[slot]
+            scored = work.chosen[slot].to(self.device)
             if self.method.family == "T":
                 maps = maps[kept]
             saliency = fuse(
-                work.plan, maps, scores, kept, fusion=self.fusion, normalize=self.normalize, smooth=self.smooth
+                work.plan,
+                maps,
+                scores.where(scored, 0),
+                kept,
+                fusion=self.fusion,
+                normalize=self.normalize,
+                smooth=self.smooth,
             )
             explanations.append(
                 Explanation(
@@ -545,7 +547,7 @@ class SESS:
                     predicted=predicted,
                     predicted_name=self.model.class_name(predicted),
                     predicted_score=float(work.probabilities[predicted]),
-                    patches=_patch_table(work.plan, scores, kept),
+                    patches=_patch_table(work, slot),
                     plan=work.plan,
                     patch_maps=maps.cpu().numpy() if self.keep_maps else None,
                 )
@@ -553,15 +555,52 @@ class SESS:
         return explanations
 
 
+def _of_layer(tap: Tap, classes: Tensor, rows: Tensor | slice, names: Sequence[str]) -> dict[str, Tensor]:
+    """Return activations, gradients or both of some rows of a batch."""
+    return {name: tap.activations[rows] if name == "activations" else tap.gradients(classes, rows) for name in names}
+
+
+def _place(kind: str, work: Work, slot: int, windows: Tensor, values: tuple[Tensor, ...]) -> None:
+    """Put maps of some windows among those of all."""
+    [maps] = values
+    held: dict[int, Tensor] = getattr(work, kind)
+    if slot not in held:
+        held[slot] = maps.new_zeros(work.plan.num_patches, *maps.shape[1:])
+    held[slot][windows] = maps
+
+
 def is_top(spec: str) -> bool:
     """Say whether a target reads top1, top5, ..."""
     return spec.startswith("top") and spec[3:].isdigit() and int(spec[3:]) > 0
 
 
-def _patch_table(plan: Plan, scores: Tensor, kept: Tensor) -> np.ndarray:
-    table = np.empty(plan.num_patches, PATCH_DTYPE)
-    positions = np.array(plan.positions())
+def _check(
+    num_scales: int | None,
+    step_size: int | None,
+    pre_filter_ratio: float,
+    whole_scales: int,
+    window_share: float,
+    batch_size: int | None,
+) -> None:
+    if num_scales is not None and num_scales < 1:
+        raise SessError(f"num_scales is {num_scales}: use 1 or more, or None for no SESS")
+    if step_size is not None and step_size < 1:
+        raise SessError(f"step_size is {step_size}: use 1 pixel or more")
+    if not 0 <= pre_filter_ratio <= 1:
+        raise SessError(f"pre_filter_ratio is {pre_filter_ratio}: use a share from 0 to 1")
+    if whole_scales < 1:
+        raise SessError(f"whole_scales is {whole_scales}: use 1 or more")
+    if not 0 < window_share <= 1:
+        raise SessError(f"window_share is {window_share}: use a share above 0, at most 1")
+    if batch_size is not None and batch_size < 1:
+        raise SessError(f"batch_size is {batch_size}: use 1 or more")
+
+
+def _patch_table(work: Work, slot: int) -> np.ndarray:
+    table = np.empty(work.plan.num_patches, PATCH_DTYPE)
+    positions = np.array(work.plan.positions())
     table["scale"], table["y"], table["x"] = positions.T
-    table["score"] = scores.cpu().numpy()
-    table["kept"] = kept.cpu().numpy()
+    table["score"] = np.where(work.chosen.any(0), work.scores[slot].cpu(), np.nan)
+    table["scored"] = work.chosen[slot]
+    table["kept"] = work.kept[slot].cpu()
     return table

@@ -54,7 +54,7 @@ def axis_matrix(scaled: int, target: int, starts: tuple[int, ...], up: Tensor) -
     return padded[first] * (1 - fraction) + padded[second] * fraction
 
 
-def keep(scores: Tensor, ratio: float) -> Tensor:
+def keep(scores: Tensor, ratio: float, scored: Tensor | None = None) -> Tensor:
     """Pre-filter: mark the patches to keep.
 
     Sorted by score, ascending and stable, patches from int(P * ratio) on are kept: all for 0, always at least one.
@@ -64,6 +64,8 @@ def keep(scores: Tensor, ratio: float) -> Tensor:
     scores : Tensor, (P,)
     ratio : float
         Share of the patches to drop, 0 <= ratio <= 1.
+    scored : Tensor, (P,) bool, optional
+        Patches that have a score; the others are the first to be dropped, and none of them is kept.
 
     Returns
     -------
@@ -71,7 +73,9 @@ def keep(scores: Tensor, ratio: float) -> Tensor:
     """
     count = len(scores)
     dropped = count - num_kept(count, ratio)
-    kept = torch.ones(count, dtype=torch.bool, device=scores.device)
+    kept = torch.ones_like(scores, dtype=torch.bool)
+    if scored is not None:
+        scores, kept = scores.where(scored, -torch.inf), scored.clone()
     kept[scores.argsort(stable=True)[:dropped]] = False
     return kept
 
@@ -123,9 +127,9 @@ def min_max(maps: Tensor, window: int) -> Tensor:
     return scaled.where(alive.view(n, 1, 1), 0)
 
 
-# The targets of an image, and images of one size in a row, share their matrices; two sizes are little memory.
-@lru_cache(maxsize=2)
-def _scale_matrices(
+# The targets of an image, and images of one size in a row, share their matrices; a few sizes are little memory.
+@lru_cache(maxsize=4)
+def scale_matrices(
     plan: Plan, u: int, v: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[tuple[Tensor, Tensor], ...]:
     """Return for each scale what its windows' cells add to rows (H, windows, u) and to columns (W, windows, v)."""
@@ -139,24 +143,37 @@ def _scale_matrices(
     )
 
 
+def placed(maps: Tensor, chosen: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return three matrices whose product is the sum of one scale's maps, each where its window is in the image.
+
+    Parameters
+    ----------
+    maps : Tensor, (n, u, v)
+        Of the chosen windows.
+    chosen : Tensor, (windows of the scale,) bool, on the CPU
+    rows, columns : Tensor
+        Of the scale's `scale_matrices`.
+
+    Returns
+    -------
+    tuple of Tensor
+        (H, a), (a, b) and (b, W).
+    """
+    u, v = maps.shape[1:]
+    grid = chosen.view(rows.shape[1], columns.shape[1])
+    down, across = (grid.any(axis).nonzero()[:, 0].to(maps.device) for axis in (1, 0))
+    cells = maps.new_zeros(len(down), len(across), u, v)
+    cells[grid[grid.any(1)][:, grid.any(0)].to(maps.device)] = maps
+    cells = cells.permute(0, 2, 1, 3).reshape(len(down) * u, len(across) * v)
+    return rows[:, down].flatten(1), cells, columns[:, across].flatten(1).T
+
+
 def _seamless(plan: Plan, maps: Tensor, kept: Tensor) -> Rows:
     """Sum of the weighted maps over the coverage of all windows of the plan, kept or dropped."""
-    u, v = maps.shape[1:]
-    matrices = _scale_matrices(plan, u, v, maps.dtype, maps.device)
-    used = []
-    kept = kept.cpu()
-    marks = kept.split([scale.num_windows for scale in plan.scales])
-    for own, part, scale, (rows, columns) in zip(
-        marks, maps.split([int(own.sum()) for own in marks]), plan.scales, matrices, strict=True
-    ):
-        if not len(part):
-            continue
-        grid = own.view(len(scale.ys), len(scale.xs))
-        down, across = (grid.any(axis).nonzero()[:, 0].to(maps.device) for axis in (1, 0))
-        cells = maps.new_zeros(len(down), len(across), u, v)
-        cells[grid[grid.any(1)][:, grid.any(0)].to(maps.device)] = part
-        cells = cells.permute(0, 2, 1, 3).reshape(len(down) * u, len(across) * v)
-        used.append((rows[:, down].flatten(1), cells, columns[:, across].flatten(1).T))
+    matrices = scale_matrices(plan, *maps.shape[1:], maps.dtype, maps.device)
+    marks = kept.cpu().split([scale.num_windows for scale in plan.scales])
+    parts = maps.split([int(own.sum()) for own in marks])
+    used = [placed(part, own, *both) for own, part, both in zip(marks, parts, matrices, strict=True) if len(part)]
     covered_rows = torch.stack([rows.sum((1, 2)) for rows, _ in matrices], 1)
     covered_columns = torch.stack([columns.sum((1, 2)) for _, columns in matrices])
 

@@ -41,8 +41,8 @@ class StoredMap:
         Of the image and the map, in pixels.
     peak_x, peak_y : int
         Where the map is largest, from before it was rounded to 8 bits.
-    num_patches, num_kept : int
-        Windows scored, and those that the pre-filter kept.
+    num_patches, num_scored, num_kept : int
+        Windows, those that were scored, and those that the pre-filter kept.
     method, model : str
     png : bytes
         The map as it is stored.
@@ -60,6 +60,7 @@ class StoredMap:
     peak_x: int
     peak_y: int
     num_patches: int
+    num_scored: int
     num_kept: int
     method: str
     model: str

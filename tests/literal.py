@@ -72,6 +72,52 @@ def fused(masks, coverage, fusion):
     return torch.where(count > 0, total / count.clamp(min=1), 0.0)
 
 
+def guided_windows(scaled, windows, window, guide, share):
+    """The windows of a scale with the highest mean of the map so far, each pixel of which counts by the area inside."""
+    height, width = guide.shape
+
+    def inside(start, length, scaled_length):
+        """Of each pixel along an axis, how much of it lies in the window."""
+        share = []
+        for pixel in range(length):
+            low, high = pixel * scaled_length / length, (pixel + 1) * scaled_length / length
+            share.append(max(0.0, min(high, start + window) - max(low, start)))
+        return np.array(share)
+
+    means = []
+    for y, x in windows:
+        area = np.outer(inside(y, height, scaled[0]), inside(x, width, scaled[1]))
+        means.append((area * guide).sum() / area.sum())
+    count = max(1, -int(-round(share * len(windows), 9) // 1))
+    return sorted(sorted(range(len(windows)), key=lambda place: (-means[place], place))[:count])
+
+
+def guided(module, layer, pixels, target, *, window, mean, std, num_scales, whole, share):
+    """Return the set of windows that are scored, as indices among all."""
+    height, width = pixels.shape[:2]
+    image = TF.normalize(torch.from_numpy(pixels.copy()).permute(2, 0, 1).double() / 255, mean, std)
+    small = [min(round(64 * side / min(height, width)), 512) for side in (height, width)]
+    total, covered = np.zeros(small), np.zeros(small)
+    scored, first = set(), 0
+    for number, scaled in enumerate(scaled_sizes(height, width, window, num_scales)):
+        resized = TF.resize(image, list(scaled), antialias=True).float()
+        places = windows(*scaled, window, window)
+        chosen = range(len(places))
+        if number >= whole:
+            guide = np.divide(total, covered, out=np.zeros_like(total), where=covered > 0)
+            chosen = guided_windows(scaled, places, window, guide, share)
+        for place, (y, x) in enumerate(places):
+            covered += calibrated(torch.ones(window, window, dtype=torch.float64), y, x, scaled, small).numpy()
+            if place in chosen:
+                patch = resized[:, y : y + window, x : x + window]
+                with torch.no_grad():
+                    score = module(patch[None]).softmax(1)[0, target].item()
+                total += calibrated(score * grad_cam(module, layer, patch, target), y, x, scaled, small).numpy()
+                scored.add(first + place)
+        first += len(places)
+    return scored
+
+
 def smoothed(values):
     """Gaussian 11 x 11, sigma 5, mirrored border, as one two-dimensional sum."""
     offsets = np.arange(-5, 6)

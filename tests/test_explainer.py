@@ -296,7 +296,7 @@ def peak_megabytes(height, width, count):
 
 
 def test_memory_is_bounded_by_the_batch_not_by_the_images():
-    # What 40 images leave behind, were they kept: 24 MB of pixels and 64 MB of maps.
-    assert peak_megabytes(400, 500, 60) - peak_megabytes(400, 500, 20) < 25
+    # What 30 images leave behind, were they kept: 18 MB of pixels and 48 MB of maps.
+    assert peak_megabytes(400, 500, 40) - peak_megabytes(400, 500, 10) < 25
     # 24 megapixels: 72 MB of pixels and 96 MB for each of two maps, plus working space that does not grow with them.
     assert peak_megabytes(4000, 6000, 1) < 72 + 2 * 96 + 200

@@ -45,7 +45,7 @@ def images(tmp_path_factory):
 def output(images, levels, tmp_path_factory):
     store = Store(str(tmp_path_factory.mktemp("run") / "out"))
     facts = {"target_name": "a, b", "score": 0.5, "predicted": 281, "predicted_score": 0.75, "num_patches": 9}
-    facts |= {"num_kept": 3, "peak_x": 1, "peak_y": 2, "method": "gradcam", "model": "m"}
+    facts |= {"num_scored": 5, "num_kept": 3, "peak_x": 1, "peak_y": 2, "method": "gradcam", "model": "m"}
     rows = [
         {**facts, "image_id": name, "uri": str(images / name), "target": target, "height": len(found)}
         | {"width": found.shape[1], "saliency": {"bytes": encode_map(found), "path": None}}

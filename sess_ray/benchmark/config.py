@@ -128,7 +128,8 @@ def batches(sess: SESS, pixels: np.ndarray) -> list[torch.Tensor]:
 
 
 @torch.inference_mode()
-def forward(module: torch.nn.Module, loaded: list[torch.Tensor]) -> None:
-    """Run the floor: nothing but the forward passes."""
+def forward(module: torch.nn.Module, loaded: list[torch.Tensor]) -> int:
+    """Run the floor, nothing but the forward passes; return the number of windows."""
     for batch in loaded:
         module(batch)
+    return sum(map(len, loaded))

@@ -19,14 +19,15 @@ from sess_ray.io.inputs import Item
 from sess_ray.io.reading import read_items
 from sess_ray.io.store import MAPS, Store, encode_map, quantize
 
+TOGETHER = 4  # images: where windows are guided, those of one image do not fill batches
 FLOOR, FORWARD, WITHOUT = "floor", "forward as the engine runs it", "without SESS"
 
 
 def measure_core(config: BenchmarkConfig, images: list[np.ndarray]) -> list[dict[str, Any]]:
     """Return a row for each precision, batch size and setting of the engine: its time, and that over the floor's.
 
-    All take turns image by image, so that a busy machine slows all; the floor runs before and after the others. A
-    ratio is one of sums.
+    All take turns, a few images at a time, so that a busy machine slows all; the floor runs before and after the
+    others. A ratio is one of sums.
     """
     rows = []
     setups = [
@@ -34,9 +35,10 @@ def measure_core(config: BenchmarkConfig, images: list[np.ndarray]) -> list[dict
         for precision in config.precision
         for batch_size in config.batch_size or (None,)
     ]
-    for turn, pixels in enumerate([images[0], *images]):
+    turns = [images[first : first + TOGETHER] for first in range(0, len(images), TOGETHER)]
+    for turn, some in enumerate([images[:1], *turns]):
         for setup in setups:
-            setup.measure(pixels, warm_up=not turn)
+            setup.measure(some, warm_up=not turn)
     for setup in setups:
         rows += setup.rows()
     return rows
@@ -49,34 +51,42 @@ class _Setup:
         shared = {"precision": precision, "batch_size": batch_size}
         self.sess = engine(config, **shared)
         self.precision = precision
-        self.windows: list[int] = []
-        self.runs: dict[str, Callable[[np.ndarray], object]] = {
+        self.images = 0
+        self.runs: dict[str, Callable[[list[np.ndarray]], int]] = {
             f"r = {ratio:g}": partial(_explain, engine(config, **shared, pre_filter_ratio=ratio), "top1")
             for ratio in config.ratios
         }
+        label = f"r = {config.ratios[-1]:g}, guided windows"
+        self.runs[label] = partial(_explain, engine(config, **shared, windows="guided"), "top1")
         if config.targets > 1:
             label = f"r = {config.ratios[-1]:g}, {config.targets} targets"
             self.runs[label] = partial(_explain, self.sess, f"top{config.targets}")
         self.runs[WITHOUT] = partial(_explain, engine(config, **shared, num_scales=None), "top1")
         self.seconds: dict[str, list[float]] = {name: [] for name in (FLOOR, FORWARD, *self.runs)}
+        self.counts = dict.fromkeys(self.seconds, 0)
 
-    def measure(self, pixels: np.ndarray, *, warm_up: bool) -> None:
-        loaded = batches(self.sess, pixels)
+    def measure(self, images: list[np.ndarray], *, warm_up: bool) -> None:
+        loaded = [batch for pixels in images for batch in batches(self.sess, pixels)]
         model = self.sess.model
         if warm_up:
             forward(model.module, loaded)
-        found = {FLOOR: timed(forward, model.module, loaded), FORWARD: timed(forward, model.scorer, loaded)}
-        found |= {name: timed(run, pixels) for name, run in self.runs.items()}
-        found[FLOOR] = (found[FLOOR] + timed(forward, model.module, loaded)) / 2
+        runs: dict[str, Callable[[], int]] = {
+            FLOOR: partial(forward, model.module, loaded),
+            FORWARD: partial(forward, model.scorer, loaded),
+            **{name: partial(run, images) for name, run in self.runs.items()},
+        }
+        windows: list[int] = []
+        seconds = [timed(lambda run=run: windows.append(run())) for run in runs.values()]
+        seconds[0] = (seconds[0] + timed(runs[FLOOR])) / 2
         if warm_up:
             return
-        self.windows.append(sum(len(batch) for batch in loaded))
-        for name, seconds in found.items():
-            self.seconds[name].append(seconds)
+        self.images += len(images)
+        for name, taken, count in zip(runs, seconds, windows, strict=True):
+            self.seconds[name].append(taken)
+            self.counts[name] += count
 
     def rows(self) -> list[dict[str, Any]]:
-        floor, images = self.seconds[FLOOR], len(self.windows)
-        counts = {name: images if name == WITHOUT else sum(self.windows) for name in self.seconds}
+        floor, images, counts = self.seconds[FLOOR], self.images, self.counts
         return [
             {
                 "precision": self.precision,
@@ -94,8 +104,8 @@ class _Setup:
         ]
 
 
-def _explain(sess: SESS, targets: str, pixels: np.ndarray) -> None:
-    sess.explain([pixels], targets)
+def _explain(sess: SESS, targets: str, images: list[np.ndarray]) -> int:
+    return sum(explanations[0].num_forwards for explanations in sess.explain(images, targets))
 
 
 def measure_stages(config: BenchmarkConfig, items: list[Item], images: list[np.ndarray]) -> list[dict[str, Any]]:

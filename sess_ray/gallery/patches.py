@@ -79,7 +79,7 @@ def write_page(
         levels = pages.small_map(window_maps(explanation, [window])[0], TILE)
         for name, content in (("jpg", pages.jpeg(picture)), ("png", encode_map(levels))):
             store.write(f"windows/{rank}.{name}", content)
-        scale, y, x, score, _ = table[window].tolist()
+        scale, y, x, score, *_ = table[window].tolist()
         box = [round(edge, 2) for edge in rectangle(explanation, window)]
         windows.append({"scale": scale, "y": y, "x": x, "score": score, "box": box})
         windows[-1] |= {"crop": f"windows/{rank}.jpg", "map": f"windows/{rank}.png"}

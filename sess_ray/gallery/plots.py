@@ -101,7 +101,8 @@ def window_maps(explanation: Explanation, chosen: Sequence[int] | np.ndarray | s
 
 def best_first(explanation: Explanation) -> np.ndarray:
     """Return the numbers of all windows, those that the pre-filter drops last first: (P,) int."""
-    return np.argsort(explanation.patches["score"], kind="stable")[::-1]
+    scores = np.where(explanation.patches["scored"], explanation.patches["score"], -np.inf)
+    return np.argsort(scores, kind="stable")[::-1]
 
 
 def rectangle(explanation: Explanation, window: int) -> tuple[float, float, float, float]:
@@ -168,7 +169,7 @@ def plot_patches(explanation: Explanation, image: ImageLike, most: int = 15) -> 
     for place, window in enumerate(shown):
         axes = figure.add_subplot(grid[2 + place // across, place % across])
         _show_under(axes, crop(pixels, explanation, window, explanation.plan.window), maps[place])
-        scale, *_, score, _ = explanation.patches[window].tolist()
+        scale, _, _, score, *_ = explanation.patches[window].tolist()
         axes.set_title(f"scale {scale}, p = {score:.2f}", fontsize=9, color="black")
         cells.append(axes)
     for axes in cells:

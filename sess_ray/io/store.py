@@ -41,6 +41,7 @@ MAPS = pa.schema(
         ("peak_x", pa.int32()),
         ("peak_y", pa.int32()),
         ("num_patches", pa.int32()),
+        ("num_scored", pa.int32()),
         ("num_kept", pa.int32()),
         ("method", DICTIONARY),
         ("model", DICTIONARY),

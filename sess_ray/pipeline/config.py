@@ -106,6 +106,12 @@ class ExplainConfig(OpensUrls):
         Pixels between windows; without it, the model's input size.
     pre_filter_ratio
         Share of the windows, those of lowest class score, that is dropped.
+    windows
+        Which windows are scored: all, or guided: of fine scales only those at which the map so far is brightest.
+    whole_scales
+        Guided: how many scales are scored whole.
+    window_share
+        Guided: share of a finer scale's windows that is scored.
     fusion
         seamless divides by the coverage of all windows; reference is the arithmetic of SESS's public release.
     normalize
@@ -157,6 +163,9 @@ class ExplainConfig(OpensUrls):
     num_scales: int = 12
     step_size: int | None = None
     pre_filter_ratio: float = 0.9
+    windows: Literal["all", "guided"] = "all"
+    whole_scales: int = 3
+    window_share: float = 0.3
     fusion: Literal["seamless", "reference"] = "seamless"
     normalize: bool = True
     smooth: bool = True
@@ -202,6 +211,9 @@ class ExplainConfig(OpensUrls):
             "num_scales": self.num_scales or None,
             "step_size": self.step_size,
             "pre_filter_ratio": self.pre_filter_ratio,
+            "windows": self.windows,
+            "whole_scales": self.whole_scales,
+            "window_share": self.window_share,
             "fusion": self.fusion,
             "normalize": self.normalize,
             "smooth": self.smooth,

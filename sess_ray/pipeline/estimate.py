@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sess_ray.errors import SessError
-from sess_ray.fusion import num_kept
 from sess_ray.io.access import use
 from sess_ray.io.decode import decode
 from sess_ray.io.inputs import split_uri
@@ -108,7 +107,7 @@ def estimate(job: Job, gpus: int | None = None) -> Estimate:
     config = job.config
     use(dataclasses.replace(config.access(), patience=RETRY_SECONDS))
     sess = SESS(job.model, device="cpu", **config.explainer_options())  # type: ignore[arg-type]
-    strata, looking = _timed(look, job.tasks, lambda *size: sess.plan(*size).num_patches, config.max_pixels)
+    strata, looking = _timed(look, job.tasks, lambda *size: sess.num_scored(sess.plan(*size)), config.max_pixels)
     seen = [one for stratum in strata for one in stratum.seen]
     decoded, decoding = _timed(_decode, seen, job)
     if not decoded.images:
@@ -122,7 +121,7 @@ def estimate(job: Job, gpus: int | None = None) -> Estimate:
     good = intact * sum(stratum.good for stratum in strata)
     windows = intact * sum(stratum.windows for stratum in strata)
     maps = good * fmean(_number_of_targets(targets, job.model) for _, _, targets in decoded.images)
-    kept = num_kept(round(windows / good), sess.pre_filter_ratio) * maps / good
+    kept = fmean(least(sess, image, sess.num_scales)[1] for image in decoded.images) * maps / good
     seconds, at_least = _seconds(trials, windows / good + 1, kept, sess, decoded.images[0])
     encoding = [trial.encode_seconds / len(trial.rows) for trial in trials.done if trial.rows]
     tasks = looking / len(seen) + decoding / decoded.tried + fmean(encoding or [0]) * maps / good

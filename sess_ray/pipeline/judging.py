@@ -46,7 +46,7 @@ READ = pa.schema(
         *PROBLEM,
     ]
 )
-COPIED = ("target_name", "score", "num_patches", "num_kept")  # from maps/ to results/
+COPIED = ("target_name", "score", "num_patches", "num_scored", "num_kept")  # from maps/ to results/
 
 
 def problem(run: str, image_id: str, target: int | None, kind: str, detail: str) -> dict[str, Any]:

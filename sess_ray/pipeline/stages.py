@@ -44,10 +44,11 @@ DECODED = pa.schema(
 # One row an image, whatever number of targets it has: Ray may cut a block between rows, and what is written of an image
 # must be written together.
 OF_IMAGE = ("image_id", "uri", "predicted", "predicted_score", "height", "width", "num_patches")
-OF_TARGET = ("target", "target_name", "score", "peak_x", "peak_y", "num_kept")
+OF_TARGET = ("target", "target_name", "score", "peak_x", "peak_y", "num_scored", "num_kept")
 EXPLAINED = pa.schema(
     [
         *(MAPS.field(name) for name in OF_IMAGE),
+        ("num_forwards", pa.int32()),  # windows scored, once for all targets
         ("maps", pa.list_(pa.struct([*(MAPS.field(name) for name in OF_TARGET), ("levels", pa.large_binary())]))),
         ("seconds", pa.float64()),  # of the actor; of images that share batches only the sum has a meaning
         ("stage", pa.string()),
@@ -128,6 +129,7 @@ def succeeded(row: dict[str, Any], explanations: list[Explanation], seconds: flo
         "height": row["height"],
         "width": row["width"],
         "num_patches": first.num_patches,
+        "num_forwards": first.num_forwards,
         "seconds": seconds,
     }
     maps = [
@@ -137,6 +139,7 @@ def succeeded(row: dict[str, Any], explanations: list[Explanation], seconds: flo
             "score": explanation.score,
             "peak_x": explanation.peak[0],
             "peak_y": explanation.peak[1],
+            "num_scored": explanation.num_scored,
             "num_kept": explanation.num_kept,
             "levels": quantize(explanation.saliency).tobytes(),
         }
@@ -165,7 +168,7 @@ def write(table: pa.Table, access: Access, output: str, method: str, model: str)
                 "maps": len(maps),
                 "errors": len(errors),
                 "failed": [row["stage"] for row in errors],
-                "windows": sum(row["num_patches"] for row in images),
+                "windows": sum(row["num_forwards"] for row in images),
                 "patches": sum(row["num_patches"] for row in maps),
                 "kept": sum(row["num_kept"] for row in maps),
                 "actor_seconds": sum(row["seconds"] for row in images),

@@ -205,7 +205,7 @@ def _trial(image: Image, explanations: list[Explanation], seconds: float, *, who
     [explained] = succeeded({**task, "height": height, "width": width}, explanations, seconds).to_pylist()
     maps = map_rows(explained, method="", model="")
     return Trial(
-        scored=explanations[0].num_patches + 1,
+        scored=explanations[0].num_scored + 1,
         kept=sum(explanation.num_kept for explanation in explanations),
         seconds=seconds,
         encode_seconds=time.process_time() - begin,
@@ -231,5 +231,5 @@ def least(sess: SESS, image: Image, scales: int | None = STEPS[0]) -> tuple[int,
     """Return how many windows of an image are scored, and kept for each target, with so many scales."""
     from sess_ray.fusion import num_kept
 
-    windows = _with_scales(sess, scales or 1).plan(*image[1].shape[:2]).num_patches
-    return windows + 1, num_kept(windows, sess.pre_filter_ratio)
+    plan = _with_scales(sess, scales or 1).plan(*image[1].shape[:2])
+    return sess.num_scored(plan) + 1, num_kept(plan.num_patches, sess.pre_filter_ratio)

@@ -49,6 +49,7 @@ def test_all_rows_once_and_a_second_run_goes_on(options, monkeypatch):
         "model": "tests.fragile:model",
         "num_scales": 1,
         "overlays": 0,
+        "actors": "1",
         "storage_option": options,
     }
     first = explain.run(explain.prepare(ExplainConfig(**config, limit=4)))

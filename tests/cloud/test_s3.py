@@ -57,6 +57,7 @@ def settings(server, name, **more):
             "model": "tests.fragile:model",
             "targets": "0,1",
             "num_scales": 1,
+            "actors": "1",
             "overlays": 0,
             "storage_option": tuple(server.options),
         }

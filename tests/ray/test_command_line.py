@@ -1,4 +1,4 @@
-"""The command line as people use it: in processes of its own."""
+"""The command line as people use it: in processes of its own, where that matters."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+import explain_dataset
+from sess_ray import command
+
 ROOT = Path(__file__).parents[2]
 JOB = ROOT / "jobs" / "explain_dataset.py"
 
@@ -21,6 +24,11 @@ def job(*arguments, cwd=ROOT):
     return subprocess.run(
         [sys.executable, str(JOB), *map(str, arguments)], capture_output=True, text=True, cwd=cwd, check=False
     )
+
+
+def run(*arguments):
+    """The same in this process, where Ray runs already."""
+    return command.run(explain_dataset.app, list(map(str, arguments)))
 
 
 @pytest.fixture
@@ -34,29 +42,47 @@ def image(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--nope"], "Unknown option"),
         (["--num-scales", "many"], "Invalid value for --num-scales"),
         (["--num-scales", "-1"], "use 1 or more"),
         (["--fusion", "mean"], 'Choose from: "seamless", "reference"'),
         (["--method", "gradcm"], "unknown method 'gradcm': choose one of: augmented_gradcam, cam, cameras"),
-        (["--model", "resnet51"], "unknown model 'resnet51': did you mean"),
         (["--model", "squeezenet1_1", "--weights", "none.safetensors"], "cannot read weights 'none.safetensors'"),
         (["--model", "squeezenet1_1", "--weights", "random", "--layer", "features.99"], "unknown layer"),
         (["--model", "squeezenet1_1", "--weights", "random", "--targets", "unicorn"], "unknown class 'unicorn'"),
         (["--targets", "5000"], "class 5000 is out of range"),
-        (["--input", "no/such/folder"], "no such input: no/such/folder"),
+        (["--windows", "some"], 'Choose from: "all", "guided"'),
+        (["--window-share", "0"], "window_share is 0"),
         (["--actors", "x"], "use N or MIN-MAX"),
         (["--annotations", "none.json"], "no such annotations: none.json"),
         (["--annotations", "none.json", "--targets", "top1"], "leave out --targets"),
+    ],
+)
+@pytest.mark.usefixtures("ray_session")
+def test_wrong_usage_is_one_line_and_2(arguments, message, tmp_path, capfd):
+    assert run(*arguments, "--output", tmp_path / "out") == 2
+    assert_one_line(capfd.readouterr().err, message)
+    assert not (tmp_path / "out" / "run.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--nope"], "Unknown option"),
+        (["--model", "resnet51"], "unknown model 'resnet51': did you mean"),
+        (["--input", "no/such/folder"], "no such input: no/such/folder"),
         (["--config", "none.yaml"], "none.yaml"),
     ],
 )
-def test_wrong_usage_is_one_line_and_2(arguments, message, tmp_path):
+def test_wrong_usage_of_a_process_too(arguments, message, tmp_path):
     done = job(*arguments, "--output", tmp_path / "out")
     assert done.returncode == 2
-    assert message in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    assert_one_line(done.stderr, message)
     assert not (tmp_path / "out" / "run.json").exists()
+
+
+def assert_one_line(told, message):
+    assert message in told
+    assert len(told.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://localhost:1"])
@@ -76,7 +102,8 @@ def test_help_explains_every_setting_fast():
     assert time.perf_counter() - begin < 10
 
 
-def test_config_file_flags_and_dry_run(tmp_path, image):
+@pytest.mark.usefixtures("ray_session")
+def test_config_file_flags_and_dry_run(tmp_path, image, capfd):
     settings = tmp_path / "settings.yaml"
     settings.write_text(f"input: {image.parent}\ntargets: top3\nmodel: squeezenet1_1\nweights: random\n")
     given = ["--config", settings, "--targets", "goldfish", "--output", tmp_path / "out"]
@@ -89,26 +116,24 @@ def test_config_file_flags_and_dry_run(tmp_path, image):
     assert "hours with 1 GPUs" in done.stdout  # more have nothing to do
     assert "cost:    0.00" in done.stdout
     assert not (tmp_path / "out").exists()
-    refused = job(*given, "--gpus", 8)
-    assert refused.returncode == 2
-    assert "--gpus and --price-per-gpu-hour are what --dry-run reckons with" in refused.stderr
+    assert run(*given, "--gpus", 8) == 2
+    assert "--gpus and --price-per-gpu-hour are what --dry-run reckons with" in capfd.readouterr().err
     settings.write_text("input: x\nscales: 3\n")
-    done = job("--config", settings)
-    assert done.returncode == 2
-    assert "scales" in done.stderr
+    assert run("--config", settings) == 2
+    assert "scales" in capfd.readouterr().err
 
 
-def test_errors_are_counted_and_max_errors_fails(tmp_path, image):
+@pytest.mark.usefixtures("ray_session")
+def test_errors_are_counted_and_max_errors_fails(tmp_path, image, capfd):
     (image.parent / "bad.jpg").write_text("no image")
-    arguments = ["--input", image.parent, "--num-scales", 1, "--model", "squeezenet1_1", "--weights", "random"]
-    done = job(*arguments, "--output", tmp_path / "out", "--max-errors", 0)
-    assert done.returncode == 1
-    assert "1 images, 1 maps, 1 errors" in done.stdout
-    assert "'bad.jpg', decode: not an image" in done.stdout
+    arguments = ["--input", image.parent, "--num-scales", 1, "--model", "tests.faults.tiny:model", "--actors", 1]
+    assert run(*arguments, "--output", tmp_path / "out", "--max-errors", 0) == 1
+    told = capfd.readouterr().out
+    assert "1 images, 1 maps, 1 errors" in told
+    assert "'bad.jpg', decode: not an image" in told
     assert pq.read_table(tmp_path / "out" / "maps").num_rows == 1
-    other = job(*arguments, "--output", tmp_path / "out", "--targets", "top2")
-    assert other.returncode == 2
-    assert "targets was 'auto' and is 'top2'" in other.stderr
+    assert run(*arguments, "--output", tmp_path / "out", "--targets", "top2") == 2
+    assert "targets was 'auto' and is 'top2'" in capfd.readouterr().err
 
 
 def test_the_demo(tmp_path):
@@ -124,7 +149,7 @@ def test_a_run_that_is_told_to_stop_stops(tmp_path, photographs, number, code):
     folder.mkdir()
     for place in range(40):
         Image.fromarray(photographs["coffee.png"]).save(folder / f"{place}.jpg")
-    model = ["--model", "squeezenet1_1", "--weights", "random", "--num-scales", 3]
+    model = ["--model", "tests.faults.tiny:model", "--num-scales", 3, "--actors", 1]
     arguments = [*model, "--input", folder, "--output", tmp_path / "out", "--overlays", 0]
     running = subprocess.Popen(
         [sys.executable, str(JOB), *map(str, arguments)],

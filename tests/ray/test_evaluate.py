@@ -73,7 +73,7 @@ def runs(images, tmp_path_factory):
     manifest.write_text("uri,id,label\n" + "\n".join(lines))
     for name, scales in (("base", 0), ("sess", 2)):
         config = ExplainConfig(
-            input=str(manifest), output=str(root / name), targets="label", num_scales=scales, overlays=0
+            input=str(manifest), output=str(root / name), targets="label", num_scales=scales, overlays=0, actors="1"
         )
         assert explain.run(explain.prepare(config)).maps == 7
     (images / "gone.png").unlink()

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 
 
 def explain(**settings):
-    config = ExplainConfig(num_scales=settings.pop("num_scales", 2), **settings)
+    config = ExplainConfig(**{"num_scales": 2, "actors": "1", **settings})  # each actor imports torch for seconds
     return run(prepare(config))
 
 

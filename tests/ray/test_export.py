@@ -52,7 +52,12 @@ def folder(things, tmp_path_factory):
     store = Store(str(root / "run"))
     rows = [
         {"image_id": name, "target": target, "target_name": NAMES[target], "score": 0.2 + 0.1 * target, "uri": name}
-        | {"saliency": {"bytes": encode_map(quantize(found)), "path": None}, "num_patches": 1, "num_kept": 1}
+        | {
+            "saliency": {"bytes": encode_map(quantize(found)), "path": None},
+            "num_patches": 1,
+            "num_scored": 1,
+            "num_kept": 1,
+        }
         for (name, target), (_, _, found) in things.items()
     ]
     flat = np.zeros((HEIGHT, WIDTH), np.uint8)

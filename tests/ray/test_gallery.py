@@ -52,7 +52,7 @@ def output(tmp_path_factory):
             facts |= {"width": width, "target_name": f"<b>class {target}</b>", "score": number / COUNT}
             facts |= {"predicted": target if number % 3 else 9, "peak_x": 10, "peak_y": 15, "num_patches": 5}
             png = b"no picture" if (number, run) == (57, "base") else encode_map(levels)
-            rows.append({**facts, "num_kept": 2, "saliency": {"bytes": png, "path": None}})
+            rows.append({**facts, "num_scored": 4, "num_kept": 2, "saliency": {"bytes": png, "path": None}})
             lines.append(json.dumps({"image_id": name, "objects": [{"label": "<i>thing</i>", "box": [4, 3, 24, 18]}]}))
         for part in (rows[:25], rows[25:] if run == "sess" else rows[25:-1]):
             Store(str(root / run)).write_table("maps", pa.Table.from_pylist(part, MAPS))

@@ -52,10 +52,18 @@ def stand_in(seconds: float, folder: str) -> type:
                 file.write(json.dumps(note) + "\n")
 
     def explained(row, seconds):
-        of_map = {"target": 1, "target_name": "one", "score": 0.5, "peak_x": 0, "peak_y": 0, "num_kept": 1}
+        of_map = {
+            "target": 1,
+            "target_name": "one",
+            "score": 0.5,
+            "peak_x": 0,
+            "peak_y": 0,
+            "num_scored": 1,
+            "num_kept": 1,
+        }
         levels = bytes(row["height"] * row["width"])
         image = {name: row.get(name) for name in EXPLAINED.names if name not in ("maps", "seconds")}
-        image |= {"predicted": 1, "predicted_score": 0.5, "num_patches": 1}
+        image |= {"predicted": 1, "predicted_score": 0.5, "num_patches": 1, "num_forwards": 1}
         return pa.Table.from_pylist([{**image, "seconds": seconds, "maps": [{**of_map, "levels": levels}]}], EXPLAINED)
 
     return StandIn
