@@ -275,12 +275,17 @@ def fuse(
     weights = (scores / top_score.where(top_score > 0, 1))[kept].to(maps.dtype)
     weighted = min_max(maps, plan.window) * weights.view(-1, 1, 1)
     rows = FUSIONS[fusion](plan, weighted, kept)
+    return finish(rows, maps.new_empty(plan.height, plan.width), normalize=normalize, smooth=smooth)
+
+
+def finish(rows: Rows, result: Tensor, *, normalize: bool = True, smooth: bool = True) -> Tensor:
+    """Fill a result, (H, W), with a map that is made in bands of rows; smooth and normalise it as `fuse` does."""
+    height, width = result.shape
     if smooth:
-        rows = _smoothed(rows, plan.height)
-    result = maps.new_empty(plan.height, plan.width)
-    step = max(1, BAND_PIXELS // plan.width)
-    for top in range(0, plan.height, step):
-        bottom = min(top + step, plan.height)
+        rows = _smoothed(rows, height)
+    step = max(1, BAND_PIXELS // width)
+    for top in range(0, height, step):
+        bottom = min(top + step, height)
         result[top:bottom] = rows(top, bottom)
     if normalize:
         low, high = result.amin(), result.amax()

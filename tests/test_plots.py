@@ -81,7 +81,7 @@ def test_pictures(every, pixels):
     figure = explanation.plot_patches(pixels, most=5)
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     best = explanation.patches[best_first(explanation)[:5]]
-    assert titles == [f"scale {scale}, p = {score:.2f}" for scale, _, _, score, _ in best.tolist()]
+    assert titles == [f"scale {scale}, p = {score:.2f}" for scale, _, _, score, *_ in best.tolist()]
     assert len(figure.axes[0].patches) == 5
     with pytest.raises(SessError, match="give the image that was explained"):
         explanation.plot(pixels[:-1])

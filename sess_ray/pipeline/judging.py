@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -182,7 +182,8 @@ class EvaluateActor:
         if self._annotations is None:
             return result
         try:
-            label, facts = self._facts(row, self._annotations.find(row["image_id"]))
+            annotation = self._annotations.find(row["image_id"])
+            label, facts = facts_of(row, annotation, self._classes, self._kind)
         except Unmeasured as error:
             problems.append(_problem(row, error.kind, str(error)))
             return result
@@ -197,34 +198,6 @@ class EvaluateActor:
                 value = compare(metric, row["map"], facts)
                 result[name] = value.tolist() if isinstance(value, np.ndarray) else value
         return result
-
-    def _facts(self, row: dict[str, Any], annotation: Annotation | None) -> tuple[str, Facts]:
-        """Return the target's label and what is known of it."""
-        if annotation is None:
-            raise Unmeasured("no annotation", "the image is not annotated")
-        height, width = row["height"], row["width"]
-        if (annotation.height or height, annotation.width or width) != (height, width):
-            detail = f"annotated at {annotation.width} x {annotation.height}, the map is {width} x {height}"
-            raise Unmeasured("another size", detail)
-        own = [thing for thing in annotation.objects if row["target"] in self._classes[thing.label]]
-        if not own:
-            raise Unmeasured("no such object", f"class {row['target']} is not annotated in the image")
-        where = region(own, height, width, self._kind)
-        covered = where if self._kind == "boxes" else region(own, height, width, "boxes")
-        if not where.any() or not covered.any():
-            raise Unmeasured("nothing there", f"what is annotated as {own[0].label!r} is empty or outside the image")
-        labels = {thing.label for thing in own}
-        outlines = None
-        if all(thing.segments for thing in own):
-            outlines = where if self._kind == "segments" else region(own, height, width, "segments")
-        return own[0].label, Facts(
-            region=where,
-            covered=covered,
-            boxes=np.array([thing.box for thing in own], np.float64),
-            segments=outlines,
-            difficult=is_difficult(where, others=any(thing.label not in labels for thing in annotation.objects)),
-            peak=(row["peak_x"], row["peak_y"]),
-        )
 
     def _ask(self, pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
         """Fill in the metrics that ask the model, those of all maps in common batches."""
@@ -248,6 +221,54 @@ class EvaluateActor:
             for name, metric in self._metrics.items():
                 if isinstance(metric, ModelMetric):
                     result[name] = metric.measure(scores[metric.question])
+
+
+def facts_of(
+    row: dict[str, Any], annotation: Annotation | None, classes: Mapping[str, Sequence[int]], kind: Kind
+) -> tuple[str, Facts]:
+    """Return the label of a map's target, and what is known of it.
+
+    Parameters
+    ----------
+    row : dict
+        Of `READ`: height, width, target, peak_x and peak_y count.
+    annotation : Annotation or None
+        Of the image.
+    classes : mapping
+        Which classes of the model a label means.
+    kind : {"segments", "boxes"}
+        What the target's region is made of.
+
+    Raises
+    ------
+    Unmeasured
+        Where the map can not be compared.
+    """
+    if annotation is None:
+        raise Unmeasured("no annotation", "the image is not annotated")
+    height, width = row["height"], row["width"]
+    if (annotation.height or height, annotation.width or width) != (height, width):
+        detail = f"annotated at {annotation.width} x {annotation.height}, the map is {width} x {height}"
+        raise Unmeasured("another size", detail)
+    own = [thing for thing in annotation.objects if row["target"] in classes[thing.label]]
+    if not own:
+        raise Unmeasured("no such object", f"class {row['target']} is not annotated in the image")
+    where = region(own, height, width, kind)
+    covered = where if kind == "boxes" else region(own, height, width, "boxes")
+    if not where.any() or not covered.any():
+        raise Unmeasured("nothing there", f"what is annotated as {own[0].label!r} is empty or outside the image")
+    labels = {thing.label for thing in own}
+    outlines = None
+    if all(thing.segments for thing in own):
+        outlines = where if kind == "segments" else region(own, height, width, "segments")
+    return own[0].label, Facts(
+        region=where,
+        covered=covered,
+        boxes=np.array([thing.box for thing in own], np.float64),
+        segments=outlines,
+        difficult=is_difficult(where, others=any(thing.label not in labels for thing in annotation.objects)),
+        peak=(row["peak_x"], row["peak_y"]),
+    )
 
 
 def _decoded(row: dict[str, Any], problems: list[dict[str, Any]]) -> bool:

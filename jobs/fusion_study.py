@@ -1,0 +1,245 @@
+"""Compare ways to fuse the same windows: an image is explained once, in this process, and each variant makes its map.
+
+Takes the settings of explain_dataset.py, annotations among them. A new variant is a function and a line in `VARIANTS`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from cyclopts import Parameter
+from torch import Tensor
+
+from sess_ray import SESS, command
+from sess_ray.errors import SessError
+from sess_ray.explainer import Explanation
+from sess_ray.fusion import finish, keep, min_max, placed, scale_matrices
+from sess_ray.guided import scale_slices
+from sess_ray.io.annotation_formats import read_annotations
+from sess_ray.io.decode import decode
+from sess_ray.io.inputs import find_images
+from sess_ray.io.reading import read_items
+from sess_ray.metrics.localization import EnergyPointingGame, MaxBoxAcc, PointingGame
+from sess_ray.metrics.metric import Metric, Summary
+from sess_ray.metrics.perturbation import Deletion, Insertion, Overall, at_input_size, scored
+from sess_ray.metrics.suite import SUITE, Facts
+from sess_ray.models import load_model
+from sess_ray.pipeline.config import ExplainConfig
+from sess_ray.pipeline.judging import facts_of
+from sess_ray.pipeline.targets import label_classes
+from sess_ray.tables import markdown
+
+app = command.command("fusion_study.py", __doc__)
+
+SMALL = 0.25  # of the image
+METRICS: dict[str, Callable[[], Any]] = {
+    "pointing": PointingGame,
+    "small": PointingGame,
+    "energy": EnergyPointingGame,
+    "box": MaxBoxAcc,
+    "insertion": Insertion,
+    "deletion": Deletion,
+    "overall": Overall,
+}
+
+
+@dataclass(frozen=True)
+class Windows:
+    """What is to be fused.
+
+    Attributes
+    ----------
+    scales : list of (Tensor, Tensor)
+        For each scale, (H, W): the sum of its kept windows' maps times their scores, and the coverage of all of its
+        windows.
+    squared : list of (Tensor, Tensor)
+        The same with squared scores.
+    whole : Tensor, (H, W)
+        The map of the whole image, without SESS, in 0..1.
+    """
+
+    scales: list[tuple[Tensor, Tensor]]
+    squared: list[tuple[Tensor, Tensor]]
+    whole: Tensor
+
+
+Fuse = Callable[[Windows], Tensor]
+
+
+def ratio(total: Tensor, coverage: Tensor) -> Tensor:
+    return total / coverage.masked_fill(coverage == 0, 1)
+
+
+def seamless(windows: Windows) -> Tensor:
+    totals, coverages = zip(*windows.scales, strict=True)
+    return ratio(torch.stack(totals).sum(0), torch.stack(coverages).sum(0))
+
+
+def per_scale(windows: Windows) -> Tensor:
+    """Each scale for itself, then their mean: fine scales, of many windows, count no more than coarse ones."""
+    return torch.stack([ratio(*scale) for scale in windows.scales]).mean(0)
+
+
+def squared_scores(windows: Windows) -> Tensor:
+    return seamless(Windows(windows.squared, windows.squared, windows.whole))
+
+
+def times_whole(fuse: Fuse, power: float, windows: Windows) -> Tensor:
+    return fuse(windows) * windows.whole**power
+
+
+def sharpened(power: float, windows: Windows) -> Tensor:
+    """Raise a map to a power, which keeps the order of its pixels: what this improves needs no knowledge."""
+    return seamless(windows) ** power
+
+
+VARIANTS: dict[str, Fuse] = {
+    "seamless": seamless,
+    "seamless ^ 1.5": partial(sharpened, 1.5),
+    "seamless ^ 2": partial(sharpened, 2),
+    "squared scores": squared_scores,
+    "per scale": per_scale,
+    "seamless x sqrt(whole)": partial(times_whole, seamless, 0.5),
+    "per scale x sqrt(whole)": partial(times_whole, per_scale, 0.5),
+    "per scale x whole": partial(times_whole, per_scale, 1),
+    "without SESS": lambda windows: windows.whole,
+}
+
+
+def windows_of(explanation: Explanation, whole: Tensor, ratio: float) -> Windows:
+    """Return what a map is fused of, by the best windows of all."""
+    plan = explanation.plan
+    assert explanation.patch_maps is not None
+    scores = torch.from_numpy(explanation.patches["score"].copy())
+    kept = keep(scores, ratio)
+    maps = min_max(torch.from_numpy(explanation.patch_maps), plan.window)
+    matrices = scale_matrices(plan, *maps.shape[1:], maps.dtype, maps.device)
+
+    def summed(weights: Tensor) -> list[tuple[Tensor, Tensor]]:
+        found = []
+        for own, (rows, columns) in zip(scale_slices(plan), matrices, strict=True):
+            coverage = rows.sum((1, 2))[:, None] * columns.sum((1, 2))
+            total = torch.zeros_like(coverage)
+            if kept[own].any():
+                down, cells, across = placed((maps * weights.view(-1, 1, 1))[own][kept[own]], kept[own], rows, columns)
+                total = down @ cells @ across
+            found.append((total, coverage))
+        return found
+
+    return Windows(summed(scores), summed(scores.square()), whole)
+
+
+class Board:
+    """The metrics of each variant."""
+
+    def __init__(self) -> None:
+        self.metrics = {variant: {name: make() for name, make in METRICS.items()} for variant in VARIANTS}
+
+    def add(
+        self, windows: Windows, pixels: np.ndarray, row: dict[str, Any], facts: tuple[str, Facts], sess: SESS
+    ) -> None:
+        """Measure what all variants make of an image's windows."""
+        label, known = facts
+        for variant, fuse in VARIANTS.items():
+            total = fuse(windows)
+            saliency = finish(partial(_rows, total), torch.empty_like(total)).numpy()
+            y, x = np.unravel_index(saliency.argmax(), saliency.shape)
+            seen = dataclasses.replace(known, peak=(int(x), int(y)))
+            metrics, given = self.metrics[variant], {"key": row["image_id"], "label": label}
+            hit = _compared("pointing_game", metrics["pointing"], saliency, seen)
+            metrics["pointing"].add(hit, **given)
+            if known.region.mean() < SMALL:
+                metrics["small"].add(hit, **given)
+            metrics["energy"].add(_compared("energy_pointing_game", metrics["energy"], saliency, seen), **given)
+            metrics["box"].add(_compared("max_box_acc", metrics["box"], saliency, seen), **given)
+            image, small = at_input_size(pixels, saliency, sess.model)
+            asked = [metrics["insertion"], metrics["deletion"]]
+            scores = scored(
+                sess.model, [(metric.series(image, small), row["target"]) for metric in asked], sess.batch_size
+            )
+            areas = [metric.measure(found) for metric, found in zip(asked, scores, strict=True)]
+            for metric, area in zip(asked, areas, strict=True):
+                metric.add(area, **given)
+            metrics["overall"].add(areas[0] - areas[1], **given)
+
+    def table(self) -> str:
+        """Return a row for each variant, and how much it differs from the first, with 95 % confidence."""
+        base, *_ = VARIANTS
+        rows: list[tuple[str, ...]] = [("variant", *METRICS)]
+        for variant, metrics in self.metrics.items():
+            rows.append((variant, *(_percent(metric.summary()) for metric in metrics.values())))
+        for variant, metrics in self.metrics.items():
+            if variant != base:
+                others = self.metrics[base]
+                cells = (_percent(metric.difference(others[name]), "+") for name, metric in metrics.items())
+                rows.append((f"{variant} - {base}", *cells))
+        return markdown(rows)
+
+
+def _rows(values: Tensor, top: int, bottom: int) -> Tensor:
+    return values[top:bottom]
+
+
+def _compared(name: str, metric: Metric, saliency: np.ndarray, facts: Facts) -> Any:
+    compare = SUITE[name].compare
+    assert compare is not None
+    return compare(metric, saliency, facts)
+
+
+def _percent(found: Summary, sign: str = "") -> str:
+    return f"{100 * found.mean:{sign}.1f} ({100 * found.low:{sign}.1f} to {100 * found.high:{sign}.1f})"
+
+
+def _images(config: ExplainConfig) -> Iterator[tuple[str, np.ndarray]]:
+    items = list(find_images(config.input or ""))[: config.limit]
+    for item, content in zip(items, read_items([item.uri for item in items]), strict=True):
+        if isinstance(content, Exception):
+            raise SessError(f"cannot read {item.uri}: {content}")
+        yield item.image_id, decode(content, config.max_pixels)
+
+
+@app.default
+def main(config: Annotated[ExplainConfig, Parameter(name="*")] = ExplainConfig()) -> int:  # noqa: B008 - frozen
+    """Compare; return the exit code."""
+    if config.annotations is None or config.input is None:
+        raise SessError("a study needs --input and --annotations")
+    model = load_model(config.model, config.weights, config.layer)
+    annotations = read_annotations(config.annotations)
+    classes = label_classes(annotations, config.class_map, model)
+    options: dict[str, Any] = config.explainer_options()
+    every = SESS(model, **{**options, "pre_filter_ratio": 0.0, "keep_maps": True})
+    without = SESS(model, **{**options, "num_scales": None})
+    board, maps = Board(), 0
+    for image_id, pixels in _images(config):
+        annotation = annotations.find(image_id)
+        labels = dict.fromkeys(thing.label for thing in annotation.objects) if annotation else ()
+        targets = [classes[label] for label in labels if classes[label]]
+        if not targets:
+            continue
+        [explanations] = every.explain([pixels], [targets])
+        distinct = {explanation.target: explanation for explanation in explanations}
+        [wholes] = without.explain([pixels], [list(distinct)])
+        for explanation, whole in zip(distinct.values(), wholes, strict=True):
+            height, width = explanation.saliency.shape
+            x, y = explanation.peak
+            row = {"image_id": image_id, "target": explanation.target, "height": height, "width": width}
+            row |= {"peak_x": x, "peak_y": y}
+            facts = facts_of(row, annotation, classes, "segments")
+            windows = windows_of(explanation, torch.from_numpy(whole.saliency), config.pre_filter_ratio)
+            board.add(windows, pixels, row, facts, every)
+            maps += 1
+        print(".", end="", flush=True)
+    print(f"\n{config.method}, {model.name}, {maps} maps, r = {config.pre_filter_ratio:g}\n")
+    print(board.table())
+    return 0
+
+
+if __name__ == "__main__":
+    command.leave(command.run(app, sys.argv[1:]))

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import fusion_study
+from sess_ray import SESS, command, load_model
+from sess_ray.fusion import finish
+from tests import nets
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.8])
+def test_seamless_of_the_study_is_that_of_the_engine(photographs, ratio):
+    model = load_model(nets.Small(scale=15), layer="third", input_size=nets.SIDE)
+    settings = {"num_scales": 4, "device": "cpu"}
+    every = SESS(model, pre_filter_ratio=0.0, keep_maps=True, **settings)
+    for pixels in (photographs["chelsea.png"][:90, :140], photographs["coffee.png"][:130, :70]):
+        [[explanation]] = every.explain([pixels], [[2]])
+        [[expected]] = SESS(model, pre_filter_ratio=ratio, **settings).explain([pixels], [[2]])
+        windows = fusion_study.windows_of(explanation, torch.zeros(pixels.shape[:2]), ratio)
+        total = fusion_study.seamless(windows)
+        found = finish(lambda top, bottom, total=total: total[top:bottom], torch.empty_like(total))
+        np.testing.assert_allclose(found, expected.saliency, atol=1e-5)
+
+
+def test_a_study_is_a_table_of_all_variants(tmp_path, photographs, capsys):
+    from PIL import Image
+
+    Image.fromarray(photographs["chelsea.png"][:200, :260]).save(tmp_path / "cat.png")
+    annotations = tmp_path / "labels.json"
+    annotations.write_text(json.dumps([{"file": "cat.png", "class_index": 281, "boxes": [[10, 10, 200, 150]]}]))
+    given = ["--input", tmp_path / "cat.png", "--annotations", annotations, "--num-scales", 2]
+    assert command.run(fusion_study.app, list(map(str, given))) == 0
+    told = capsys.readouterr().out
+    assert "1 maps, r = 0.9" in told
+    assert all(f"| {name} " in told for name in fusion_study.VARIANTS)
+    assert command.run(fusion_study.app, []) == 2
+    assert "a study needs --input and --annotations" in capsys.readouterr().err
