@@ -19,7 +19,7 @@ from sess_ray.io.inputs import Item
 from sess_ray.io.reading import read_items
 from sess_ray.io.store import MAPS, Store, encode_map, quantize
 
-TOGETHER = 4  # images: where windows are guided, those of one image do not fill batches
+TOGETHER = 8  # images: where windows are guided, those of one image do not fill batches
 FLOOR, FORWARD, WITHOUT = "floor", "forward as the engine runs it", "without SESS"
 
 
