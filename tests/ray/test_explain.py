@@ -66,13 +66,16 @@ def test_every_image_has_its_row(explained, good):
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_random_numbers_do_not_depend_on_the_actors(good, lite0, tmp_path):
-    sess = SESS(lite0, "smoothgrad", num_scales=2, device="cpu", seed=3, method_options={"samples": 2})
-    settings = {"method": "smoothgrad", "method_option": ("samples=2",), "seed": 3, "targets": "label"}
+def test_random_numbers_and_guided_windows_do_not_depend_on_the_actors(good, lite0, tmp_path):
+    guided = {"windows": "guided", "whole_scales": 1, "window_share": 0.5, "seed": 3}
+    sess = SESS(lite0, "smoothgrad", num_scales=2, device="cpu", method_options={"samples": 2}, **guided)
+    settings = {"method": "smoothgrad", "method_option": ("samples=2",), "targets": "label", **guided}
     for actors in ("1", "2"):
         output = tmp_path / actors
-        explain(input=str(good), output=str(output), actors=actors, **settings)
+        summary = explain(input=str(good), output=str(output), actors=actors, **settings)
+        assert summary.windows == sum(row["num_scored"] for row in rows(output)) == 3 * (2 + 2)
         for row in rows(output):
+            assert row["num_patches"] == 2 + 4
             pixels = np.asarray(Image.open(good / row["image_id"]).convert("RGB"))
             [[expected]] = sess.explain([pixels], [[row["target"]]])
             np.testing.assert_allclose(decode_map(row["saliency"]["bytes"]), expected.saliency, atol=0.5 / 255 + 1e-5)
@@ -102,7 +105,8 @@ def test_the_maps_are_the_librarys(explained, good, lite0):
         np.testing.assert_allclose(stored, expected.saliency, atol=0.5 / 255 + 1e-4)
         assert (row["height"], row["width"]) == stored.shape == (240, 320)
         assert row["score"] == pytest.approx(expected.score, abs=1e-4)
-        assert (row["num_patches"], row["num_kept"]) == (expected.num_patches, expected.num_kept)
+        assert row["num_patches"] == row["num_scored"] == expected.num_patches
+        assert row["num_kept"] == expected.num_kept
         assert (row["predicted"], row["method"]) == (expected.predicted, "gradcam")
         assert expected.saliency[row["peak_y"], row["peak_x"]] == pytest.approx(1, abs=1e-4)
 
