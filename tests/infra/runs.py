@@ -29,8 +29,8 @@ def here(command, place, output="saliency"):
     return command.replace("--model resnet50", QUICK)
 
 
-def entrypoint(place, actors="16-16"):
-    return here(rayjob()["spec"]["entrypoint"], place).replace("--actors 16-16", f"--actors {actors}")
+def entrypoint(place, actors="16-16", output="saliency"):
+    return here(rayjob()["spec"]["entrypoint"], place, output).replace("--actors 16-16", f"--actors {actors}")
 
 
 def written(output):

@@ -1,15 +1,16 @@
-"""The RayJob's entrypoint, on a cluster of the RayJob's parameters, dies with its cluster and goes on in the next."""
+"""The RayJob's entrypoint on a cluster of the RayJob's parameters, whose nodes come and go, and all die."""
 
 from __future__ import annotations
 
 import json
 import re
+import signal
 from contextlib import closing
 
 import pyarrow.parquet as pq
 
 from tests.infra.files import ROOT, flags, rayjob
-from tests.infra.nodes import Nodes, kill, wait_for
+from tests.infra.nodes import Nodes, actors, kill, wait_for
 from tests.infra.runs import (
     IMAGES,
     assert_all_rows_once,
@@ -21,10 +22,11 @@ from tests.infra.runs import (
 )
 
 
-def test_the_entrypoint_dies_with_its_cluster_and_goes_on_in_the_next(place):
+def test_the_entrypoint_outlives_nodes_dies_with_its_cluster_and_goes_on_in_the_next(place):
     output = place / "saliency"
     with closing(Nodes(place)) as nodes:
-        head, worker = start_head(nodes), start_worker(nodes)
+        head = start_head(nodes)
+        worker = nodes_are_lost_and_come_in_mid_run(nodes, place)
         nodes.submit(entrypoint(place), "attempt-1")
         wait_for(lambda: written(output) >= 4, nodes)
         for node in (head, worker):
@@ -41,6 +43,26 @@ def test_the_entrypoint_dies_with_its_cluster_and_goes_on_in_the_next(place):
         assert record["counts"] == {"inputs": IMAGES + 2, "images": IMAGES, "maps": 2 * IMAGES, "errors": 2}
         assert before <= done
         assert record["this_run"]["maps"] == 2 * IMAGES - done
+
+
+def nodes_are_lost_and_come_in_mid_run(nodes, place):
+    """Ask for three actors where two fit; add a machine, take one away, tell one to go; return the one that is left."""
+    output = place / "grown"
+    command = entrypoint(place, "3-3", "grown").replace("--num-scales 1", "--num-scales 3")  # takes its time
+    lost, drained = start_worker(nodes), start_worker(nodes)
+    nodes.submit(command, "run")
+    wait_for(lambda: actors(lost) == actors(drained) == 1 and written(output) >= 1, nodes)
+    added = start_worker(nodes)
+    wait_for(lambda: actors(added) == 1, nodes)
+    assert not (output / "run.json").exists()
+    kill(lost)
+    drained.send_signal(signal.SIGTERM)
+    drained.wait(timeout=100)
+    nodes.finish("run")
+    assert_all_rows_once(output)
+    record = json.loads((output / "run.json").read_text())
+    assert record["counts"]["maps"] == record["this_run"]["maps"]
+    return added
 
 
 def follow_the_document(nodes, place):

@@ -144,7 +144,30 @@ def test_the_demo(tmp_path):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_run_that_is_told_to_stop_stops(tmp_path, photographs, number, code):
+def test_a_command_that_is_told_to_stop_says_which_way(number, code):
+    waiting = subprocess.Popen(
+        [sys.executable, "-c", WAITING], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    assert waiting.stdout.readline() == "waiting\n"
+    waiting.send_signal(number)
+    _, errors = waiting.communicate(timeout=60)
+    assert (waiting.returncode, errors.strip()) == (code, "stopped")
+
+
+WAITING = """
+import sys, time
+from sess_ray import command
+app = command.command("waiting", None)
+@app.default
+def wait():
+    print("waiting", flush=True)
+    time.sleep(60)
+command.leave(command.run(app, []))
+"""
+
+
+def test_a_run_that_is_told_to_stop_stops(tmp_path, photographs):
+    """By Ctrl-C; tests/infra stops one by SIGTERM, as `ray job stop` does."""
     folder = tmp_path / "images"
     folder.mkdir()
     for place in range(40):
@@ -163,9 +186,9 @@ def test_a_run_that_is_told_to_stop_stops(tmp_path, photographs, number, code):
     while not list((tmp_path / "out" / "maps").glob("*.parquet")) and time.monotonic() < deadline:
         time.sleep(0.1)
     asked = time.monotonic()
-    os.kill(running.pid, number)
+    os.kill(running.pid, signal.SIGINT)
     _, errors = running.communicate(timeout=60)
-    assert running.returncode == code, errors
+    assert running.returncode == 130, errors
     assert time.monotonic() - asked < 10
     assert errors.strip().splitlines()[-1] == "stopped: what is written stays; the same command goes on"
     assert not (tmp_path / "out" / "run.json").exists()
