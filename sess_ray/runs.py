@@ -180,6 +180,7 @@ class Run:
     def _map(self, table: pa.Table, number: int) -> StoredMap:
         [row] = table.slice(number, 1).to_pylist()
         png = row.pop("saliency")["bytes"]
+        row.setdefault("num_scored", row["num_patches"])  # outputs of versions that scored all windows do not say it
         if self._moved is not None:
             row["uri"] = self._moved.get(row["image_id"], row["uri"])
         return StoredMap(**row, png=png)

@@ -164,8 +164,8 @@ class ExplainConfig(OpensUrls):
     step_size: int | None = None
     pre_filter_ratio: float = 0.9
     windows: Literal["all", "guided"] = "all"
-    whole_scales: int = 3
-    window_share: float = 0.3
+    whole_scales: int = 4
+    window_share: float = 0.25
     fusion: Literal["seamless", "reference"] = "seamless"
     normalize: bool = True
     smooth: bool = True
