@@ -86,6 +86,16 @@ def test_a_run_is_a_sequence_of_its_maps(output, levels):
     assert run.record == {"counts": {"maps": 10}}
 
 
+def test_an_output_without_the_number_of_scored_windows_has_scored_all(output, tmp_path):
+    store, before = Store(output), Store(str(tmp_path / "before"))
+    for name in store.tables("maps"):
+        before.write_table("maps", store.read_table(name).drop_columns(["num_scored"]))
+    run = open_run(before.url)
+    assert "num_scored" not in run.rows.column_names
+    assert {(row.num_scored, row.num_patches) for row in run} == {(9, 9)}
+    assert {(row.num_scored, row.num_patches) for row in open_run(output)} == {(5, 9)}
+
+
 def test_images_that_have_moved_are_found_and_those_that_are_gone_named(output, images, tmp_path):
     for path in images.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())

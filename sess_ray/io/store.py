@@ -166,11 +166,13 @@ class Store:
         return name
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        """Read one Parquet file of the store, or some of its columns."""
+        """Read one Parquet file of the store, or those of some columns that it has."""
 
         def read() -> pa.Table:
             with self._filesystem.open(self._place(name), "rb") as file:
-                return pq.read_table(file, columns=columns)
+                parquet = pq.ParquetFile(file)
+                names = parquet.schema_arrow.names
+                return parquet.read(names if columns is None else [name for name in columns if name in names])
 
         return patiently(read)
 
