@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Annotated, Any
 
 import numpy as np
@@ -20,19 +21,16 @@ from torch import Tensor
 from sess_ray import SESS, command
 from sess_ray.errors import SessError
 from sess_ray.explainer import Explanation
-from sess_ray.fusion import finish, keep, min_max, placed, scale_matrices
-from sess_ray.guided import scale_slices
+from sess_ray.fusion import finish, keep, min_max, over, scale_matrices, summed
 from sess_ray.io.annotation_formats import read_annotations
-from sess_ray.io.decode import decode
 from sess_ray.io.inputs import find_images
-from sess_ray.io.reading import read_items
 from sess_ray.metrics.localization import EnergyPointingGame, MaxBoxAcc, PointingGame
 from sess_ray.metrics.metric import Metric, Summary
 from sess_ray.metrics.perturbation import Deletion, Insertion, Overall, at_input_size, scored
 from sess_ray.metrics.suite import SUITE, Facts
 from sess_ray.models import load_model
 from sess_ray.pipeline.config import ExplainConfig
-from sess_ray.pipeline.judging import facts_of
+from sess_ray.pipeline.judging import Unmeasured, facts_of
 from sess_ray.pipeline.targets import label_classes
 from sess_ray.tables import markdown
 
@@ -73,18 +71,14 @@ class Windows:
 Fuse = Callable[[Windows], Tensor]
 
 
-def ratio(total: Tensor, coverage: Tensor) -> Tensor:
-    return total / coverage.masked_fill(coverage == 0, 1)
-
-
 def seamless(windows: Windows) -> Tensor:
     totals, coverages = zip(*windows.scales, strict=True)
-    return ratio(torch.stack(totals).sum(0), torch.stack(coverages).sum(0))
+    return over(torch.stack(totals).sum(0), torch.stack(coverages).sum(0))
 
 
 def per_scale(windows: Windows) -> Tensor:
     """Each scale for itself, then their mean: fine scales, of many windows, count no more than coarse ones."""
-    return torch.stack([ratio(*scale) for scale in windows.scales]).mean(0)
+    return torch.stack([over(*scale) for scale in windows.scales]).mean(0)
 
 
 def squared_scores(windows: Windows) -> Tensor:
@@ -122,18 +116,14 @@ def windows_of(explanation: Explanation, whole: Tensor, ratio: float) -> Windows
     maps = min_max(torch.from_numpy(explanation.patch_maps), plan.window)
     matrices = scale_matrices(plan, *maps.shape[1:], maps.dtype, maps.device)
 
-    def summed(weights: Tensor) -> list[tuple[Tensor, Tensor]]:
-        found = []
-        for own, (rows, columns) in zip(scale_slices(plan), matrices, strict=True):
-            coverage = rows.sum((1, 2))[:, None] * columns.sum((1, 2))
-            total = torch.zeros_like(coverage)
-            if kept[own].any():
-                down, cells, across = placed((maps * weights.view(-1, 1, 1))[own][kept[own]], kept[own], rows, columns)
-                total = down @ cells @ across
-            found.append((total, coverage))
-        return found
+    def scales(weights: Tensor) -> list[tuple[Tensor, Tensor]]:
+        weighted = maps * weights.view(-1, 1, 1)
+        return [
+            summed(weighted[own][kept[own]], kept[own], *both)
+            for own, both in zip(plan.slices(), matrices, strict=True)
+        ]
 
-    return Windows(summed(scores), summed(scores.square()), whole)
+    return Windows(scales(scores), scales(scores.square()), whole)
 
 
 class Board:
@@ -197,14 +187,6 @@ def _percent(found: Summary, sign: str = "") -> str:
     return f"{100 * found.mean:{sign}.1f} ({100 * found.low:{sign}.1f} to {100 * found.high:{sign}.1f})"
 
 
-def _images(config: ExplainConfig) -> Iterator[tuple[str, np.ndarray]]:
-    items = list(find_images(config.input or ""))[: config.limit]
-    for item, content in zip(items, read_items([item.uri for item in items]), strict=True):
-        if isinstance(content, Exception):
-            raise SessError(f"cannot read {item.uri}: {content}")
-        yield item.image_id, decode(content, config.max_pixels)
-
-
 @app.default
 def main(config: Annotated[ExplainConfig, Parameter(name="*")] = ExplainConfig()) -> int:  # noqa: B008 - frozen
     """Compare; return the exit code."""
@@ -214,10 +196,10 @@ def main(config: Annotated[ExplainConfig, Parameter(name="*")] = ExplainConfig()
     annotations = read_annotations(config.annotations)
     classes = label_classes(annotations, config.class_map, model)
     options: dict[str, Any] = config.explainer_options()
-    every = SESS(model, **{**options, "pre_filter_ratio": 0.0, "keep_maps": True})
+    every = SESS(model, **{**options, "windows": "all", "pre_filter_ratio": 0.0, "keep_maps": True})
     without = SESS(model, **{**options, "num_scales": None})
     board, maps = Board(), 0
-    for image_id, pixels in _images(config):
+    for image_id, pixels in islice(command.readable(find_images(config.input), config.max_pixels), config.limit):
         annotation = annotations.find(image_id)
         labels = dict.fromkeys(thing.label for thing in annotation.objects) if annotation else ()
         targets = [classes[label] for label in labels if classes[label]]
@@ -231,7 +213,11 @@ def main(config: Annotated[ExplainConfig, Parameter(name="*")] = ExplainConfig()
             x, y = explanation.peak
             row = {"image_id": image_id, "target": explanation.target, "height": height, "width": width}
             row |= {"peak_x": x, "peak_y": y}
-            facts = facts_of(row, annotation, classes, "segments")
+            try:
+                facts = facts_of(row, annotation, classes, "segments")
+            except (Unmeasured, SessError) as error:
+                print(f"left out: {image_id}, {explanation.target_name}: {error}", file=sys.stderr)
+                continue
             windows = windows_of(explanation, torch.from_numpy(whole.saliency), config.pre_filter_ratio)
             board.add(windows, pixels, row, facts, every)
             maps += 1

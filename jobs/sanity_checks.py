@@ -13,10 +13,7 @@ import numpy as np
 from cyclopts import Parameter
 
 from sess_ray import SESS, command, demo
-from sess_ray.errors import SessError
-from sess_ray.io.decode import decode
 from sess_ray.io.inputs import find_images
-from sess_ray.io.reading import read_items
 from sess_ray.metrics.metric import Metric
 from sess_ray.metrics.sanity import KINDS, Similarity, parameter_randomisation, target_sensitivity
 from sess_ray.models import Model, load_model
@@ -24,19 +21,6 @@ from sess_ray.pipeline.config import ExplainConfig
 from sess_ray.tables import markdown
 
 app = command.command("sanity_checks.py", __doc__)
-
-
-def _photographs(config: ExplainConfig) -> dict[str, np.ndarray]:
-    items = demo.images() if config.input is None else find_images(config.input)
-    found = {}
-    for item in items:
-        [content] = read_items([item.uri])
-        try:
-            found[item.image_id] = decode(content, config.max_pixels) if isinstance(content, bytes) else None
-        except SessError as error:
-            print(f"left out: {item.image_id}: {error}", file=sys.stderr)
-    readable = ((name, pixels) for name, pixels in found.items() if pixels is not None)
-    return dict(islice(readable, config.limit))
 
 
 def _row(name: str, images: list[str], similarities: list[Similarity]) -> list[str]:
@@ -58,7 +42,8 @@ def main(
 ) -> int:
     """Check; return the exit code."""
     model = load_model(config.model, config.weights, config.layer)
-    images = _photographs(config)
+    items = demo.images() if config.input is None else find_images(config.input)
+    images = dict(islice(command.readable(items, config.max_pixels), config.limit))
     options: dict[str, Any] = config.explainer_options()
     top = SESS(model, num_scales=None).explain(list(images.values()), "top2")
     first, second = ([[found[rank].target] for found in top] for rank in (0, 1))

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import pairwise
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import psutil
 from cyclopts import App, CycloptsError, Parameter
@@ -16,7 +16,12 @@ from cyclopts.config import Yaml
 from tqdm import tqdm
 
 from sess_ray.errors import RunError, SessError
-from sess_ray.io.access import public_text
+from sess_ray.io.access import one_line, public_text
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from sess_ray.io.inputs import Item
 
 FAILED, WRONG_USAGE, SIGNALLED = 1, 2, 128
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -125,6 +130,23 @@ def progress(unit: str, total: int | None = None) -> Iterator[Callable[[int], No
             line.update(done)
 
         yield update
+
+
+def readable(items: Iterable[Item], max_pixels: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the ids and pixels, (H, W, 3) uint8, of images; say on stderr which are left out, and why."""
+    from sess_ray.io.decode import decode
+    from sess_ray.io.reading import read_items
+
+    for item in items:
+        [content] = read_items([item.uri])
+        try:
+            if isinstance(content, Exception):
+                raise content
+            pixels = decode(content, max_pixels)
+        except Exception as error:
+            print(f"left out: {item.image_id}: {one_line(error)}", file=sys.stderr)
+            continue
+        yield item.image_id, pixels
 
 
 def leave(code: int) -> NoReturn:

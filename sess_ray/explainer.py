@@ -20,7 +20,7 @@ from sess_ray import methods
 from sess_ray.batches import Segment, Work, batches
 from sess_ray.errors import SessError, unknown
 from sess_ray.fusion import FUSIONS, fuse, keep, num_kept
-from sess_ray.guided import Guide, least_scored, scale_slices
+from sess_ray.guided import Guide, least_scored
 from sess_ray.methods.cam import gradcam
 from sess_ray.models import Model, load_model
 from sess_ray.models.model import DTYPES, Precision, Tap
@@ -249,7 +249,7 @@ class SESS:
         return plan
 
     def num_scored(self, plan: Plan) -> int:
-        """Return how many windows of a plan are scored for one target; for several it is their union."""
+        """Return how many windows of a plan are scored for one target; for several targets as many or more."""
         if not self.guides:
             return plan.num_patches
         return least_scored(plan, self.whole_scales, self.window_share)
@@ -333,7 +333,7 @@ class SESS:
         if self.windows == "all":
             yield list(range(plan.num_patches))
             return
-        scales = scale_slices(plan)
+        scales = plan.slices()
         yield list(range(scales[: self.whole_scales][-1].stop))
         guides = [Guide(plan) for _ in work.targets]
         for number, scale in enumerate(scales):

@@ -168,10 +168,22 @@ def placed(maps: Tensor, chosen: Tensor, rows: Tensor, columns: Tensor) -> tuple
     return rows[:, down].flatten(1), cells, columns[:, across].flatten(1).T
 
 
+def summed(maps: Tensor, chosen: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the sum of one scale's maps and the coverage of all of its windows, both (H, W); arguments of `placed`."""
+    down, cells, across = placed(maps, chosen, rows, columns)
+    return down @ cells @ across, rows.sum((1, 2))[:, None] * columns.sum((1, 2))
+
+
+def over(total: Tensor, coverage: Tensor) -> Tensor:
+    """Divide a sum by its coverage, which is 0 where steps longer than a window leave gaps: nothing is known there."""
+    return total / coverage.masked_fill(coverage == 0, 1)
+
+
 def _seamless(plan: Plan, maps: Tensor, kept: Tensor) -> Rows:
     """Sum of the weighted maps over the coverage of all windows of the plan, kept or dropped."""
     matrices = scale_matrices(plan, *maps.shape[1:], maps.dtype, maps.device)
-    marks = kept.cpu().split([scale.num_windows for scale in plan.scales])
+    kept = kept.cpu()
+    marks = [kept[own] for own in plan.slices()]
     parts = maps.split([int(own.sum()) for own in marks])
     used = [placed(part, own, *both) for own, part, both in zip(marks, parts, matrices, strict=True) if len(part)]
     covered_rows = torch.stack([rows.sum((1, 2)) for rows, _ in matrices], 1)
@@ -182,8 +194,7 @@ def _seamless(plan: Plan, maps: Tensor, kept: Tensor) -> Rows:
         for rows, grid, columns in used:
             total.addmm_(rows[top:bottom] @ grid, columns)
         coverage = covered_rows[top:bottom] @ covered_columns
-        # Steps longer than a window leave gaps, where nothing is known.
-        return total.div_(coverage.masked_fill_(coverage == 0, 1))
+        return over(total, coverage)
 
     return band
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import lru_cache
-from itertools import pairwise
 from math import ceil
 
 import torch
 from torch import Tensor
 
-from sess_ray.fusion import min_max, placed, scale_matrices
+from sess_ray.fusion import min_max, over, scale_matrices, summed
 from sess_ray.windows import Plan, Scale
 
 SHORT_SIDE = 64  # pixels of the map that guides; windows are far larger than what it loses
@@ -45,8 +44,7 @@ class Guide:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.low = _low(plan)
-        self._total: Tensor | None = None
-        self._covered: Tensor | None = None
+        self._total = self._coverage = torch.zeros(())
 
     def add(self, number: int, maps: Tensor, scores: Tensor, scored: Tensor) -> None:
         """Add what the scored windows of a scale say.
@@ -62,20 +60,15 @@ class Guide:
         scored : Tensor, (windows of the scale,) bool
             The others say "nothing here".
         """
-        u, v = maps.shape[1:]
-        rows, columns = scale_matrices(self.low, u, v, maps.dtype, maps.device)[number]
-        down, cells, across = placed(min_max(maps, self.plan.window) * scores.view(-1, 1, 1), scored, rows, columns)
-        total = down @ cells @ across
-        covered = rows.sum((1, 2))[:, None] * columns.sum((1, 2))
-        self._total = total if self._total is None else self._total.add_(total)
-        self._covered = covered if self._covered is None else self._covered.add_(covered)
+        matrices = scale_matrices(self.low, *maps.shape[1:], maps.dtype, maps.device)[number]
+        total, coverage = summed(min_max(maps, self.plan.window) * scores.view(-1, 1, 1), scored, *matrices)
+        self._total = self._total + total
+        self._coverage = self._coverage + coverage
 
     def best(self, number: int, share: float) -> list[int]:
         """Return the places of the windows of a scale in which the map's mean is highest; of equal ones the first."""
-        assert self._total is not None
-        assert self._covered is not None
         scale = self.plan.scales[number]
-        seen = self._total / self._covered.masked_fill(self._covered == 0, 1)
+        seen = over(self._total, self._coverage)
         down = _means(self.low.height, scale.height, scale.ys, self.plan.window).to(seen)
         across = _means(self.low.width, scale.width, scale.xs, self.plan.window).to(seen)
         order = (down @ seen @ across.T).flatten().argsort(descending=True, stable=True)
@@ -98,11 +91,3 @@ def _means(length: int, scaled: int, starts: tuple[int, ...], window: int) -> Te
     begins = torch.tensor(starts, dtype=torch.float64)[:, None]
     shared = (torch.minimum(edges[1:], begins + window) - torch.maximum(edges[:-1], begins)).clamp_(min=0)
     return (shared / shared.sum(1, keepdim=True)).float()
-
-
-def scale_slices(plan: Plan) -> list[slice]:
-    """Return where the windows of each scale are in the plan."""
-    ends = [0]
-    for scale in plan.scales:
-        ends.append(ends[-1] + scale.num_windows)
-    return [slice(*both) for both in pairwise(ends)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate, pairwise
 
 from sess_ray.errors import SessError
 
@@ -56,6 +57,11 @@ class Plan:
     @property
     def num_patches(self) -> int:
         return sum(scale.num_windows for scale in self.scales)
+
+    def slices(self) -> list[slice]:
+        """Return where the windows of each scale are among all."""
+        ends = [0, *accumulate(scale.num_windows for scale in self.scales)]
+        return [slice(*both) for both in pairwise(ends)]
 
     def positions(self) -> list[tuple[int, int, int]]:
         """Return (scale index, y, x) of every window, in the order of the plan."""

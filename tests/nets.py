@@ -33,6 +33,13 @@ class Small(nn.Module):
         return self.scale * self.classes(self.features(x).amax((2, 3)))
 
 
+def literally(function, model, pixels, target, **settings):
+    """Call a function of tests.literal with what it must know of a model."""
+    module = model.prepared(torch.device("cpu"), "fp32").module
+    known = {"window": model.input_size, "mean": model.mean, "std": model.std}
+    return function(module, model.layer, pixels, target, **known, **settings)
+
+
 def small(dead=None, **options):
     """Return (prepared Model, the same module in float64) with a tap behind the third convolution.
 

@@ -15,20 +15,8 @@ from tests import literal, nets
 
 
 def compare_with_literal(model, pixels, target, *, fusion, ratio, num_scales=12):
-    prepared = model.prepared(torch.device("cpu"), "fp32")
-    expected, scores, kept = literal.sess(
-        prepared.module,
-        model.layer,
-        pixels,
-        target,
-        window=model.input_size,
-        mean=model.mean,
-        std=model.std,
-        num_scales=num_scales,
-        step=model.input_size,
-        ratio=ratio,
-        fusion=fusion,
-    )
+    settings = {"num_scales": num_scales, "step": model.input_size, "ratio": ratio, "fusion": fusion}
+    expected, scores, kept = nets.literally(literal.sess, model, pixels, target, **settings)
     sess = SESS(
         model, num_scales=num_scales, pre_filter_ratio=ratio, fusion=fusion, normalize=False, smooth=False, device="cpu"
     )

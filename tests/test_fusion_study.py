@@ -29,12 +29,18 @@ def test_seamless_of_the_study_is_that_of_the_engine(photographs, ratio):
 def test_a_study_is_a_table_of_all_variants(tmp_path, photographs, capsys):
     from PIL import Image
 
-    Image.fromarray(photographs["chelsea.png"][:200, :260]).save(tmp_path / "cat.png")
+    for name in ("cat.png", "dog.png"):
+        Image.fromarray(photographs["chelsea.png"][:200, :260]).save(tmp_path / name)
+    (tmp_path / "bad.png").write_text("no image")
     annotations = tmp_path / "labels.json"
-    annotations.write_text(json.dumps([{"file": "cat.png", "class_index": 281, "boxes": [[10, 10, 200, 150]]}]))
-    given = ["--input", tmp_path / "cat.png", "--annotations", annotations, "--num-scales", 2]
+    boxes = {"cat.png": [10, 10, 200, 150], "dog.png": [900, 900, 950, 950], "bad.png": [0, 0, 9, 9]}
+    annotations.write_text(
+        json.dumps([{"file": name, "class_index": 281, "boxes": [box]} for name, box in boxes.items()])
+    )
+    given = ["--input", tmp_path, "--annotations", annotations, "--num-scales", 2]
     assert command.run(fusion_study.app, list(map(str, given))) == 0
-    told = capsys.readouterr().out
+    told, left_out = capsys.readouterr()
+    assert [line.split(":")[1].split(",")[0].strip() for line in left_out.splitlines()] == ["bad.png", "dog.png"]
     assert "1 maps, r = 0.9" in told
     assert all(f"| {name} " in told for name in fusion_study.VARIANTS)
     assert command.run(fusion_study.app, []) == 2

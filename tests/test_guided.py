@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from sess_ray import SESS, SessError, guided, load_model, methods
@@ -30,19 +29,7 @@ def pictures(photographs):
 @pytest.mark.parametrize(("name", "target"), [("chelsea.png", 281), ("rocket.jpg", 657)])
 def test_windows_are_chosen_as_literally_defined(lite0, photographs, name, target):
     pixels = np.asarray(Image.fromarray(photographs[name]).resize((160, 110)))
-    prepared = lite0.prepared(torch.device("cpu"), "fp32")
-    expected = literal.guided(
-        prepared.module,
-        lite0.layer,
-        pixels,
-        target,
-        window=lite0.input_size,
-        mean=lite0.mean,
-        std=lite0.std,
-        num_scales=6,
-        whole=2,
-        share=0.4,
-    )
+    expected = nets.literally(literal.guided, lite0, pixels, target, num_scales=6, whole=2, share=0.4)
     sess = SESS(lite0, num_scales=6, windows="guided", whole_scales=2, window_share=0.4, device="cpu")
     [[found]] = sess.explain([pixels], [[target]])
     assert scored(found) == expected
