@@ -71,6 +71,17 @@ def test_fusion_at_the_size_of_photographs(kind, height, width):
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
 
 
+@pytest.mark.parametrize("kind", ["reference", "seamless"])
+def test_gaps_between_windows_are_zeros(kind):
+    plan = sess_plan(32, 200, 32, 1, 60)  # pixels 32 to 59 and 92 to 119 are in no window
+    maps, scores = random_maps(plan, 4, seed=10)
+    kept = keep(scores, 0.0)
+    found = fuse(plan, maps, scores, kept, fusion=kind, normalize=False, smooth=False)
+    torch.testing.assert_close(found, literal_fusion(plan, maps, scores, kept, kind), atol=1e-12, rtol=0)
+    assert (found[:, 32:60] == 0).all()
+    assert (found[:, 60:92] > 0).any()
+
+
 @pytest.mark.parametrize(("num_scales", "lowest"), [(1, 0.25), (12, 0.821194)])
 def test_all_ones_show_the_seams_of_the_release_and_none_of_ours(num_scales, lowest):
     plan = sess_plan(500, 500, 224, num_scales, 224)
