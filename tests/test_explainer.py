@@ -258,33 +258,36 @@ def test_what_takes_seconds_to_import_is_not_without_need(code, unneeded):
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-PEAK = """
+PEAKS = """
 import resource, sys
 import numpy as np, torch
 import sess_ray
 torch.set_num_threads(1)
-height, width, count = map(int, sys.argv[1:])
 sess = sess_ray.SESS(sess_ray.load_model("squeezenet1_1", "random"), num_scales=2, device="cpu")
 image = np.random.default_rng(0).integers(0, 256, (400, 500, 3), dtype=np.uint8)
 sess.explain([image], [[1, 2]])
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-def images():
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def images(height, width, count):
     for _ in range(count):
         yield np.full((height, width, 3), 7, np.uint8), [1, 2]
-for _ in sess.stream(images()):
-    pass
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+before = peak()
+for size in sys.argv[1:]:
+    for _ in sess.stream(images(*map(int, size.split("x")))):
+        pass
+    print(peak() - before)
 """
 
 
-def peak_megabytes(height, width, count):
-    """How much more memory than one small image these take."""
-    arguments = [sys.executable, "-c", PEAK, str(height), str(width), str(count)]
-    return float(subprocess.run(arguments, capture_output=True, text=True, check=True).stdout)
+def peak_megabytes(*sizes):
+    """How much more memory than one small image these take, each and those before: height x width x count."""
+    arguments = [sys.executable, "-c", PEAKS, *sizes]
+    return map(float, subprocess.run(arguments, capture_output=True, text=True, check=True).stdout.split())
 
 
 def test_memory_is_bounded_by_the_batch_not_by_the_images():
+    few, many, large = peak_megabytes("400x500x10", "400x500x30", "4000x6000x1")
     # What 30 images leave behind, were they kept: 18 MB of pixels and 48 MB of maps.
-    assert peak_megabytes(400, 500, 40) - peak_megabytes(400, 500, 10) < 25
+    assert many - few < 25
     # 24 megapixels: 72 MB of pixels and 96 MB for each of two maps, plus working space that does not grow with them.
-    assert peak_megabytes(4000, 6000, 1) < 72 + 2 * 96 + 200
+    assert large < 72 + 2 * 96 + 200

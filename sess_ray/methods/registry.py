@@ -194,7 +194,7 @@ def require(method: Method, model: Model) -> None:
     """Raise `SessError`, naming the methods that do, where a method can not explain a prepared model."""
     reason = method.refusal(model)
     if reason:
-        others = [name for name, other in _METHODS.items() if other.refusal(model) is None]
+        others = [name for name, other in _METHODS.items() if other is not method and other.refusal(model) is None]
         raise SessError(f"{method.name} can not explain {model.name}: {reason}; these methods can: {', '.join(others)}")
 
 

@@ -25,6 +25,7 @@ from tests.faults.bench import Bench
 from tests.faults.jobs import MISSED, Held, Job, Wrong
 
 STOP_SECONDS = 10  # after Ctrl-C
+STOPPED = "stopped: what is written stays; the same command goes on"
 
 
 def kill_actor(job: Job, _: Bench) -> None:
@@ -52,8 +53,15 @@ def interrupt(job: Job, _: Bench) -> None:
         job.expect(128 + signal.SIGINT)
         if (seconds := time.monotonic() - begin) > STOP_SECONDS:
             job.complaints.append(f"Ctrl-C takes {seconds:.1f} s")
+        if (words := job.last_words()) != STOPPED:
+            job.complaints.append(f"Ctrl-C says {words}")
         job.start()
     job.expect(0)
+
+
+def kill_actor_and_interrupt(job: Job, bench: Bench) -> None:
+    job.kill_one("ray::MapWorker(MapBatches(ExplainActor))")
+    interrupt(job, bench)
 
 
 def lose_node(job: Job, bench: Bench) -> None:
@@ -78,6 +86,7 @@ FAULTS: dict[str, Callable[[Job, Bench], None]] = {
     "task": kill_task,
     "driver": kill_driver,
     "interrupt": interrupt,
+    "twice": kill_actor_and_interrupt,
     "node": lose_node,
     "store": kill_store,
 }

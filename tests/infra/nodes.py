@@ -101,9 +101,9 @@ class Nodes:
         self._started[node] = log
         return node
 
-    def submit(self, entrypoint: str, name: str) -> None:
+    def submit(self, entrypoint: str, name: str, *options: str) -> None:
         """Submit a job as KubeRay does; it runs on by itself."""
-        done = self.run("job", "submit", "--no-wait", "--submission-id", name, "--", *entrypoint.split())
+        done = self.run("job", "submit", "--no-wait", "--submission-id", name, *options, "--", *entrypoint.split())
         assert not done.returncode, done.stdout + done.stderr
 
     def finish(self, name: str) -> None:

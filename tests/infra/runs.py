@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 
 from tests.infra.files import groups, pod, rayjob
 
-IMAGES = 24
+IMAGES = 16
 SMALL = {"object-store-memory": str(100 * 2**20)}  # several nodes share this machine
 QUICK = "--model tests.faults.tiny:model --targets top2 --num-scales 1 --overlays 0"
 

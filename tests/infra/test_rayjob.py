@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 from contextlib import closing
 
@@ -14,7 +15,6 @@ from tests.infra.nodes import Nodes, actors, kill, wait_for
 from tests.infra.runs import (
     IMAGES,
     assert_all_rows_once,
-    entrypoint,
     here,
     start_head,
     start_worker,
@@ -22,13 +22,13 @@ from tests.infra.runs import (
 )
 
 
-def test_the_entrypoint_outlives_nodes_dies_with_its_cluster_and_goes_on_in_the_next(place):
+def test_the_entrypoint_dies_with_its_cluster_goes_on_in_the_next_and_outlives_nodes(place):
     output = place / "saliency"
-    with closing(Nodes(place)) as nodes:
-        head = start_head(nodes)
-        worker = nodes_are_lost_and_come_in_mid_run(nodes, place)
-        nodes.submit(entrypoint(place), "attempt-1")
-        wait_for(lambda: written(output) >= 4, nodes)
+    (place / "empty").mkdir()
+    with closing(Nodes(place / "empty")) as nodes:
+        head, worker = start_head(nodes), start_worker(nodes)
+        nodes.submit(shipped(place), "attempt-1", "--working-dir", str(checkout(place)))
+        wait_for(lambda: written(output) >= 1, nodes)
         for node in (head, worker):
             kill(node)
     assert not (output / "run.json").exists()
@@ -36,8 +36,8 @@ def test_the_entrypoint_outlives_nodes_dies_with_its_cluster_and_goes_on_in_the_
     assert 0 < before < 2 * IMAGES
     with closing(Nodes(place)) as nodes:
         start_head(nodes)
-        start_worker(nodes)
-        done = follow_the_document(nodes, place)
+        lost, drained = start_worker(nodes), start_worker(nodes)
+        done = follow_the_document(nodes, place, lambda: nodes_are_lost_and_come_in_mid_run(nodes, lost, drained))
         assert_all_rows_once(output)
         record = json.loads((output / "run.json").read_text())
         assert record["counts"] == {"inputs": IMAGES + 2, "images": IMAGES, "maps": 2 * IMAGES, "errors": 2}
@@ -45,27 +45,36 @@ def test_the_entrypoint_outlives_nodes_dies_with_its_cluster_and_goes_on_in_the_
         assert record["this_run"]["maps"] == 2 * IMAGES - done
 
 
-def nodes_are_lost_and_come_in_mid_run(nodes, place):
-    """Ask for three actors where two fit; add a machine, take one away, tell one to go; return the one that is left."""
-    output = place / "grown"
-    command = entrypoint(place, "3-3", "grown").replace("--num-scales 1", "--num-scales 3")  # takes its time
-    lost, drained = start_worker(nodes), start_worker(nodes)
-    nodes.submit(command, "run")
-    wait_for(lambda: actors(lost) == actors(drained) == 1 and written(output) >= 1, nodes)
+def shipped(place):
+    """Return the README's command for `ray job submit --working-dir .`."""
+    [command] = re.findall(r"^ray job submit --working-dir \. -- (.*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    return slow(here(command.replace("s3://bucket", "s3://BUCKET"), place))
+
+
+def slow(command):
+    """Return a command that takes seconds for an image."""
+    return command.replace("--num-scales 1", "--num-scales 3")
+
+
+def checkout(place):
+    """Return a folder with the package, its jobs and the model: where the head is started there is none of it."""
+    folder = place / "checkout"
+    for name in ("sess_ray", "jobs", "tests/faults"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "tests/__init__.py"):
+        shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+def nodes_are_lost_and_come_in_mid_run(nodes, lost, drained):
+    """Where more actors are asked for than fit: add a machine, take one away, tell one to go."""
     added = start_worker(nodes)
-    wait_for(lambda: actors(added) == 1, nodes)
-    assert not (output / "run.json").exists()
+    wait_for(lambda: [actors(node) for node in (lost, drained, added)] == [1, 1, 1], nodes)
+    drained.send_signal(signal.SIGTERM)  # it takes no more work, and goes when its actor has none
     kill(lost)
-    drained.send_signal(signal.SIGTERM)
-    drained.wait(timeout=100)
-    nodes.finish("run")
-    assert_all_rows_once(output)
-    record = json.loads((output / "run.json").read_text())
-    assert record["counts"]["maps"] == record["this_run"]["maps"]
-    return added
 
 
-def follow_the_document(nodes, place):
+def follow_the_document(nodes, place, in_mid_run):
     """Go on as docs/cluster.md says, word for word but for the bucket and the model; stop once on the way.
 
     Returns
@@ -81,7 +90,7 @@ def follow_the_document(nodes, place):
     for command in commands:
         if command.startswith("job submit"):
             assert flags(command.partition(" -- ")[2]) == flags(rayjob()["spec"]["entrypoint"])
-        done = nodes.run(*here(command, place).split())
+        done = nodes.run(*slow(here(command, place)).split())
         assert not done.returncode, done.stdout + done.stderr
         if "--submission-id first" in command:
             had = written(output)
@@ -89,6 +98,9 @@ def follow_the_document(nodes, place):
         if command == "job stop first":
             wait_for(lambda: nodes.jobs.get_job_status("first").is_terminal(), nodes)
             rows = pq.read_table(output / "maps", columns=["image_id"]).num_rows
+        if "--submission-id second" in command:
+            in_mid_run()
+            assert not (output / "run.json").exists()
     nodes.finish("second")
     assert "stopped: what is written stays" in nodes.jobs.get_job_logs("first")
     return rows

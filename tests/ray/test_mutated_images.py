@@ -68,7 +68,8 @@ def test_each_is_in_maps_or_in_errors(photographs, tmp_path):
         name = f"{number:04}-{mutate.__name__}.{kind.lower()}"
         (folder / name).write_bytes(mutate(rng, originals[kind], originals[other]))
     output = tmp_path / "out"
-    config = ExplainConfig(input=str(folder), output=str(output), model="tests.fragile:model", num_scales=0, overlays=0)
+    settings = {"model": "tests.fragile:model", "num_scales": 0, "overlays": 0, "actors": "1"}
+    config = ExplainConfig(input=str(folder), output=str(output), **settings)
     summary = run(prepare(config))
 
     def ids(name):

@@ -34,6 +34,7 @@ def test_a_table_a_plot_and_runs_that_are_used_again(tmp_path, photographs, caps
     (tmp_path / "images").mkdir()
     Image.fromarray(photographs["chelsea.png"]).resize((160, 120)).save(tmp_path / "images" / "cat.png")
     given = ["--input", tmp_path / "images", "--output", tmp_path / "sweep", "--metrics", "average_drop", "--actors", 1]
+    given += ["--model", "tests.fragile:model"]
     assert run("--sweep", "num_scales=0,1", "--sweep", "smooth=false", *given) == 0
     text = (tmp_path / "sweep" / "sweep.md").read_text()
     for name in ("num_scales 0, smooth false", "num_scales 1, smooth false"):
