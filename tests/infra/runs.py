@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+
 import pyarrow.parquet as pq
 
-from tests.infra.files import groups, pod, rayjob
+from tests.infra.files import ROOT, groups, pod, rayjob
 
 IMAGES = 16
 SMALL = {"object-store-memory": str(100 * 2**20)}  # several nodes share this machine
@@ -23,14 +26,29 @@ def start_worker(nodes):
     return nodes.start_worker(gpu["rayStartParams"] | SMALL | {"num-cpus": "3"}, env)
 
 
-def here(command, place, output="saliency"):
+def here(command, place):
     """Return a command with a folder for the bucket, and a model that needs no download."""
-    command = command.replace("s3://BUCKET/saliency", f"{place}/{output}").replace("s3://BUCKET", str(place))
-    return command.replace("--model resnet50", QUICK)
+    return command.replace("s3://BUCKET", str(place)).replace("--model resnet50", QUICK)
 
 
-def entrypoint(place, actors="16-16", output="saliency"):
-    return here(rayjob()["spec"]["entrypoint"], place, output).replace("--actors 16-16", f"--actors {actors}")
+def entrypoint(place):
+    return here(rayjob()["spec"]["entrypoint"], place)
+
+
+def shipped(place):
+    """Return the command that the README submits with a checkout."""
+    [command] = re.findall(r"^ray job submit --working-dir \. -- (.*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    return here(command.replace("s3://bucket", "s3://BUCKET"), place)
+
+
+def checkout(place):
+    """Return a folder with the package, its jobs and the model of `QUICK`."""
+    folder = place / "checkout"
+    for name in ("sess_ray", "jobs", "tests/faults"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "tests/__init__.py"):
+        shutil.copy(ROOT / name, folder / name)
+    return folder
 
 
 def written(output):

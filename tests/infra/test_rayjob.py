@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import signal
 from contextlib import closing
 
@@ -15,6 +14,7 @@ from tests.infra.nodes import Nodes, actors, kill, wait_for
 from tests.infra.runs import (
     IMAGES,
     assert_all_rows_once,
+    entrypoint,
     here,
     start_head,
     start_worker,
@@ -24,10 +24,9 @@ from tests.infra.runs import (
 
 def test_the_entrypoint_dies_with_its_cluster_goes_on_in_the_next_and_outlives_nodes(place):
     output = place / "saliency"
-    (place / "empty").mkdir()
-    with closing(Nodes(place / "empty")) as nodes:
+    with closing(Nodes(place)) as nodes:
         head, worker = start_head(nodes), start_worker(nodes)
-        nodes.submit(shipped(place), "attempt-1", "--working-dir", str(checkout(place)))
+        nodes.submit(slow(entrypoint(place)), "attempt-1")
         wait_for(lambda: written(output) >= 1, nodes)
         for node in (head, worker):
             kill(node)
@@ -45,25 +44,9 @@ def test_the_entrypoint_dies_with_its_cluster_goes_on_in_the_next_and_outlives_n
         assert record["this_run"]["maps"] == 2 * IMAGES - done
 
 
-def shipped(place):
-    """Return the README's command for `ray job submit --working-dir .`."""
-    [command] = re.findall(r"^ray job submit --working-dir \. -- (.*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
-    return slow(here(command.replace("s3://bucket", "s3://BUCKET"), place))
-
-
 def slow(command):
     """Return a command that takes seconds for an image."""
     return command.replace("--num-scales 1", "--num-scales 3")
-
-
-def checkout(place):
-    """Return a folder with the package, its jobs and the model: where the head is started there is none of it."""
-    folder = place / "checkout"
-    for name in ("sess_ray", "jobs", "tests/faults"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "tests/__init__.py"):
-        shutil.copy(ROOT / name, folder / name)
-    return folder
 
 
 def nodes_are_lost_and_come_in_mid_run(nodes, lost, drained):
