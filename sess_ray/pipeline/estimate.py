@@ -128,7 +128,7 @@ def estimate(job: Job, gpus: int | None = None) -> Estimate:
     return Estimate(
         images=round(total),
         errors=round(total - good) + job.tasks.num_rows - job.tasks["error"].null_count,
-        windows=round(windows),
+        windows=round(windows * _several(trials)),
         maps=round(maps),
         counted=not any(stratum.shards for stratum in strata),
         looked=len(seen),
@@ -227,6 +227,12 @@ def _decode(seen: Sequence[Seen], job: Job) -> _Decoded:
 
 def _number_of_targets(targets: str | list[tuple[int, ...]], model: Model) -> int:
     return min(int(targets[3:]), model.num_classes) if isinstance(targets, str) else len(targets)
+
+
+def _several(trials: Trials) -> float:
+    """Return how many windows are scored for all targets of an image, over those of one: guided, each has its own."""
+    done = [trial for trial in trials.done if trial.whole] or trials.done
+    return sum(trial.forwards for trial in done) / sum(trial.scored for trial in done) if done else 1.0
 
 
 def _seconds(trials: Trials, scored: float, kept: float, sess: SESS, image: Image) -> tuple[float, bool]:

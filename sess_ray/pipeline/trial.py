@@ -35,8 +35,9 @@ class Trial:
 
     Attributes
     ----------
-    scored, kept : int
-        Windows, with the whole image; and those that survive the pre-filter, over all targets.
+    scored, forwards, kept : int
+        Windows that are scored for one target, and for all of them together, with the whole image; and those that
+        survive the pre-filter, over all targets.
     seconds : float
         As an actor counts them.
     encode_seconds : float
@@ -51,6 +52,7 @@ class Trial:
     """
 
     scored: int
+    forwards: int
     kept: int
     seconds: float
     encode_seconds: float
@@ -206,6 +208,7 @@ def _trial(image: Image, explanations: list[Explanation], seconds: float, *, who
     maps = map_rows(explained, method="", model="")
     return Trial(
         scored=explanations[0].num_scored + 1,
+        forwards=explanations[0].num_forwards + 1,
         kept=sum(explanation.num_kept for explanation in explanations),
         seconds=seconds,
         encode_seconds=time.process_time() - begin,

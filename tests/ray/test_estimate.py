@@ -136,6 +136,22 @@ def test_images_of_many_sizes_are_looked_at_evenly(tmp_path, squeezenet):
     assert within(stratum.windows, truth, 0.1)
 
 
+def test_guided_windows_of_several_targets_are_counted_together(tmp_path, monkeypatch, photographs):
+    monkeypatch.setattr(trial, "SECONDS", 2.0)
+    pictures = [
+        photographs[name][:240, :320].clip(90) for name in ("chelsea.png", "coffee.png")
+    ]  # the model likes light
+    for number, pixels in enumerate(pictures):
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    settings = {"model": "tests.fragile:model", "targets": "top3", "windows": "guided", "num_scales": 8}
+    found = estimate(job(input=str(tmp_path), output=str(tmp_path / "out"), **settings))
+    sess = SESS("tests.fragile:model", num_scales=8, windows="guided", device="cpu")
+    explained = [first for first, *_ in sess.explain(pictures, "top3")]
+    assert found.measured >= 2
+    assert within(found.windows, sum(one.num_forwards for one in explained), 0.05)
+    assert sum(one.num_forwards for one in explained) > 1.1 * sum(one.num_scored for one in explained)
+
+
 class Slow(torch.nn.Module):
     """Takes its time for each pass."""
 
