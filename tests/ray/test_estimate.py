@@ -137,19 +137,20 @@ def test_images_of_many_sizes_are_looked_at_evenly(tmp_path, squeezenet):
 
 
 def test_guided_windows_of_several_targets_are_counted_together(tmp_path, monkeypatch, photographs):
-    monkeypatch.setattr(trial, "SECONDS", 2.0)
+    monkeypatch.setattr(trial, "SECONDS", 4.0)
     pictures = [
         photographs[name][:240, :320].clip(90) for name in ("chelsea.png", "coffee.png")
     ]  # the model likes light
     for number, pixels in enumerate(pictures):
         Image.fromarray(pixels).save(tmp_path / f"{number}.png")
-    settings = {"model": "tests.fragile:model", "targets": "top3", "windows": "guided", "num_scales": 8}
+    guided = {"windows": "guided", "num_scales": 5, "whole_scales": 2}
+    settings = {"model": "tests.fragile:model", "targets": "top3", **guided}
     found = estimate(job(input=str(tmp_path), output=str(tmp_path / "out"), **settings))
-    sess = SESS("tests.fragile:model", num_scales=8, windows="guided", device="cpu")
+    sess = SESS("tests.fragile:model", device="cpu", **guided)
     explained = [first for first, *_ in sess.explain(pictures, "top3")]
-    assert found.measured >= 2
-    assert within(found.windows, sum(one.num_forwards for one in explained), 0.05)
-    assert sum(one.num_forwards for one in explained) > 1.1 * sum(one.num_scored for one in explained)
+    assert found.measured
+    assert within(found.windows, sum(one.num_forwards for one in explained), 0.1)
+    assert sum(one.num_forwards for one in explained) > 1.2 * sum(one.num_scored for one in explained)
 
 
 class Slow(torch.nn.Module):
@@ -199,9 +200,10 @@ def test_a_slow_model_is_measured_with_fewer_scales_or_given_up(tmp_path, monkey
 
 def test_actors_of_several_threads_are_measured_with_several(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    monkeypatch.setattr(trial, "SECONDS", 1.0)
+    monkeypatch.setattr(trial, "SECONDS", 3.0)
     torch.rand(10**6).exp()  # the threads of this process, which a fork would wait for
     Image.new("RGB", (320, 240), "gray").save(tmp_path / "x.png")
-    found = estimate(job(input=str(tmp_path), output=str(tmp_path / "out"), model="tests.fragile:model"))
+    settings = {"model": "tests.fragile:model", "num_scales": 1}
+    found = estimate(job(input=str(tmp_path), output=str(tmp_path / "out"), **settings))
     assert found.measured
     assert not found.at_least
