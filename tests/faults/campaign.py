@@ -24,12 +24,13 @@ from PIL import Image
 from tests.faults.bench import Bench
 from tests.faults.jobs import MISSED, Held, Job, Wrong
 
+ACTOR = "ray::MapWorker(MapBatches(ExplainActor))"
 STOP_SECONDS = 10  # after Ctrl-C
 STOPPED = "stopped: what is written stays; the same command goes on"
 
 
 def kill_actor(job: Job, _: Bench) -> None:
-    job.kill_one("ray::MapWorker(MapBatches(ExplainActor))")
+    job.kill_one(ACTOR)
     job.expect(0)
 
 
@@ -60,7 +61,7 @@ def interrupt(job: Job, _: Bench) -> None:
 
 
 def kill_actor_and_interrupt(job: Job, bench: Bench) -> None:
-    job.kill_one("ray::MapWorker(MapBatches(ExplainActor))")
+    job.kill_one(ACTOR)
     interrupt(job, bench)
 
 
