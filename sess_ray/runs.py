@@ -38,14 +38,14 @@ class StoredMap:
         The class of highest probability, `predicted_score`.
     predicted_score : float
     height, width : int
-        Of the image and the map, in pixels.
+        Of the image, in pixels.
     peak_x, peak_y : int
         Where the map is largest, from before it was rounded to 8 bits.
     num_patches, num_scored, num_kept : int
         Windows, those that were scored, and those that the pre-filter kept.
     method, model : str
     png : bytes
-        The map as it is stored.
+        The map as it is stored: smaller than the image where ``max_map_side`` says so.
     """
 
     image_id: str
@@ -68,8 +68,8 @@ class StoredMap:
 
     @cached_property
     def saliency(self) -> np.ndarray:
-        """The map, (height, width) float32 in 0..1."""
-        return decode_map(self.png)
+        """The map, (height, width) float32 in 0..1; enlarged where it was stored smaller (``max_map_side``)."""
+        return decode_map(self.png, (self.height, self.width))
 
     def image(self) -> np.ndarray:
         """Read the image, (height, width, 3) uint8, as it was explained: rotated as its EXIF says, in RGB.

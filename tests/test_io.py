@@ -9,10 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from sess_ray import SessError
-from sess_ray.io.decode import decode
+from sess_ray.io.decode import decode, fitted, shrunk
 from sess_ray.io.inputs import find_images, list_images
 from sess_ray.io.reading import read_items
 from sess_ray.io.store import Store, decode_map, encode_map, quantize
@@ -101,6 +103,51 @@ def test_what_is_no_image_is_refused_with_a_reason():
         decode(bomb)
     with pytest.raises(SessError, match="300 x 200 pixels, more than the 1000"):
         decode(jpeg, max_pixels=1000)
+
+
+@pytest.mark.parametrize(
+    ("size", "most", "expected"),
+    [
+        ((300, 400), None, (300, 400)),
+        ((300, 400), 400, (300, 400)),
+        ((300, 400), 399, (299, 399)),
+        ((3000, 4000), 1024, (768, 1024)),
+        ((4000, 3000), 1024, (1024, 768)),
+        ((5, 4000), 100, (1, 100)),
+    ],
+)
+def test_the_longer_side_is_limited_and_the_shorter_follows(size, most, expected):
+    assert fitted(*size, most) == expected
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("most", [37, 128, 200, 317])
+def test_a_shrunk_image_shows_the_same_upright(photographs, kind, orientation, most):
+    exif = Image.Exif()
+    exif[0x0112] = orientation  # 6: turn it clockwise to see it
+    picture = Image.fromarray(photographs["coffee.png"]).resize((317, 211))
+    lying = picture if orientation == 1 else picture.rotate(90, expand=True)
+    content = encoded(lying, kind, exif=exif, **({"quality": 98} if kind == "JPEG" else {}))
+    pixels, size = shrunk(content, max_side=most)
+    assert size == (211, 317)
+    assert pixels.shape == (*fitted(211, 317, most), 3)
+    whole = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)[None].double()
+    wanted = F.interpolate(whole, pixels.shape[:2], mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
+    # A JPEG is shrunk twice, first without overlap; where its last blocks end half way, that must not shift the rest.
+    assert np.abs(pixels - wanted).mean() < (0.5 if kind == "PNG" else 3)
+
+
+def test_a_map_that_is_stored_smaller_is_enlarged_where_it_is_read():
+    levels = np.random.default_rng(4).integers(0, 256, (12, 16), dtype=np.uint8)
+    png = encode_map(levels)
+    small = torch.from_numpy(levels)[None, None].double() / 255
+    expected = F.interpolate(small, (45, 60), mode="bilinear", align_corners=False)[0, 0].numpy()
+    np.testing.assert_allclose(decode_map(png, (45, 60)), expected, atol=1e-6)
+    np.testing.assert_array_equal(decode_map(png, (12, 16)), decode_map(png))
+    for other in ((45, 45), (60, 45), (6, 8)):
+        with pytest.raises(SessError, match=r"the map is \(12, 16\), its row says"):
+            decode_map(png, other)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import io
 import warnings
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from sess_ray.errors import SessError
 
@@ -35,12 +35,44 @@ def decode(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     SessError
         If this is no image, it is broken, or it is too large.
     """
+    pixels, _ = shrunk(content, max_pixels)
+    return pixels
+
+
+def shrunk(
+    content: bytes, max_pixels: int = MAX_PIXELS, max_side: int | None = None
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """Decode an image as `decode` does, and shrink one that is larger than `max_side`.
+
+    A JPEG is decoded at a half, a quarter or an eighth of its size where that is large enough. Then images are
+    resampled, bilinear with antialias.
+
+    Parameters
+    ----------
+    content : bytes
+        The file.
+    max_pixels : int
+        Refuse images that have more, before they are shrunk.
+    max_side : int, optional
+        Of the result, in pixels; see `fitted`.
+
+    Returns
+    -------
+    pixels : numpy.ndarray, (h, w, 3) uint8
+    size : (int, int)
+        Height and width of the image, in pixels, as a person sees it.
+
+    Raises
+    ------
+    SessError
+        As `decode`.
+    """
     if not content:
         raise SessError("the file is empty")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata and of sizes that are checked below
         try:
-            image = Image.open(io.BytesIO(content))
+            image: Image.Image = Image.open(io.BytesIO(content))
         except Image.DecompressionBombError as error:
             raise SessError(f"the image has more than the {max_pixels} pixels allowed by max_pixels") from error
         except UnidentifiedImageError as error:
@@ -52,10 +84,44 @@ def decode(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
                 f"the image has {image.width} x {image.height} pixels, more than the {max_pixels} allowed by max_pixels"
             )
         try:
+            turned = _turned(image)
+            width, height = image.size[::-1] if turned else image.size
+            rows, columns = fitted(height, width, max_side)
+            if (rows, columns) != (height, width):
+                image = _drafted(image, (rows, columns) if turned else (columns, rows))
             image.load()
-            return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+            upright = _to_rgb(ImageOps.exif_transpose(image))
+            if upright.size != (columns, rows):
+                upright = upright.resize((columns, rows), Image.Resampling.BILINEAR)
+            return np.asarray(upright), (height, width)
         except Exception as error:
             raise _broken(error) from error
+
+
+def fitted(height: int, width: int, max_side: int | None) -> tuple[int, int]:
+    """Return (height, width) of an image whose longer side is to have at most `max_side` pixels; None for no limit.
+
+    >>> fitted(3000, 4000, 1024), fitted(300, 400, 1024)
+    ((768, 1024), (300, 400))
+    """
+    longer = max(height, width)
+    if max_side is None or longer <= max_side:
+        return height, width
+    return max(1, round(height * max_side / longer)), max(1, round(width * max_side / longer))
+
+
+def _drafted(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Return a JPEG at this size, (width, height), without unpacking it at its own; another image as it is."""
+    drafted = image.draft(None, size)
+    if drafted is None:
+        return image
+    _, box = drafted  # where the image ends in the last of its reduced pixels
+    return image.resize(size, Image.Resampling.BILINEAR, box=box)
+
+
+def _turned(image: Image.Image) -> bool:
+    """Say whether EXIF swaps height and width."""
+    return image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
 
 
 def _broken(error: Exception) -> SessError:

@@ -22,6 +22,7 @@ from PIL import Image
 
 from sess_ray.errors import RunError, SessError
 from sess_ray.io.access import one_line, open_filesystem, patiently, public
+from sess_ray.io.decode import fitted
 from sess_ray.io.inputs import walk
 
 DICTIONARY = pa.dictionary(pa.int32(), pa.string())
@@ -72,23 +73,41 @@ def encode_map(levels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def decode_map(png: bytes) -> np.ndarray:
+def decode_map(png: bytes, size: tuple[int, int] | None = None) -> np.ndarray:
     """Return the map (H, W) float32 in 0..1 of a stored PNG.
 
+    Parameters
+    ----------
+    png : bytes
+    size : (int, int), optional
+        Height and width of the image: the map of one that was explained smaller (``max_map_side``) is enlarged to it,
+        bilinearly with half-pixel centres.
+
+    Raises
+    ------
+    SessError
+        If it is the map of an image of another size.
+
+    Examples
+    --------
     >>> levels = np.array([[0, 51], [102, 255]], np.uint8)
     >>> decode_map(encode_map(levels)).tolist() == (levels / np.float32(255)).tolist()
     True
     """
-    return np.asarray(Image.open(io.BytesIO(png)), np.float32) / MAP_LEVELS
+    found = np.asarray(Image.open(io.BytesIO(png)), np.float32) / MAP_LEVELS
+    if size is None or found.shape == size:
+        return found
+    if found.shape != fitted(*size, max(found.shape)):
+        raise SessError(f"the map is {found.shape}, its row says {size}")
+    return np.asarray(Image.fromarray(found).resize(size[::-1], Image.Resampling.BILINEAR))
 
 
 def map_of(row: dict[str, Any]) -> np.ndarray | None:
     """Return the map of a row of maps/, (H, W) float32 in 0..1; None for one that is damaged or of another size."""
     try:
-        found = decode_map(row["saliency"]["bytes"])
+        return decode_map(row["saliency"]["bytes"], (row["height"], row["width"]))
     except Exception:  # Pillow's, of many kinds
         return None
-    return found if found.shape == (row["height"], row["width"]) else None
 
 
 class Store:

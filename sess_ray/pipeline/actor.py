@@ -41,7 +41,7 @@ class ExplainActor:
             stage = "plan"
             try:
                 if row["error"] is None:
-                    self._sess.plan(row["height"], row["width"])
+                    self._sess.plan(row["map_height"], row["map_width"])
                     stage = "targets"
                     row["targets"] = targets_of(row, self._sess.model)
                     todo.append(index)
@@ -52,8 +52,8 @@ class ExplainActor:
 
         def image(index: int) -> tuple[np.ndarray, str | list[tuple[int, ...]]]:
             row = rows[index]
-            array = np.frombuffer(pixels[index].as_buffer(), np.uint8).reshape(row["height"], row["width"], 3)
-            return array, row["targets"]
+            array = np.frombuffer(pixels[index].as_buffer(), np.uint8)
+            return array.reshape(row["map_height"], row["map_width"], 3), row["targets"]
 
         done, begin = 0, perf_counter()
         try:

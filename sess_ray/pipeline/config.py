@@ -141,6 +141,9 @@ class ExplainConfig(OpensUrls):
         Fail when more than N images can not be explained; without it, they are only counted.
     max_pixels
         Refuse larger images.
+    max_map_side
+        Explain images whose longer side has more pixels at this size, and store their maps so: less to decode, cut,
+        fuse and keep. Readers enlarge them. Without it, maps are made and stored at their images' size.
     max_patches
         Refuse images that need more windows, such as 20,000 x 30 pixels.
     overlays
@@ -180,6 +183,7 @@ class ExplainConfig(OpensUrls):
     dry_run: bool = False
     max_errors: int | None = None
     max_pixels: int = 100_000_000
+    max_map_side: int | None = None
     max_patches: int = 5000
     overlays: int = 8
     seed: int = 0
@@ -189,6 +193,8 @@ class ExplainConfig(OpensUrls):
             raise SessError(f"--num-scales {self.num_scales}: use 1 or more, or 0 for no SESS")
         if self.limit is not None and self.limit < 1:
             raise SessError(f"--limit {self.limit}: use 1 or more")
+        if self.max_map_side is not None and self.max_map_side < 1:
+            raise SessError(f"--max-map-side {self.max_map_side}: use 1 pixel or more")
         if self.gpus_per_actor is not None and self.gpus_per_actor < 0:
             raise SessError(f"--gpus-per-actor {self.gpus_per_actor}: use 0 or more")
         if self.annotations is not None and self.targets != "auto":

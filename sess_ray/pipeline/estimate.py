@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from sess_ray.errors import SessError
 from sess_ray.io.access import use
-from sess_ray.io.decode import decode
+from sess_ray.io.decode import shrunk
 from sess_ray.io.inputs import split_uri
 from sess_ray.io.store import MAPS
 from sess_ray.pipeline.explain import block_rows
@@ -107,7 +107,8 @@ def estimate(job: Job, gpus: int | None = None) -> Estimate:
     config = job.config
     use(dataclasses.replace(config.access(), patience=RETRY_SECONDS))
     sess = SESS(job.model, device="cpu", **config.explainer_options())  # type: ignore[arg-type]
-    strata, looking = _timed(look, job.tasks, lambda *size: sess.num_scored(sess.plan(*size)), config.max_pixels)
+    limits = config.max_pixels, config.max_map_side
+    strata, looking = _timed(look, job.tasks, lambda *size: sess.num_scored(sess.plan(*size)), *limits)
     seen = [one for stratum in strata for one in stratum.seen]
     decoded, decoding = _timed(_decode, seen, job)
     if not decoded.images:
@@ -218,7 +219,7 @@ def _decode(seen: Sequence[Seen], job: Job) -> _Decoded:
         if one.content is not None and one.windows:
             tried += 1
             try:
-                pixels = decode(one.content, job.config.max_pixels)
+                pixels, _ = shrunk(one.content, job.config.max_pixels, job.config.max_map_side)
                 images.append((one.task, pixels, targets_of(one.task, job.model)))
             except SessError as refused:
                 error = str(refused)

@@ -276,9 +276,7 @@ def _decoded(row: dict[str, Any], problems: list[dict[str, Any]]) -> bool:
     if row["problem"]:
         problems.append(_problem(row, row["problem"], row["detail"]))
     try:
-        row["map"] = decode_map(row["saliency"]["bytes"])
-        if row["map"].shape != (row["height"], row["width"]):
-            raise SessError(f"the map is {row['map'].shape}, its row says {row['height'], row['width']}")
+        row["map"] = decode_map(row["saliency"]["bytes"], (row["height"], row["width"]))
     except Exception as error:
         row.pop("map", None)
         problems.append(_problem(row, "unreadable map", one_line(error)))

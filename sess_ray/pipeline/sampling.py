@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from sess_ray.io.access import open_filesystem, patiently
+from sess_ray.io.decode import fitted
 from sess_ray.io.inputs import shard_rows, split_uri
 from sess_ray.io.reading import read_shard, stream_items
 
@@ -40,7 +41,7 @@ class Seen:
     task : dict
         Of `sess_ray.pipeline.stages.TASKS`, with the label that its shard gives it.
     height, width : int
-        0 where there is no telling.
+        As it is explained; 0 where there is no telling.
     windows : int
         0 where the image can not be explained.
     content : bytes or None
@@ -97,7 +98,9 @@ def spread(number: int) -> Iterator[int]:
             yield place
 
 
-def look(tasks: pa.Table, windows: Callable[[int, int], int], max_pixels: int) -> list[Stratum]:
+def look(
+    tasks: pa.Table, windows: Callable[[int, int], int], max_pixels: int, max_side: int | None = None
+) -> list[Stratum]:
     """Look at some images of the tasks for some seconds.
 
     Parameters
@@ -108,6 +111,8 @@ def look(tasks: pa.Table, windows: Callable[[int, int], int], max_pixels: int) -
         Height and width to the number of windows; `SessError` where the image can not be explained.
     max_pixels : int
         Larger images can not.
+    max_side : int, optional
+        Larger images are shrunk.
 
     Returns
     -------
@@ -118,16 +123,20 @@ def look(tasks: pa.Table, windows: Callable[[int, int], int], max_pixels: int) -
     is_shard = shard_rows(tasks["uri"])
     shards, plain = tasks.filter(is_shard), tasks.filter(pc.invert(is_shard))
     found = []
+
+    def size(content: bytes) -> tuple[int, int]:
+        return fitted(*_size(content, max_pixels), max_side)
+
     seconds = SECONDS / 2 if plain.num_rows and shards.num_rows else SECONDS
     if plain.num_rows:
         stratum = Stratum(plain.num_rows)
-        _look(stratum, _plain(plain), windows, max_pixels, seconds)
+        _look(stratum, _plain(plain), size, windows, seconds)
         found.append(stratum)
     if shards.num_rows:
         stratum = Stratum(0, shards.num_rows)
         sizes: list[float] = []
         with closing(_shards(shards, sizes)) as contents:
-            _look(stratum, contents, windows, max_pixels, seconds)
+            _look(stratum, contents, size, windows, seconds)
         done = pc.sum(pc.list_value_length(shards["done"])).as_py() or 0
         stratum.images = max(len(stratum.seen), sum(sizes) / max(1, len(sizes)) * shards.num_rows - done)
         found.append(stratum)
@@ -137,8 +146,8 @@ def look(tasks: pa.Table, windows: Callable[[int, int], int], max_pixels: int) -
 def _look(
     stratum: Stratum,
     contents: Iterator[Content],
+    size: Callable[[bytes], tuple[int, int]],
     windows: Callable[[int, int], int],
-    max_pixels: int,
     seconds: float,
 ) -> None:
     end = time.monotonic() + seconds
@@ -146,7 +155,7 @@ def _look(
         try:
             if isinstance(content, Exception):
                 raise content
-            height, width = _size(content, max_pixels)
+            height, width = size(content)
             held = content if len(stratum.seen) < WHOLE else None
             stratum.seen.append(Seen(task, height, width, windows(height, width), held))
         except Exception:  # what is wrong shows when it is explained; here it is one that is not

@@ -13,8 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from sess_ray import SESS, load_model, methods
+from sess_ray import SESS, load_model, methods, open_run
 from sess_ray.io.access import Access
+from sess_ray.io.decode import shrunk
 from sess_ray.io.store import MAPS, decode_map
 from sess_ray.pipeline.actor import ExplainActor
 from sess_ray.pipeline.config import ExplainConfig
@@ -111,6 +112,26 @@ def test_the_maps_are_the_librarys(explained, good, lite0):
         assert row["num_kept"] == expected.num_kept
         assert (row["predicted"], row["method"]) == (expected.predicted, "gradcam")
         assert expected.saliency[row["peak_y"], row["peak_x"]] == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_large_images_are_explained_and_stored_smaller_and_read_at_their_size(good, tmp_path):
+    model, side = "tests.fragile:model", 100
+    settings = {"model": model, "method": "tests.fragile:brightness", "overlays": 1, "max_map_side": side}
+    summary = explain(input=str(good), output=str(tmp_path / "out"), **settings)
+    assert summary.maps == 2
+    assert Image.open(tmp_path / "out" / summary.overlays[0]).width < 320
+    sess = SESS(load_model(model), "tests.fragile:brightness", num_scales=2, device="cpu")
+    for found in open_run(str(tmp_path / "out")):
+        pixels, size = shrunk(Path(found.uri).read_bytes(), max_side=side)
+        assert (size, pixels.shape) == ((240, 320), (75, 100, 3))
+        [[expected]] = sess.explain([pixels], [[found.target]])
+        stored = decode_map(found.png)
+        np.testing.assert_allclose(stored, expected.saliency, atol=0.5 / 255 + 1e-5)
+        x, y = expected.peak
+        assert (found.peak_x, found.peak_y) == (int(3.2 * (x + 0.5)), int(3.2 * (y + 0.5)))
+        assert found.image().shape[:2] == found.saliency.shape == (found.height, found.width) == (240, 320)
+        assert found.saliency[found.peak_y, found.peak_x] > 0.95
 
 
 def test_plain_types_open_in_everything(explained):
