@@ -21,7 +21,7 @@ from torch import Tensor
 from sess_ray import SESS, command
 from sess_ray.errors import SessError
 from sess_ray.explainer import Explanation
-from sess_ray.fusion import finish, keep, min_max, over, scale_matrices, summed
+from sess_ray.fusion import finish, min_max, over, scale_matrices, summed
 from sess_ray.io.annotation_formats import read_annotations
 from sess_ray.io.inputs import find_images
 from sess_ray.metrics.localization import EnergyPointingGame, MaxBoxAcc, PointingGame
@@ -37,15 +37,13 @@ from sess_ray.tables import markdown
 app = command.command("fusion_study.py", __doc__)
 
 SMALL = 0.25  # of the image
-METRICS: dict[str, Callable[[], Any]] = {
+LOCALIZATION: dict[str, Callable[[], Any]] = {
     "pointing": PointingGame,
     "small": PointingGame,
     "energy": EnergyPointingGame,
     "box": MaxBoxAcc,
-    "insertion": Insertion,
-    "deletion": Deletion,
-    "overall": Overall,
 }
+PERTURBATION: dict[str, Callable[[], Any]] = {"insertion": Insertion, "deletion": Deletion, "overall": Overall}
 
 
 @dataclass(frozen=True)
@@ -107,30 +105,29 @@ VARIANTS: dict[str, Fuse] = {
 }
 
 
-def windows_of(explanation: Explanation, whole: Tensor, ratio: float) -> Windows:
-    """Return what a map is fused of, by the best windows of all."""
+def windows_of(explanation: Explanation, whole: Tensor) -> Windows:
+    """Return what a map is fused of."""
     plan = explanation.plan
     assert explanation.patch_maps is not None
-    scores = torch.from_numpy(explanation.patches["score"].copy())
-    kept = keep(scores, ratio)
+    kept = torch.from_numpy(explanation.patches["kept"].copy())
+    scores = torch.from_numpy(explanation.patches["score"].copy())[kept]
     maps = min_max(torch.from_numpy(explanation.patch_maps), plan.window)
     matrices = scale_matrices(plan, *maps.shape[1:], maps.dtype, maps.device)
+    marks = [kept[own] for own in plan.slices()]
 
     def scales(weights: Tensor) -> list[tuple[Tensor, Tensor]]:
-        weighted = maps * weights.view(-1, 1, 1)
-        return [
-            summed(weighted[own][kept[own]], kept[own], *both)
-            for own, both in zip(plan.slices(), matrices, strict=True)
-        ]
+        parts = (maps * weights.view(-1, 1, 1)).split([int(own.sum()) for own in marks])
+        return [summed(part, own, *both) for part, own, both in zip(parts, marks, matrices, strict=True)]
 
     return Windows(scales(scores), scales(scores.square()), whole)
 
 
 class Board:
-    """The metrics of each variant."""
+    """The metrics of each variant; those that ask the model only where they are wanted."""
 
-    def __init__(self) -> None:
-        self.metrics = {variant: {name: make() for name, make in METRICS.items()} for variant in VARIANTS}
+    def __init__(self, *, perturbation: bool) -> None:
+        self.names = LOCALIZATION | (PERTURBATION if perturbation else {})
+        self.metrics = {variant: {name: make() for name, make in self.names.items()} for variant in VARIANTS}
 
     def add(
         self, windows: Windows, pixels: np.ndarray, row: dict[str, Any], facts: tuple[str, Facts], sess: SESS
@@ -149,6 +146,8 @@ class Board:
                 metrics["small"].add(hit, **given)
             metrics["energy"].add(_compared("energy_pointing_game", metrics["energy"], saliency, seen), **given)
             metrics["box"].add(_compared("max_box_acc", metrics["box"], saliency, seen), **given)
+            if "overall" not in metrics:
+                continue
             image, small = at_input_size(pixels, saliency, sess.model)
             asked = [metrics["insertion"], metrics["deletion"]]
             scores = scored(
@@ -162,7 +161,7 @@ class Board:
     def table(self) -> str:
         """Return a row for each variant, and how much it differs from the first, with 95 % confidence."""
         base, *_ = VARIANTS
-        rows: list[tuple[str, ...]] = [("variant", *METRICS)]
+        rows: list[tuple[str, ...]] = [("variant", *self.names)]
         for variant, metrics in self.metrics.items():
             rows.append((variant, *(_percent(metric.summary()) for metric in metrics.values())))
         for variant, metrics in self.metrics.items():
@@ -188,7 +187,11 @@ def _percent(found: Summary, sign: str = "") -> str:
 
 
 @app.default
-def main(config: Annotated[ExplainConfig, Parameter(name="*")] = ExplainConfig()) -> int:  # noqa: B008 - frozen
+def main(
+    config: Annotated[ExplainConfig, Parameter(name="*")] = ExplainConfig(),  # noqa: B008 - frozen
+    *,
+    perturbation: Annotated[bool, Parameter(help="Insertion and deletion too: some 450 passes a variant and map.")] = True,
+) -> int:
     """Compare; return the exit code."""
     if config.annotations is None or config.input is None:
         raise SessError("a study needs --input and --annotations")
@@ -198,16 +201,16 @@ def main(config: Annotated[ExplainConfig, Parameter(name="*")] = ExplainConfig()
     annotations = read_annotations(config.annotations)
     classes = label_classes(annotations, config.class_map, model)
     options: dict[str, Any] = config.explainer_options()
-    every = SESS(model, **{**options, "windows": "all", "pre_filter_ratio": 0.0, "keep_maps": True})
+    sess = SESS(model, **{**options, "windows": "all", "keep_maps": True})
     without = SESS(model, **{**options, "num_scales": None})
-    board, maps = Board(), 0
+    board, maps = Board(perturbation=perturbation), 0
     for image_id, pixels in islice(command.readable(find_images(config.input), config.max_pixels), config.limit):
         annotation = annotations.find(image_id)
         labels = dict.fromkeys(thing.label for thing in annotation.objects) if annotation else ()
         targets = [classes[label] for label in labels if classes[label]]
         if not targets:
             continue
-        [explanations] = every.explain([pixels], [targets])
+        [explanations] = sess.explain([pixels], [targets])
         distinct = {explanation.target: explanation for explanation in explanations}
         [wholes] = without.explain([pixels], [list(distinct)])
         for explanation, whole in zip(distinct.values(), wholes, strict=True):
@@ -220,8 +223,7 @@ def main(config: Annotated[ExplainConfig, Parameter(name="*")] = ExplainConfig()
             except (Unmeasured, SessError) as error:
                 print(f"left out: {image_id}, {explanation.target_name}: {error}", file=sys.stderr)
                 continue
-            windows = windows_of(explanation, torch.from_numpy(whole.saliency), config.pre_filter_ratio)
-            board.add(windows, pixels, row, facts, every)
+            board.add(windows_of(explanation, torch.from_numpy(whole.saliency)), pixels, row, facts, sess)
             maps += 1
         print(".", end="", flush=True)
     print(f"\n{config.method}, {model.name}, {maps} maps, r = {config.pre_filter_ratio:g}\n")

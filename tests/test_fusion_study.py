@@ -15,15 +15,13 @@ from tests import nets
 @pytest.mark.parametrize("ratio", [0.0, 0.8])
 def test_seamless_of_the_study_is_that_of_the_engine(photographs, ratio):
     model = load_model(nets.Small(scale=15), layer="third", input_size=nets.SIDE)
-    settings = {"num_scales": 4, "device": "cpu"}
-    every = SESS(model, pre_filter_ratio=0.0, keep_maps=True, **settings)
+    sess = SESS(model, num_scales=4, pre_filter_ratio=ratio, keep_maps=True, device="cpu")
     for pixels in (photographs["chelsea.png"][:90, :140], photographs["coffee.png"][:130, :70]):
-        [[explanation]] = every.explain([pixels], [[2]])
-        [[expected]] = SESS(model, pre_filter_ratio=ratio, **settings).explain([pixels], [[2]])
-        windows = fusion_study.windows_of(explanation, torch.zeros(pixels.shape[:2]), ratio)
+        [[explanation]] = sess.explain([pixels], [[2]])
+        windows = fusion_study.windows_of(explanation, torch.zeros(pixels.shape[:2]))
         total = fusion_study.seamless(windows)
         found = finish(lambda top, bottom, total=total: total[top:bottom], torch.empty_like(total))
-        np.testing.assert_allclose(found, expected.saliency, atol=1e-5)
+        np.testing.assert_allclose(found, explanation.saliency, atol=1e-5)
 
 
 def test_a_study_is_a_table_of_all_variants(tmp_path, photographs, capsys):
@@ -42,6 +40,9 @@ def test_a_study_is_a_table_of_all_variants(tmp_path, photographs, capsys):
     told, left_out = capsys.readouterr()
     assert [line.split(":")[1].split(",")[0].strip() for line in left_out.splitlines()] == ["bad.png", "dog.png"]
     assert "1 maps, r = 0.9" in told
+    assert "| overall" in told
     assert all(f"| {name} " in told for name in fusion_study.VARIANTS)
+    assert command.run(fusion_study.app, [*map(str, given), "--no-perturbation", "--limit", "1"]) == 0
+    assert "insertion" not in capsys.readouterr().out
     assert command.run(fusion_study.app, []) == 2
     assert "a study needs --input and --annotations" in capsys.readouterr().err

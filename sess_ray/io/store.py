@@ -99,7 +99,7 @@ def decode_map(png: bytes, size: tuple[int, int] | None = None) -> np.ndarray:
         return found
     if found.shape != fitted(*size, max(found.shape)):
         raise SessError(f"the map is {found.shape}, its row says {size}")
-    return np.asarray(Image.fromarray(found).resize(size[::-1], Image.Resampling.BILINEAR))
+    return np.array(Image.fromarray(found).resize(size[::-1], Image.Resampling.BILINEAR))
 
 
 def map_of(row: dict[str, Any]) -> np.ndarray | None:
