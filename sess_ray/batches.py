@@ -141,7 +141,7 @@ class Segment:
     @cached_property
     def places(self) -> Tensor:
         """The windows, (n,) int64, on the device."""
-        return torch.tensor(self.windows, dtype=torch.int64).to(self.work.source.image.device, non_blocking=True)
+        return torch.tensor(self.windows, dtype=torch.int64).to(self.work.source.device, non_blocking=True)
 
 
 def batches(works: Iterable[Work], buffer: Tensor) -> Iterator[tuple[Tensor, list[Segment]]]:

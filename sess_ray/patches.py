@@ -26,11 +26,11 @@ class Normalizer:
     def __init__(self, mean: Iterable[float], std: Iterable[float], device: torch.device) -> None:
         self.scale = 1 / (255 * torch.tensor(list(std), dtype=torch.float64))
         self.shift = -torch.tensor(list(mean), dtype=torch.float64) * 255 * self.scale
-        self.scale = self.scale.float().view(3, 1, 1).to(device)
-        self.shift = self.shift.float().view(3, 1, 1).to(device)
+        self.scale = self.scale.float().view(3, 1).to(device)
+        self.shift = self.shift.float().view(3, 1).to(device)
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Return (3, H, W) float32 for (3, H, W) uint8."""
+        """Return (n, 3, m) float32 for (n, 3, m) uint8."""
         return torch.addcmul(self.shift, pixels.float(), self.scale)
 
 
@@ -44,19 +44,20 @@ class Source:
     """
 
     def __init__(self, image: Tensor, normalize: Normalizer) -> None:
-        self.image = image
+        self.device = image.device
         self.normalize = normalize
         _, self.rows, self.columns = image.shape
-        self.strip = max(1, STRIP_PIXELS // self.columns)
-        self._whole = self._part(0) if self.rows <= self.strip else None
-
-    def _part(self, top: int) -> Tensor:
-        return self.normalize(self.image[:, top : top + self.strip]).permute(2, 0, 1).contiguous()
+        # Columns first, as they are resampled, turned while they are bytes: of floats that takes five times as long.
+        strips = image.split(max(1, STRIP_PIXELS // self.columns), 1)
+        self._strips = [strip.permute(2, 0, 1).contiguous() for strip in strips]
+        self._whole = normalize(self._strips[0]) if len(strips) == 1 else None
 
     def strips(self) -> Iterator[tuple[int, Tensor]]:
         """Yield (first row, (W, 3, rows) float32): a small image whole, made once; a large one a part at a time."""
-        for top in range(0, self.rows, self.strip):
-            yield top, self._part(top) if self._whole is None else self._whole
+        top = 0
+        for strip in self._strips:
+            yield top, self.normalize(strip) if self._whole is None else self._whole
+            top += strip.shape[2]
 
 
 def _resampled(lines: Tensor, at: tuple[Tensor, Tensor], part: slice = slice(None)) -> Tensor:
@@ -82,7 +83,7 @@ def resized(source: Source, height: int, width: int) -> Rows:
     callable
         (top, bottom) to those rows of the result, (bottom - top, width, 3) float32.
     """
-    device = source.image.device
+    device = source.device
     across, down = (_antialiased(*axis, device) for axis in ((source.columns, width), (source.rows, height)))
     wide = torch.empty(source.rows, width * 3, device=device)
     for top, strip in source.strips():
