@@ -190,7 +190,9 @@ def _percent(found: Summary, sign: str = "") -> str:
 def main(
     config: Annotated[ExplainConfig, Parameter(name="*")] = ExplainConfig(),  # noqa: B008 - frozen
     *,
-    perturbation: Annotated[bool, Parameter(help="Insertion and deletion too: some 450 passes a variant and map.")] = True,
+    perturbation: Annotated[
+        bool, Parameter(help="Insertion and deletion too: some 450 passes a variant and map.")
+    ] = True,
 ) -> int:
     """Compare; return the exit code."""
     if config.annotations is None or config.input is None:
