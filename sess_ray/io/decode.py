@@ -87,13 +87,12 @@ def shrunk(
             turned = _turned(image)
             width, height = image.size[::-1] if turned else image.size
             rows, columns = fitted(height, width, max_side)
-            if (rows, columns) != (height, width):
-                image = _drafted(image, (rows, columns) if turned else (columns, rows))
-            image.load()
-            upright = _to_rgb(ImageOps.exif_transpose(image))
-            if upright.size != (columns, rows):
-                upright = upright.resize((columns, rows), Image.Resampling.BILINEAR)
-            return np.asarray(upright), (height, width)
+            if (rows, columns) == (height, width):
+                pixels = _upright(image)
+                return np.asarray(pixels), (pixels.height, pixels.width)
+            image = _drafted(image, (rows, columns) if turned else (columns, rows))
+            pixels = _upright(image).resize((columns, rows), Image.Resampling.BILINEAR)
+            return np.asarray(pixels), (height, width)
         except Exception as error:
             raise _broken(error) from error
 
@@ -122,6 +121,11 @@ def _drafted(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 def _turned(image: Image.Image) -> bool:
     """Say whether EXIF swaps height and width."""
     return image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()
+    return _to_rgb(ImageOps.exif_transpose(image))
 
 
 def _broken(error: Exception) -> SessError:
