@@ -198,7 +198,7 @@ def main(
     if config.annotations is None or config.input is None:
         raise SessError("a study needs --input and --annotations")
     if config.max_map_side is not None:
-        raise SessError("a study compares maps with annotations at the images' own size: leave out --max-map-side")
+        raise SessError("a study compares maps with annotations at their images' size: leave out --max-map-side")
     model = load_model(config.model, config.weights, config.layer)
     annotations = read_annotations(config.annotations)
     classes = label_classes(annotations, config.class_map, model)

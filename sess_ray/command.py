@@ -132,9 +132,9 @@ def progress(unit: str, total: int | None = None) -> Iterator[Callable[[int], No
         yield update
 
 
-def readable(items: Iterable[Item], max_pixels: int, max_side: int | None = None) -> Iterator[tuple[str, np.ndarray]]:
+def readable(items: Iterable[Item], max_pixels: int) -> Iterator[tuple[str, np.ndarray]]:
     """Yield the ids and pixels, (H, W, 3) uint8, of images; say on stderr which are left out, and why."""
-    from sess_ray.io.decode import shrunk
+    from sess_ray.io.decode import decode
     from sess_ray.io.reading import read_items
 
     for item in items:
@@ -142,7 +142,7 @@ def readable(items: Iterable[Item], max_pixels: int, max_side: int | None = None
         try:
             if isinstance(content, Exception):
                 raise content
-            pixels, _ = shrunk(content, max_pixels, max_side)
+            pixels = decode(content, max_pixels)
         except Exception as error:
             print(f"left out: {item.image_id}: {one_line(error)}", file=sys.stderr)
             continue

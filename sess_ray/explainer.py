@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ from sess_ray.methods.cam import gradcam
 from sess_ray.models import Model, load_model
 from sess_ray.models.model import DTYPES, Precision, Tap
 from sess_ray.patches import Normalizer, Source, cut
-from sess_ray.windows import Plan, sess_plan, whole_plan
+from sess_ray.windows import Plan, fitted, sess_plan, whole_plan
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,7 +49,7 @@ class Explanation:
     Attributes
     ----------
     saliency : numpy.ndarray, (H, W) float32
-        At the image's own size, in 0..1.
+        At the image's own size, or `SESS.max_map_side`'s, in 0..1.
     target : int
         Class explained.
     target_name : str
@@ -159,6 +159,9 @@ class SESS:
         By default ``cuda`` where there is one.
     batch_size : int, optional
         Patches in one batch, of as many images as it takes. By default 8 on a CPU and 128 on a GPU.
+    max_map_side : int, optional
+        Make maps whose longer side has at most this many pixels: less to fuse and keep where images are large. They
+        are smoothed at their own size. By default every map has its image's size.
     max_patches : int
         Refuse images that need more windows, such as 20,000 x 30 pixels.
     seed : int
@@ -193,6 +196,7 @@ class SESS:
         precision: Precision = "fp32",
         device: str | torch.device | None = None,
         batch_size: int | None = None,
+        max_map_side: int | None = None,
         max_patches: int = 5000,
         seed: int = 0,
         method_options: Mapping[str, object] | None = None,
@@ -200,7 +204,7 @@ class SESS:
     ) -> None:
         self.method = methods.get(method) if isinstance(method, str) else method
         self.method_options = self.method.parsed(method_options or {})
-        _check(num_scales, step_size, pre_filter_ratio, whole_scales, window_share, batch_size)
+        _check(num_scales, step_size, pre_filter_ratio, whole_scales, window_share, batch_size, max_map_side)
         for name, given, known in (
             ("windows", windows, WINDOWS),
             ("fusion", fusion, FUSIONS),
@@ -227,6 +231,7 @@ class SESS:
         self.normalize = normalize
         self.smooth = smooth and num_scales is not None
         self.batch_size = batch_size or BATCH_SIZES.get(self.device.type, BATCH_SIZES["cuda"])
+        self.max_map_side = max_map_side
         self.max_patches = max_patches
         self.seed = seed
         self.keep_maps = keep_maps
@@ -237,7 +242,7 @@ class SESS:
         """Return the windows of an image of this size; `SessError` where they are more than `max_patches`."""
         side = self.model.input_size
         if self.num_scales is None:
-            return whole_plan(height, width, side)
+            return self._limited(whole_plan(height, width, side))
         if max(height, width) / max(1, min(height, width)) > self.max_patches:  # do not even count them
             raise SessError(f"an image of {width} x {height} pixels needs more than {self.max_patches} windows")
         plan = sess_plan(height, width, side, self.num_scales, self.step_size)
@@ -246,7 +251,11 @@ class SESS:
                 f"an image of {width} x {height} pixels needs {plan.num_patches} windows,"
                 f" more than the {self.max_patches} that max_patches allows"
             )
-        return plan
+        return self._limited(plan)
+
+    def _limited(self, plan: Plan) -> Plan:
+        height, width = fitted(plan.height, plan.width, self.max_map_side)
+        return replace(plan, height=height, width=width)
 
     def num_scored(self, plan: Plan) -> int:
         """Return how many windows of a plan are scored for one target; for several targets as many or more."""
@@ -581,6 +590,7 @@ def _check(
     whole_scales: int,
     window_share: float,
     batch_size: int | None,
+    max_map_side: int | None,
 ) -> None:
     if num_scales is not None and num_scales < 1:
         raise SessError(f"num_scales is {num_scales}: use 1 or more, or None for no SESS")
@@ -594,6 +604,8 @@ def _check(
         raise SessError(f"window_share is {window_share}: use a share above 0, at most 1")
     if batch_size is not None and batch_size < 1:
         raise SessError(f"batch_size is {batch_size}: use 1 or more")
+    if max_map_side is not None and max_map_side < 1:
+        raise SessError(f"max_map_side is {max_map_side}: use 1 pixel or more")
 
 
 def _patch_table(work: Work, slot: int) -> np.ndarray:

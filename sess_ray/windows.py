@@ -43,7 +43,7 @@ class Plan:
     Attributes
     ----------
     height, width : int
-        Size of the image in pixels.
+        Size of the map in pixels, which is that of the image unless it is limited.
     window : int
         Side of a window, which is the model's input size.
     scales : tuple of Scale
@@ -68,6 +68,11 @@ class Plan:
         return [(i, y, x) for i, scale in enumerate(self.scales) for y in scale.ys for x in scale.xs]
 
 
+def largest_scale(window: int, num_scales: int) -> int:
+    """Return the pixels of the short side of the last of so many scales."""
+    return window + SCALE_STEP * (num_scales - 1)
+
+
 def starts(length: int, window: int, step: int) -> tuple[int, ...]:
     """Return the first pixels of the windows along one axis.
 
@@ -85,6 +90,18 @@ def scaled_size(height: int, width: int, short: int) -> tuple[int, int]:
     if height <= width:
         return short, int(short * width / height)
     return int(short * height / width), short
+
+
+def fitted(height: int, width: int, max_side: int | None) -> tuple[int, int]:
+    """Return (height, width) of an image whose longer side is to have at most `max_side` pixels; None for no limit.
+
+    >>> fitted(3000, 4000, 1024), fitted(300, 400, 1024)
+    ((768, 1024), (300, 400))
+    """
+    longer = max(height, width)
+    if max_side is None or longer <= max_side:
+        return height, width
+    return max(1, round(height * max_side / longer)), max(1, round(width * max_side / longer))
 
 
 def _check(height: int, width: int) -> None:
@@ -119,7 +136,7 @@ def sess_plan(height: int, width: int, window: int, num_scales: int, step: int) 
     _check(height, width)
     scales = []
     for i in range(num_scales):
-        h, w = scaled_size(height, width, window + SCALE_STEP * i)
+        h, w = scaled_size(height, width, largest_scale(window, i + 1))
         scales.append(Scale(h, w, starts(h, window, step), starts(w, window, step)))
     return Plan(height, width, window, tuple(scales))
 

@@ -132,9 +132,10 @@ def smoothed(values):
     return result
 
 
-def sess(module, layer, pixels, target, *, window, mean, std, num_scales, step, ratio, fusion):
-    """Return (map (H, W) float64, scores, kept indices)."""
+def sess(module, layer, pixels, target, *, window, mean, std, num_scales, step, ratio, fusion, size=None):
+    """Return (map (H, W) float64, of the image's size or another, scores, kept indices)."""
     height, width = pixels.shape[:2]
+    size = size or (height, width)
     image = torch.from_numpy(pixels.copy()).permute(2, 0, 1).double() / 255
     image = TF.normalize(image, mean, std)
     patches, places = [], []
@@ -150,9 +151,7 @@ def sess(module, layer, pixels, target, *, window, mean, std, num_scales, step, 
     for index in sorted(kept):
         scaled, y, x = places[index]
         value = grad_cam(module, layer, patches[index], target) * (scores[index] / max(scores))
-        masks.append(calibrated(value, y, x, scaled, (height, width)))
+        masks.append(calibrated(value, y, x, scaled, size))
     ones = torch.ones(window, window, dtype=torch.float64)
-    coverage = (
-        [calibrated(ones, y, x, scaled, (height, width)) for scaled, y, x in places] if fusion == "seamless" else []
-    )
+    coverage = [calibrated(ones, y, x, scaled, size) for scaled, y, x in places] if fusion == "seamless" else []
     return fused(masks, coverage, fusion).numpy(), np.array(scores), set(kept.tolist())

@@ -14,12 +14,11 @@ from sess_ray.methods import registry
 from tests import literal, nets
 
 
-def compare_with_literal(model, pixels, target, *, fusion, ratio, num_scales=12):
-    settings = {"num_scales": num_scales, "step": model.input_size, "ratio": ratio, "fusion": fusion}
+def compare_with_literal(model, pixels, target, *, fusion, ratio, num_scales=12, size=None, **options):
+    settings = {"num_scales": num_scales, "step": model.input_size, "ratio": ratio, "fusion": fusion, "size": size}
     expected, scores, kept = nets.literally(literal.sess, model, pixels, target, **settings)
-    sess = SESS(
-        model, num_scales=num_scales, pre_filter_ratio=ratio, fusion=fusion, normalize=False, smooth=False, device="cpu"
-    )
+    options |= {"num_scales": num_scales, "pre_filter_ratio": ratio, "fusion": fusion}
+    sess = SESS(model, normalize=False, smooth=False, device="cpu", **options)
     [[found]] = sess.explain([pixels], targets=[[target]])
     np.testing.assert_allclose(found.patches["score"], scores, atol=1e-5)
     assert set(np.flatnonzero(found.patches["kept"])) == kept
@@ -36,6 +35,12 @@ def test_sess_is_its_literal_definition(lite0, photographs, fusion, name, target
 @pytest.mark.parametrize("ratio", [0.0, 0.9])
 def test_sess_with_a_known_head_is_its_literal_definition(real_squeezenet, photographs, fusion, ratio):
     compare_with_literal(real_squeezenet, photographs["rocket.jpg"], 657, fusion=fusion, ratio=ratio)
+
+
+@pytest.mark.parametrize("fusion", ["reference", "seamless"])
+def test_a_smaller_map_is_fused_of_the_same_windows(lite0, photographs, fusion):
+    settings = {"fusion": fusion, "ratio": 0.7, "num_scales": 3, "max_map_side": 130}
+    compare_with_literal(lite0, photographs["coffee.png"], 967, size=(87, 130), **settings)  # of 400 x 600
 
 
 @pytest.mark.parametrize("shape", [(60, 91), (224, 224), (448, 224), (97, 700)])
@@ -210,6 +215,7 @@ def test_a_users_own_method_is_one_line(lite0, photographs, brightness):
         ({"fusion": "mean"}, "unknown fusion 'mean': choose one of: reference, seamless"),
         ({"precision": "fp8"}, "unknown precision"),
         ({"batch_size": 0}, "batch_size is 0"),
+        ({"max_map_side": 0}, "max_map_side is 0: use 1 pixel or more"),
         ({"device": "tpu9"}, "device 'tpu9' is not available"),
     ],
 )

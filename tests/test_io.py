@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from sess_ray import SessError
-from sess_ray.io.decode import decode, fitted, shrunk
+from sess_ray.io.decode import decode, enough, shrunk
 from sess_ray.io.inputs import find_images, list_images
 from sess_ray.io.reading import read_items
 from sess_ray.io.store import Store, decode_map, encode_map, quantize
@@ -106,32 +106,33 @@ def test_what_is_no_image_is_refused_with_a_reason():
 
 
 @pytest.mark.parametrize(
-    ("size", "most", "expected"),
+    ("size", "needed", "expected"),
     [
         ((300, 400), None, (300, 400)),
-        ((300, 400), 400, (300, 400)),
-        ((300, 400), 399, (299, 399)),
-        ((3000, 4000), 1024, (768, 1024)),
-        ((4000, 3000), 1024, (1024, 768)),
-        ((5, 4000), 100, (1, 100)),
+        ((300, 400), (300, 1), (300, 400)),
+        ((300, 400), (1, 401), (300, 400)),
+        ((300, 400), (150, 100), (150, 200)),
+        ((400, 300), (150, 100), (200, 150)),
+        ((300, 400), (150, 320), (240, 320)),
+        ((5, 4000), (1, 100), (1, 800)),
     ],
 )
-def test_the_longer_side_is_limited_and_the_shorter_follows(size, most, expected):
-    assert fitted(*size, most) == expected
+def test_an_image_is_shrunk_as_far_as_both_sides_keep_what_is_needed(size, needed, expected):
+    assert enough(*size, needed) == expected
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-@pytest.mark.parametrize("most", [37, 128, 200, 317])
-def test_a_shrunk_image_shows_the_same_upright(photographs, kind, orientation, most):
+@pytest.mark.parametrize("longer", [37, 128, 200, 317])
+def test_a_shrunk_image_shows_the_same_upright(photographs, kind, orientation, longer):
     exif = Image.Exif()
     exif[0x0112] = orientation  # 6: turn it clockwise to see it
     picture = Image.fromarray(photographs["coffee.png"]).resize((317, 211))
     lying = picture if orientation == 1 else picture.rotate(90, expand=True)
     content = encoded(lying, kind, exif=exif, **({"quality": 98} if kind == "JPEG" else {}))
-    pixels, size = shrunk(content, max_side=most)
+    pixels, size = shrunk(content, needed=(1, longer))
     assert size == (211, 317)
-    assert pixels.shape == (*fitted(211, 317, most), 3)
+    assert pixels.shape == (round(211 * longer / 317), longer, 3)
     whole = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)[None].double()
     wanted = F.interpolate(whole, pixels.shape[:2], mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
     # A JPEG is shrunk twice, first without overlap; where its last blocks end half way, that must not shift the rest.
@@ -145,6 +146,7 @@ def test_a_map_that_is_stored_smaller_is_enlarged_where_it_is_read():
     expected = F.interpolate(small, (45, 60), mode="bilinear", align_corners=False)[0, 0].numpy()
     np.testing.assert_allclose(decode_map(png, (45, 60)), expected, atol=1e-6)
     np.testing.assert_array_equal(decode_map(png, (12, 16)), decode_map(png))
+    np.testing.assert_allclose(decode_map(png, (46, 60)).shape, (46, 60))  # 12.27 rows; what comes of rounding twice
     for other in ((45, 45), (60, 45), (6, 8)):
         with pytest.raises(SessError, match=r"the map is \(12, 16\), its row says"):
             decode_map(png, other)

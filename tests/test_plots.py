@@ -86,3 +86,11 @@ def test_pictures(every, pixels):
     with pytest.raises(SessError, match="give the image that was explained"):
         explanation.plot(pixels[:-1])
     matplotlib.pyplot.close("all")
+
+
+def test_pictures_of_smaller_maps_show_the_image_as_small(squeezenet, pixels):
+    [[explanation]] = SESS(squeezenet, num_scales=2, max_map_side=130, device="cpu").explain([pixels])
+    figure = explanation.plot(pixels)
+    [drawn, *_] = [image.get_array() for axes in figure.axes for image in axes.get_images()]
+    assert drawn.shape[:2] == explanation.saliency.shape == (75, 130)
+    matplotlib.pyplot.close("all")

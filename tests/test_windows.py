@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sess_ray import SessError
-from sess_ray.windows import sess_plan, whole_plan
+from sess_ray.windows import fitted, sess_plan, whole_plan
 from tests import literal
 
 sides = st.integers(1, 1500)
@@ -42,3 +42,18 @@ def test_without_sess_the_whole_image_is_one_window():
 def test_an_empty_image_is_refused():
     with pytest.raises(SessError, match="0 x 5 pixels"):
         sess_plan(5, 0, 224, 12, 224)
+
+
+@pytest.mark.parametrize(
+    ("size", "most", "expected"),
+    [
+        ((300, 400), None, (300, 400)),
+        ((300, 400), 400, (300, 400)),
+        ((300, 400), 399, (299, 399)),
+        ((3000, 4000), 1024, (768, 1024)),
+        ((4000, 3000), 1024, (1024, 768)),
+        ((5, 4000), 100, (1, 100)),
+    ],
+)
+def test_the_longer_side_is_limited_and_the_shorter_follows(size, most, expected):
+    assert fitted(*size, most) == expected

@@ -13,6 +13,7 @@ from sess_ray.errors import SessError
 from sess_ray.fusion import min_max
 from sess_ray.gallery.overlay import OPACITY
 from sess_ray.resampling import upsampling
+from sess_ray.windows import fitted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,8 +33,10 @@ def _pyplot() -> Any:
 
 def _pixels(image: ImageLike, explanation: Explanation) -> np.ndarray:
     pixels = np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
-    if pixels.shape[:2] != explanation.saliency.shape:
-        height, width = explanation.saliency.shape
+    height, width = explanation.saliency.shape
+    if pixels.shape[:2] != (height, width):
+        if fitted(pixels.shape[0], pixels.shape[1], max(height, width)) == (height, width):  # SESS(max_map_side=...)
+            return np.asarray(Image.fromarray(pixels).resize((width, height)))
         raise SessError(f"the image is {pixels.shape}, the map {height} x {width}: give the image that was explained")
     return pixels
 

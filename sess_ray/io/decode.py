@@ -10,6 +10,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from sess_ray.errors import SessError
 
+Sides = tuple[int, int]  # in pixels: the shorter side of an image, and the longer
 MAX_PIXELS = 100_000_000
 
 
@@ -40,9 +41,9 @@ def decode(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
 
 def shrunk(
-    content: bytes, max_pixels: int = MAX_PIXELS, max_side: int | None = None
+    content: bytes, max_pixels: int = MAX_PIXELS, needed: Sides | None = None
 ) -> tuple[np.ndarray, tuple[int, int]]:
-    """Decode an image as `decode` does, and shrink one that is larger than `max_side`.
+    """Decode an image as `decode` does, and shrink one that is larger than is needed.
 
     A JPEG is decoded at a half, a quarter or an eighth of its size where that is large enough. Then images are
     resampled, bilinear with antialias.
@@ -53,8 +54,8 @@ def shrunk(
         The file.
     max_pixels : int
         Refuse images that have more, before they are shrunk.
-    max_side : int, optional
-        Of the result, in pixels; see `fitted`.
+    needed : (int, int), optional
+        Pixels of the shorter and of the longer side; see `enough`.
 
     Returns
     -------
@@ -86,7 +87,7 @@ def shrunk(
         try:
             turned = _turned(image)
             width, height = image.size[::-1] if turned else image.size
-            rows, columns = fitted(height, width, max_side)
+            rows, columns = enough(height, width, needed)
             if (rows, columns) == (height, width):
                 pixels = _upright(image)
                 return np.asarray(pixels), (pixels.height, pixels.width)
@@ -97,16 +98,17 @@ def shrunk(
             raise _broken(error) from error
 
 
-def fitted(height: int, width: int, max_side: int | None) -> tuple[int, int]:
-    """Return (height, width) of an image whose longer side is to have at most `max_side` pixels; None for no limit.
+def enough(height: int, width: int, needed: Sides | None) -> tuple[int, int]:
+    """Return (height, width) of an image shrunk as far as both of its sides keep what is needed; None for no limit.
 
-    >>> fitted(3000, 4000, 1024), fitted(300, 400, 1024)
-    ((768, 1024), (300, 400))
+    >>> enough(3000, 4000, (900, 1000)), enough(3000, 4000, (600, 1000)), enough(300, 400, (900, 1000))
+    ((900, 1200), (750, 1000), (300, 400))
     """
-    longer = max(height, width)
-    if max_side is None or longer <= max_side:
+    if needed is None:
         return height, width
-    return max(1, round(height * max_side / longer)), max(1, round(width * max_side / longer))
+    least = sorted((height, width))
+    factor = max(few / many for few, many in zip(needed, least, strict=True))
+    return (height, width) if factor >= 1 else (round(height * factor), round(width * factor))
 
 
 def _drafted(image: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -41,7 +41,7 @@ class ExplainActor:
             stage = "plan"
             try:
                 if row["error"] is None:
-                    self._sess.plan(row["map_height"], row["map_width"])
+                    self._sess.plan(row["rows"], row["columns"])
                     stage = "targets"
                     row["targets"] = targets_of(row, self._sess.model)
                     todo.append(index)
@@ -53,7 +53,7 @@ class ExplainActor:
         def image(index: int) -> tuple[np.ndarray, str | list[tuple[int, ...]]]:
             row = rows[index]
             array = np.frombuffer(pixels[index].as_buffer(), np.uint8)
-            return array.reshape(row["map_height"], row["map_width"], 3), row["targets"]
+            return array.reshape(row["rows"], row["columns"], 3), row["targets"]
 
         done, begin = 0, perf_counter()
         try:

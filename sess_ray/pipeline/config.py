@@ -11,7 +11,9 @@ from cyclopts import Group, Parameter
 from sess_ray.command import key_values
 from sess_ray.errors import SessError
 from sess_ray.io.access import Access, parse_options, public_settings
+from sess_ray.io.decode import Sides
 from sess_ray.pipeline.session import actor_range
+from sess_ray.windows import largest_scale
 
 _SHARED = Parameter(group=Group("Places", sort_key=1))  # after the others in --help
 DEMO_MODEL = "sess_ray.demo:efficientnet_lite0"
@@ -142,8 +144,8 @@ class ExplainConfig(OpensUrls):
     max_pixels
         Refuse larger images.
     max_map_side
-        Explain images whose longer side has more pixels at this size, and store their maps so: less to decode, cut,
-        fuse and keep. Readers enlarge them. Without it, maps are made and stored at their images' size.
+        Make and store maps whose longer side has at most this many pixels, and decode no more of a large image than
+        they and the largest scale need. Readers enlarge them. Without it, maps have their images' size.
     max_patches
         Refuse images that need more windows, such as 20,000 x 30 pixels.
     overlays
@@ -209,6 +211,12 @@ class ExplainConfig(OpensUrls):
         """Return the options of the method; their values are checked by the method."""
         return key_values(self.method_option, "--method-option")
 
+    def needed(self, input_size: int) -> Sides | None:
+        """Return how large an image has to be, for a model's input: as the largest scale, and as its map."""
+        if self.max_map_side is None:
+            return None
+        return largest_scale(input_size, self.num_scales or 1), self.max_map_side
+
     def explainer_options(self) -> dict[str, object]:
         """Return the keyword arguments of `sess_ray.SESS`."""
         return {
@@ -225,6 +233,7 @@ class ExplainConfig(OpensUrls):
             "smooth": self.smooth,
             "precision": self.precision,
             "batch_size": self.batch_size,
+            "max_map_side": self.max_map_side,
             "max_patches": self.max_patches,
             "seed": self.seed,
         }

@@ -107,7 +107,7 @@ def estimate(job: Job, gpus: int | None = None) -> Estimate:
     config = job.config
     use(dataclasses.replace(config.access(), patience=RETRY_SECONDS))
     sess = SESS(job.model, device="cpu", **config.explainer_options())  # type: ignore[arg-type]
-    limits = config.max_pixels, config.max_map_side
+    limits = config.max_pixels, config.needed(job.model.input_size)
     strata, looking = _timed(look, job.tasks, lambda *size: sess.num_scored(sess.plan(*size)), *limits)
     seen = [one for stratum in strata for one in stratum.seen]
     decoded, decoding = _timed(_decode, seen, job)
@@ -219,7 +219,7 @@ def _decode(seen: Sequence[Seen], job: Job) -> _Decoded:
         if one.content is not None and one.windows:
             tried += 1
             try:
-                pixels, _ = shrunk(one.content, job.config.max_pixels, job.config.max_map_side)
+                pixels, _ = shrunk(one.content, job.config.max_pixels, job.config.needed(job.model.input_size))
                 images.append((one.task, pixels, targets_of(one.task, job.model)))
             except SessError as refused:
                 error = str(refused)

@@ -26,7 +26,7 @@ import pyarrow as pa
 from sess_ray import methods
 from sess_ray.gallery.overlay import overlay
 from sess_ray.io.access import public_command
-from sess_ray.io.decode import shrunk
+from sess_ray.io.decode import decode
 from sess_ray.io.inputs import is_shard, split_uri
 from sess_ray.io.ledger import read_ledger
 from sess_ray.io.reading import read_items
@@ -137,7 +137,8 @@ def stream(job: Job, actor: type | None = None, compute: Any = None, lanes: int 
     workers["compute"] = compute = compute or workers["compute"]
     cut = blocks(job.tasks, compute.max_size * lanes)
     access = config.access()
-    reading = {"access": access, "max_pixels": config.max_pixels, "max_side": config.max_map_side}
+    needed = config.needed(job.model.input_size)
+    reading = {"access": access, "max_pixels": config.max_pixels, "needed": needed}
     model = ray.put(job.model)  # a name of its own keeps it for actors that are started again
     # The method itself and not its name: actors do not know what a script has registered.
     options = {**config.explainer_options(), "method": methods.get(config.method)}
@@ -203,8 +204,8 @@ def _draw(job: Job, name: str, summary: Summary) -> None:
         if isinstance(content, Exception):
             continue
         caption = f"{row['target_name']}: p = {row['score']:.2f}, {row['num_kept']} of {row['num_patches']} windows"
-        pixels, _ = shrunk(content, job.config.max_pixels, job.config.max_map_side)
-        picture = overlay(pixels, decode_map(row["saliency"]["bytes"]), caption)
+        saliency = decode_map(row["saliency"]["bytes"], (row["height"], row["width"]))
+        picture = overlay(decode(content, job.config.max_pixels), saliency, caption)
         stem = "".join(c if c.isalnum() or c in "-_" else "_" for c in row["image_id"].rsplit(".", 1)[0])[-80:]
         mark = hashlib.sha256(row["image_id"].encode()).hexdigest()[:6]
         name = f"overlays/{stem}-{mark}-{row['target']}.png"

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from sess_ray.io.access import open_filesystem, patiently
-from sess_ray.io.decode import fitted
+from sess_ray.io.decode import Sides, enough
 from sess_ray.io.inputs import shard_rows, split_uri
 from sess_ray.io.reading import read_shard, stream_items
 
@@ -99,7 +99,7 @@ def spread(number: int) -> Iterator[int]:
 
 
 def look(
-    tasks: pa.Table, windows: Callable[[int, int], int], max_pixels: int, max_side: int | None = None
+    tasks: pa.Table, windows: Callable[[int, int], int], max_pixels: int, needed: Sides | None = None
 ) -> list[Stratum]:
     """Look at some images of the tasks for some seconds.
 
@@ -111,8 +111,8 @@ def look(
         Height and width to the number of windows; `SessError` where the image can not be explained.
     max_pixels : int
         Larger images can not.
-    max_side : int, optional
-        Larger images are shrunk.
+    needed : (int, int), optional
+        Larger images are shrunk; see `sess_ray.io.decode.enough`.
 
     Returns
     -------
@@ -125,7 +125,7 @@ def look(
     found = []
 
     def size(content: bytes) -> tuple[int, int]:
-        return fitted(*_size(content, max_pixels), max_side)
+        return enough(*_size(content, max_pixels), needed)
 
     seconds = SECONDS / 2 if plain.num_rows and shards.num_rows else SECONDS
     if plain.num_rows:

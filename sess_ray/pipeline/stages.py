@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from sess_ray.errors import SessError
 from sess_ray.io.access import Access, one_line, public, use
-from sess_ray.io.decode import shrunk
+from sess_ray.io.decode import Sides, shrunk
 from sess_ray.io.inputs import is_shard
 from sess_ray.io.reading import read_shard, stream_items
 from sess_ray.io.store import ERRORS, MAPS, Store, digest, encode_map, quantize
@@ -32,14 +32,14 @@ TASKS = pa.schema(
         ("error", pa.string()),
     ]
 )
-MAP_SIZE = [pa.field(name, pa.int32()) for name in ("map_height", "map_width")]  # the image's, or max_map_side's
 DECODED = pa.schema(
     [
         *(field for field in TASKS if field.name != "done"),
         ("label", pa.string()),
         ("height", pa.int32()),
         ("width", pa.int32()),
-        *MAP_SIZE,  # of the pixels too
+        ("rows", pa.int32()),  # of the pixels: fewer where less is needed
+        ("columns", pa.int32()),
         ("pixels", pa.large_binary()),
     ]
 )
@@ -50,7 +50,8 @@ OF_TARGET = ("target", "target_name", "score", "peak_x", "peak_y", "num_scored",
 EXPLAINED = pa.schema(
     [
         *(MAPS.field(name) for name in OF_IMAGE),
-        *MAP_SIZE,
+        ("rows", pa.int32()),  # of the maps
+        ("columns", pa.int32()),
         ("num_forwards", pa.int32()),  # windows scored, once for all targets
         ("maps", pa.list_(pa.struct([*(MAPS.field(name) for name in OF_TARGET), ("levels", pa.large_binary())]))),
         ("seconds", pa.float64()),  # of the actor; of images that share batches only the sum has a meaning
@@ -61,7 +62,9 @@ EXPLAINED = pa.schema(
 NO_LABEL = "the image has no label"
 
 
-def read_and_decode(table: pa.Table, access: Access, max_pixels: int, max_side: int | None) -> Iterator[pa.Table]:
+def read_and_decode(
+    table: pa.Table, access: Access, max_pixels: int, needed: Sides | None = None
+) -> Iterator[pa.Table]:
     """Read the images of a block and yield each with its pixels, or with the reason why there are none."""
     use(access)
     rows = table.to_pylist()
@@ -70,14 +73,14 @@ def read_and_decode(table: pa.Table, access: Access, max_pixels: int, max_side: 
         if row["error"] is not None:
             yield _undecoded(row, row["stage"], row["error"])
         elif is_shard(row["uri"]):
-            yield from _decode_shard(row, max_pixels, max_side)
+            yield from _decode_shard(row, max_pixels, needed)
         else:
             images.append(row)
     for index, content in metering.waited("read", stream_items([row["uri"] for row in images])):
-        yield _decoded(images[index], content, max_pixels, max_side)
+        yield _decoded(images[index], content, max_pixels, needed)
 
 
-def _decode_shard(shard: dict[str, Any], max_pixels: int, max_side: int | None) -> Iterator[pa.Table]:
+def _decode_shard(shard: dict[str, Any], max_pixels: int, needed: Sides | None) -> Iterator[pa.Table]:
     try:
         for image in metering.waited("read", read_shard(shard["uri"], shard["done"] or ())):
             names = {
@@ -85,21 +88,21 @@ def _decode_shard(shard: dict[str, Any], max_pixels: int, max_side: int | None) 
                 "uri": f"{shard['uri']}#{image.name}",
                 "label": image.label,
             }
-            yield _decoded({**shard, **names}, image.content, max_pixels, max_side)
+            yield _decoded({**shard, **names}, image.content, max_pixels, needed)
     except Exception as error:  # what is left of the shard
         yield _undecoded(shard, "read", one_line(error))
 
 
-def _decoded(row: dict[str, Any], content: bytes | Exception, max_pixels: int, max_side: int | None) -> pa.Table:
+def _decoded(row: dict[str, Any], content: bytes | Exception, max_pixels: int, needed: Sides | None) -> pa.Table:
     if isinstance(content, Exception):
         return _undecoded(row, "read", one_line(content))
     try:
         with metering.spent("decode"):
-            pixels, (height, width) = shrunk(content, max_pixels, max_side)
+            pixels, (height, width) = shrunk(content, max_pixels, needed)
     except Exception as error:
         return _undecoded(row, "decode", one_line(error))
     rows, columns, _ = pixels.shape
-    found = {"height": height, "width": width, "map_height": rows, "map_width": columns, "pixels": pixels.tobytes()}
+    found = {"height": height, "width": width, "rows": rows, "columns": columns, "pixels": pixels.tobytes()}
     return pa.Table.from_pylist([{**row, "uri": public(row["uri"]), **found}], schema=DECODED)
 
 
@@ -128,7 +131,8 @@ def succeeded(row: dict[str, Any], explanations: list[Explanation], seconds: flo
     """
     distinct = {explanation.target: explanation for explanation in explanations}  # alternatives may meet in one class
     [first, *_] = explanations
-    down, across = row["height"] / row["map_height"], row["width"] / row["map_width"]
+    rows, columns = first.saliency.shape
+    down, across = row["height"] / rows, row["width"] / columns
     image = {
         "image_id": row["image_id"],
         "uri": row["uri"],
@@ -136,8 +140,8 @@ def succeeded(row: dict[str, Any], explanations: list[Explanation], seconds: flo
         "predicted_score": first.predicted_score,
         "height": row["height"],
         "width": row["width"],
-        "map_height": row["map_height"],
-        "map_width": row["map_width"],
+        "rows": rows,
+        "columns": columns,
         "num_patches": first.num_patches,
         "num_forwards": first.num_forwards,
         "seconds": seconds,
@@ -193,7 +197,7 @@ def map_rows(image: dict[str, Any], method: str, model: str) -> list[dict[str, A
     """Return the rows of maps/ of an image of `EXPLAINED`, with PNGs."""
     rows = []
     for found in image["maps"]:
-        levels = np.frombuffer(found["levels"], np.uint8).reshape(image["map_height"], image["map_width"])
+        levels = np.frombuffer(found["levels"], np.uint8).reshape(image["rows"], image["columns"])
         saliency = {"bytes": encode_map(levels), "path": None}
         rows.append({**image, **found, "saliency": saliency, "method": method, "model": model})
     return rows
