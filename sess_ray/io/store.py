@@ -97,8 +97,9 @@ def decode_map(png: bytes, size: tuple[int, int] | None = None) -> np.ndarray:
     found = np.asarray(Image.open(io.BytesIO(png)), np.float32) / MAP_LEVELS
     if size is None or found.shape == size:
         return found
-    wanted = fitted(*size, max(found.shape))
-    if max(found.shape) > max(size) or np.abs(np.subtract(found.shape, wanted)).max() > 1:  # rounded twice
+    longer = max(found.shape)
+    # Its shorter side was rounded twice: with that of the image that was explained, and by itself.
+    if longer >= max(size) or np.abs(np.subtract(found.shape, fitted(*size, longer))).max() > 1:
         raise SessError(f"the map is {found.shape}, its row says {size}")
     return np.array(Image.fromarray(found).resize(size[::-1], Image.Resampling.BILINEAR))
 
