@@ -98,7 +98,7 @@ def decode_map(png: bytes, size: tuple[int, int] | None = None) -> np.ndarray:
     if size is None or found.shape == size:
         return found
     longer = max(found.shape)
-    # Its shorter side was rounded twice: with that of the image that was explained, and by itself.
+    # Of an image that was shrunk first, the map's shorter side is rounded twice, which is a pixel at most.
     if longer >= max(size) or np.abs(np.subtract(found.shape, fitted(*size, longer))).max() > 1:
         raise SessError(f"the map is {found.shape}, its row says {size}")
     return np.array(Image.fromarray(found).resize(size[::-1], Image.Resampling.BILINEAR))

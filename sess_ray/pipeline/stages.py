@@ -132,7 +132,11 @@ def succeeded(row: dict[str, Any], explanations: list[Explanation], seconds: flo
     distinct = {explanation.target: explanation for explanation in explanations}  # alternatives may meet in one class
     [first, *_] = explanations
     rows, columns = first.saliency.shape
-    down, across = row["height"] / rows, row["width"] / columns
+
+    def peak(explanation: Explanation) -> dict[str, int]:
+        x, y = explanation.peak
+        return {"peak_x": int((x + 0.5) * row["width"] / columns), "peak_y": int((y + 0.5) * row["height"] / rows)}
+
     image = {
         "image_id": row["image_id"],
         "uri": row["uri"],
@@ -151,8 +155,7 @@ def succeeded(row: dict[str, Any], explanations: list[Explanation], seconds: flo
             "target": explanation.target,
             "target_name": explanation.target_name,
             "score": explanation.score,
-            "peak_x": int((explanation.peak[0] + 0.5) * across),
-            "peak_y": int((explanation.peak[1] + 0.5) * down),
+            **peak(explanation),
             "num_scored": explanation.num_scored,
             "num_kept": explanation.num_kept,
             "levels": quantize(explanation.saliency).tobytes(),
