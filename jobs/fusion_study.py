@@ -5,10 +5,9 @@ Takes the settings of explain_dataset.py, annotations among them. A new variant 
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from typing import Annotated, Any
@@ -55,14 +54,15 @@ class Windows:
     scales : list of (Tensor, Tensor)
         For each scale, (H, W): the sum of its kept windows' maps times their scores, and the coverage of all of its
         windows.
-    squared : list of (Tensor, Tensor)
-        The same with squared scores.
+    squared, unweighted : list of (Tensor, Tensor)
+        The same with squared scores, and with 1 in place of scores.
     whole : Tensor, (H, W)
         The map of the whole image, without SESS, in 0..1.
     """
 
     scales: list[tuple[Tensor, Tensor]]
     squared: list[tuple[Tensor, Tensor]]
+    unweighted: list[tuple[Tensor, Tensor]]
     whole: Tensor
 
 
@@ -80,7 +80,12 @@ def per_scale(windows: Windows) -> Tensor:
 
 
 def squared_scores(windows: Windows) -> Tensor:
-    return seamless(Windows(windows.squared, windows.squared, windows.whole))
+    return seamless(replace(windows, scales=windows.squared))
+
+
+def without_scores(windows: Windows) -> Tensor:
+    """Let all windows that the pre-filter keeps count alike."""
+    return seamless(replace(windows, scales=windows.unweighted))
 
 
 def times_whole(fuse: Fuse, power: float, windows: Windows) -> Tensor:
@@ -97,6 +102,7 @@ VARIANTS: dict[str, Fuse] = {
     "seamless ^ 1.5": partial(sharpened, 1.5),
     "seamless ^ 2": partial(sharpened, 2),
     "squared scores": squared_scores,
+    "without scores": without_scores,
     "per scale": per_scale,
     "seamless x sqrt(whole)": partial(times_whole, seamless, 0.5),
     "per scale x sqrt(whole)": partial(times_whole, per_scale, 0.5),
@@ -119,7 +125,7 @@ def windows_of(explanation: Explanation, whole: Tensor) -> Windows:
         parts = (maps * weights.view(-1, 1, 1)).split([int(own.sum()) for own in marks])
         return [summed(part, own, *both) for part, own, both in zip(parts, marks, matrices, strict=True)]
 
-    return Windows(scales(scores), scales(scores.square()), whole)
+    return Windows(scales(scores), scales(scores.square()), scales(torch.ones_like(scores)), whole)
 
 
 class Board:
@@ -138,7 +144,7 @@ class Board:
             total = fuse(windows)
             saliency = finish(partial(_rows, total), torch.empty_like(total)).numpy()
             y, x = np.unravel_index(saliency.argmax(), saliency.shape)
-            seen = dataclasses.replace(known, peak=(int(x), int(y)))
+            seen = replace(known, peak=(int(x), int(y)))
             metrics, given = self.metrics[variant], {"key": row["image_id"], "label": label}
             hit = _compared("pointing_game", metrics["pointing"], saliency, seen)
             metrics["pointing"].add(hit, **given)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +9,9 @@ import torch
 
 import fusion_study
 from sess_ray import SESS, command, load_model
+from sess_ray.explainer import PATCH_DTYPE
 from sess_ray.fusion import finish
+from sess_ray.windows import sess_plan
 from tests import nets
 
 
@@ -22,6 +25,20 @@ def test_seamless_of_the_study_is_that_of_the_engine(photographs, ratio):
         total = fusion_study.seamless(windows)
         found = finish(lambda top, bottom, total=total: total[top:bottom], torch.empty_like(total))
         np.testing.assert_allclose(found, explanation.saliency, atol=1e-5)
+
+
+def test_what_scores_weigh():
+    """One scale of two windows side by side, of scores 0.2 and 0.6; their maps are alike."""
+    plan = sess_plan(4, 8, 4, 1, 4)
+    [scale] = plan.scales
+    assert scale.num_windows == 2
+    maps = np.array([[[0.0, 1.0]], [[0.0, 1.0]]], np.float32).repeat(2, 1)
+    patches = np.zeros(2, PATCH_DTYPE)
+    patches["score"], patches["kept"] = (0.2, 0.6), True
+    windows = fusion_study.windows_of(SimpleNamespace(plan=plan, patches=patches, patch_maps=maps), torch.zeros(4, 8))
+    for fuse, expected in (("seamless", 3), ("squared scores", 9), ("without scores", 1)):
+        peaks = fusion_study.VARIANTS[fuse](windows).view(4, 2, 4).amax((0, 2))
+        assert float(peaks[1] / peaks[0]) == pytest.approx(expected)
 
 
 def test_a_study_is_a_table_of_all_variants(tmp_path, photographs, capsys):
