@@ -20,10 +20,11 @@ from cyclopts import Parameter
 from sess_ray import command
 from sess_ray.errors import SessError, unknown
 from sess_ray.io.access import public
-from sess_ray.io.store import Store
+from sess_ray.io.store import FINISHED, Store
 from sess_ray.pipeline.config import ExplainConfig
 from sess_ray.pipeline.evaluate_config import EvaluateConfig
 from sess_ray.pipeline.report import Line
+from sess_ray.pipeline.resume import refuse_other_settings
 from sess_ray.tables import markdown
 
 app = command.command("sweep.py", __doc__)
@@ -97,6 +98,14 @@ def _parsed(name: str, text: str) -> Any:
     return getattr(reader([f"--{name.replace('_', '-')}={text}"], exit_on_error=False, print_error=False), name)
 
 
+def finished(url: str, config: ExplainConfig) -> dict[str, Any] | None:
+    """Return what an earlier sweep has recorded of a run; `SessError` if it was one with other settings."""
+    store = Store(url)
+    refuse_other_settings(store, config)
+    record = store.read_json(FINISHED)
+    return record if record and record["config"]["limit"] == config.limit else None
+
+
 @app.default
 def main(
     config: Annotated[ExplainConfig, Parameter(name="*")] = ExplainConfig(output="out/sweep"),  # noqa: B008 - frozen
@@ -115,11 +124,11 @@ def main(
     costs = {}
     for point in chosen:
         url = urls[point.name]
-        record = Store(url).read_json("run.json")
-        if record is None or config.overwrite:
+        record = None if config.overwrite else finished(url, point.config)
+        if record is None:
             print(f"explaining: {point.name}", flush=True)
             explain.run(explain.prepare(dataclasses.replace(point.config, output=url)))
-            record = Store(url).read_json("run.json")
+            record = Store(url).read_json(FINISHED)
         assert record is not None
         costs[point.name] = record["actor_seconds"] / max(1, record["counts"]["images"])
     settings = EvaluateConfig(

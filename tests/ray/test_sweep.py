@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from PIL import Image
 
 import sweep
-from sess_ray import command
+from sess_ray import SessError, command
+from sess_ray.io.store import FINISHED, STARTED, Store
+from sess_ray.pipeline.config import ExplainConfig
+from sess_ray.pipeline.resume import settings
 
 
 def run(*arguments):
@@ -27,6 +32,19 @@ def test_wrong_usage_is_one_line(given, message, capsys):
     told = capsys.readouterr().err
     assert message in told
     assert len(told.strip().splitlines()) == 1
+
+
+def test_only_a_finished_run_with_the_same_settings_and_limit_is_used_again(tmp_path):
+    config, store = ExplainConfig(limit=2), Store(str(tmp_path))
+    assert sweep.finished(str(tmp_path), config) is None
+    store.write_json(STARTED, {"settings": settings(config)})
+    assert sweep.finished(str(tmp_path), config) is None
+    record = {"config": config.public()}
+    store.write_json(FINISHED, record)
+    assert sweep.finished(str(tmp_path), config) == record
+    assert sweep.finished(str(tmp_path), replace(config, limit=None)) is None
+    with pytest.raises(SessError, match=r"other settings \(seed was 0 and is 1\)"):
+        sweep.finished(str(tmp_path), replace(config, seed=1))
 
 
 @pytest.mark.usefixtures("ray_session")
