@@ -8,6 +8,8 @@ import pytest
 from sess_ray.pipeline.explain import BLOCK_ROWS, BLOCKS, MAX_BLOCK_ROWS, blocks
 from sess_ray.pipeline.stages import TASKS
 
+RAMP = 9  # blocks of 1, 2, 4, ... 256 images
+
 
 def cut(uris, actors):
     tasks = pa.table({name: [None] * len(uris) if name != "uri" else uris for name in TASKS.names}, TASKS)
@@ -31,9 +33,14 @@ def test_blocks_are_few_and_fair(images, actors, largest):
     sizes = cut([f"s3://bucket/{number}.jpg" for number in range(images)], actors)
     assert max(sizes) == largest
     if largest == 98:
-        assert len(sizes) <= BLOCKS
+        assert len(sizes) <= BLOCKS + RAMP
+
+
+def test_the_first_block_is_one_image_and_the_next_ones_grow():
+    assert cut([f"{number}.jpg" for number in range(640)], 2)[:7] == [1, 2, 4, 8, 16, 20, 20]
+    assert cut([f"{number}.jpg" for number in range(600_000)], 2)[:10] == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
 
 
 def test_rows_of_one_parquet_file_are_read_together_and_shards_alone():
     packed = [f"a.parquet#{row}" for row in range(600)] + [f"b.parquet#{row}" for row in range(40)]
-    assert cut([*packed, "c.tar", "d.tar", "e.jpg", "f.jpg"], 1) == [*[41] * 14, 26, 40, 1, 1, 2]
+    assert cut([*packed, "c.tar", "d.tar", "e.jpg", "f.jpg"], 1) == [1, 2, 4, 8, 16, 32, *[41] * 13, 4, 40, 1, 1, 2]
