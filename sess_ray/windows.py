@@ -73,6 +73,19 @@ def largest_scale(window: int, num_scales: int) -> int:
     return window + SCALE_STEP * (num_scales - 1)
 
 
+def needed(window: int, num_scales: int | None, max_map_side: int | None) -> tuple[int, int] | None:
+    """Return how large an image has to be: its shorter side as the largest scale's, its longer as its map's.
+
+    None where the map has the image's size, so that all of it is needed.
+
+    >>> needed(224, 12, 1000), needed(224, None, 1000), needed(224, 12, None)
+    ((928, 1000), (224, 1000), None)
+    """
+    if max_map_side is None:
+        return None
+    return largest_scale(window, num_scales or 1), max_map_side
+
+
 def starts(length: int, window: int, step: int) -> tuple[int, ...]:
     """Return the first pixels of the windows along one axis.
 

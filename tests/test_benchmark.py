@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,7 @@ from sess_ray import SESS, SessError, demo
 from sess_ray.benchmark import core, passes, report
 from sess_ray.benchmark.config import BenchmarkConfig, batches, engine, inputs
 from sess_ray.benchmark.passes import Recorder
+from sess_ray.io.decode import decode
 from tests.faults import tiny
 from tests.faults.tiny import PAUSE
 
@@ -92,6 +94,18 @@ def test_images_are_taken_again():
     items, images = inputs(BenchmarkConfig(images=8))
     assert (len(items), len(images)) == (len(demo.images()), 8)
     assert np.array_equal(images[0], images[len(items)])
+
+
+def test_large_images_are_measured_as_the_job_would_explain_them():
+    """The sample images have 300 to 512 pixels of height; of one scale 224 are enough."""
+    config = BenchmarkConfig(num_scales=1, max_map_side=100, images=2)
+    items, images = inputs(config)
+    whole = [decode(Path(item.uri).read_bytes()).shape for item in items[:2]]
+    assert all(min(shape[:2]) > 224 for shape in whole)
+    assert [min(image.shape[:2]) for image in images] == [224, 224]
+    [[explanation]] = engine(config).explain(images[:1])
+    assert max(explanation.saliency.shape) == 100
+    assert len(core.measure_stages(config, items, images[:1])) == 8
 
 
 def test_passes_are_replayed(small_images, clock):

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 
 from sess_ray.explainer import SESS
-from sess_ray.io.decode import decode
+from sess_ray.io.decode import shrunk
 from sess_ray.io.inputs import Item, find_images
 from sess_ray.io.reading import read_items
 from sess_ray.models import Model, load_model
 from sess_ray.patches import Source, cut
 from sess_ray.pipeline.config import DEMO_MODEL
+from sess_ray.windows import needed
 
 Precision = Literal["fp32", "bf16"]
 
@@ -31,7 +32,7 @@ class BenchmarkConfig:
     ----------
     input
         Images, as for explain_dataset.py; without it, the sample images.
-    model, weights, method, num_scales
+    model, weights, method, num_scales, max_map_side
         As for explain_dataset.py; weights may be "random".
     precision, batch_size
         As for explain_dataset.py; of several, each combination is measured, image by image in turns.
@@ -59,6 +60,7 @@ class BenchmarkConfig:
     weights: str | None = None
     method: str = "gradcam"
     num_scales: int = 12
+    max_map_side: int | None = None
     precision: tuple[Precision, ...] = ("fp32",)
     batch_size: tuple[int, ...] = ()
     ratios: tuple[float, ...] = (0.0, 0.5, 0.9)
@@ -76,6 +78,7 @@ def engine(config: BenchmarkConfig, **settings: Any) -> SESS:
     shared = {
         "method": config.method,
         "num_scales": config.num_scales,
+        "max_map_side": config.max_map_side,
         "precision": config.precision[0],
         "batch_size": config.batch_size[0] if config.batch_size else None,
         "pre_filter_ratio": config.ratios[-1],
@@ -94,13 +97,20 @@ def inputs(config: BenchmarkConfig) -> tuple[list[Item], list[np.ndarray]]:
 
     items = demo.images() if config.input is None else find_images(config.input)
 
-    def decoded() -> Iterator[np.ndarray]:
+    def images() -> Iterator[np.ndarray]:
         for item in cycle(items):
             [content] = read_items([item.uri])
             if isinstance(content, bytes):
-                yield decode(content)
+                yield decoded(config, content)
 
-    return items, list(islice(decoded(), config.images))
+    return items, list(islice(images(), config.images))
+
+
+def decoded(config: BenchmarkConfig, content: bytes) -> np.ndarray:
+    """Return an image as the job would decode it."""
+    side = _loaded(config.model, config.weights).input_size
+    pixels, _ = shrunk(content, needed=needed(side, config.num_scales, config.max_map_side))
+    return pixels
 
 
 def timed(function: Callable[..., object], *arguments: object) -> float:

@@ -11,10 +11,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from sess_ray.benchmark.config import BenchmarkConfig, batches, engine, forward, timed
+from sess_ray.benchmark.config import BenchmarkConfig, batches, decoded, engine, forward, timed
 from sess_ray.explainer import SESS
 from sess_ray.fusion import fuse
-from sess_ray.io.decode import decode
 from sess_ray.io.inputs import Item
 from sess_ray.io.reading import read_items
 from sess_ray.io.store import MAPS, Store, encode_map, quantize
@@ -121,7 +120,7 @@ def measure_stages(config: BenchmarkConfig, items: list[Item], images: list[np.n
         _, *found = (_stages(sess, pixels, store) for pixels in [images[0], *images])  # the first warms up
     taken = {
         "read": timed(read_items, uris) / len(uris),
-        "decode": timed(lambda: [decode(content) for content in contents]) / len(contents),
+        "decode": timed(lambda: [decoded(config, content) for content in contents]) / len(contents),
         **{name: float(np.mean([seconds[name] for seconds in found])) for name in found[0]},
     }
     return [{"stage": name, "ms": 1000 * value, "share": value / sum(taken.values())} for name, value in taken.items()]

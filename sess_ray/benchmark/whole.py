@@ -55,6 +55,7 @@ def measure_job(config: BenchmarkConfig, items: list[Item], images: list[np.ndar
             weights=config.weights,
             method=config.method,
             num_scales=config.num_scales,
+            max_map_side=config.max_map_side,
             pre_filter_ratio=config.ratios[-1],
             precision=config.precision[0],
             batch_size=config.batch_size[0] if config.batch_size else None,

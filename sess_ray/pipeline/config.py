@@ -13,7 +13,7 @@ from sess_ray.errors import SessError
 from sess_ray.io.access import Access, parse_options, public_settings
 from sess_ray.io.decode import Sides
 from sess_ray.pipeline.session import actor_range
-from sess_ray.windows import largest_scale
+from sess_ray.windows import needed
 
 _SHARED = Parameter(group=Group("Places", sort_key=1))  # after the others in --help
 DEMO_MODEL = "sess_ray.demo:efficientnet_lite0"
@@ -212,10 +212,8 @@ class ExplainConfig(OpensUrls):
         return key_values(self.method_option, "--method-option")
 
     def needed(self, input_size: int) -> Sides | None:
-        """Return how large an image has to be, for a model's input: as the largest scale, and as its map."""
-        if self.max_map_side is None:
-            return None
-        return largest_scale(input_size, self.num_scales or 1), self.max_map_side
+        """Return how large an image has to be, for a model's input; see `sess_ray.windows.needed`."""
+        return needed(input_size, self.num_scales, self.max_map_side)
 
     def explainer_options(self) -> dict[str, object]:
         """Return the keyword arguments of `sess_ray.SESS`."""
