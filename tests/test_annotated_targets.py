@@ -62,6 +62,5 @@ def test_labels_that_meet_in_one_class_are_one_row(lite0, photographs):
 
     [found] = SESS(lite0, num_scales=None, device="cpu").explain([photographs["chelsea.png"]], [[(281, 282), 282]])
     assert [explanation.target for explanation in found] == [282, 282]
-    row = {"image_id": "cat", "uri": "cat.png", "height": 300, "width": 451}
-    [row] = succeeded(row, found, 1.0).to_pylist()
+    row = succeeded({"image_id": "cat", "uri": "cat.png", "height": 300, "width": 451}, found, 1.0)
     assert [explained["target"] for explained in row["maps"]] == [282]

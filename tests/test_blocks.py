@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from sess_ray.pipeline.explain import BLOCK_ROWS, BLOCKS, MAX_BLOCK_ROWS, blocks
-from sess_ray.pipeline.stages import TASKS
+from sess_ray.pipeline.stages import DECODED, EXPLAINED, TABLE_BYTES, TASKS, tables
 
 RAMP = 9  # blocks of 1, 2, 4, ... 256 images
 
@@ -44,3 +44,17 @@ def test_the_first_block_is_one_image_and_the_next_ones_grow():
 def test_rows_of_one_parquet_file_are_read_together_and_shards_alone():
     packed = [f"a.parquet#{row}" for row in range(600)] + [f"b.parquet#{row}" for row in range(40)]
     assert cut([*packed, "c.tar", "d.tar", "e.jpg", "f.jpg"], 1) == [1, 2, 4, 8, 16, 32, *[41] * 13, 4, 40, 1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("schema", "of"),
+    [(DECODED, lambda size: {"pixels": bytes(size)}), (EXPLAINED, lambda size: {"maps": [{"levels": bytes(size)}]})],
+)
+def test_rows_share_tables_of_some_megabytes(schema, of):
+    sizes = [1, TABLE_BYTES // 2, TABLE_BYTES // 2, 3 * TABLE_BYTES, 0, 5]
+    rows = [{"image_id": str(number), **of(size)} for number, size in enumerate(sizes)]
+    rows[4] = {"image_id": "4", "error": "no image"}
+    found = list(tables(rows, schema))
+    assert [table["image_id"].to_pylist() for table in found] == [["0", "1", "2"], ["3"], ["4", "5"]]
+    assert all(table.schema == schema and table["image_id"].num_chunks == 1 for table in found)
+    assert list(tables([], schema)) == []

@@ -16,7 +16,7 @@ from sess_ray.errors import SessError
 from sess_ray.explainer import SESS, Explanation
 from sess_ray.io.access import one_line
 from sess_ray.pipeline import metering
-from sess_ray.pipeline.stages import failed, succeeded, targets_of
+from sess_ray.pipeline.stages import EXPLAINED, Row, failed, succeeded, tables, targets_of
 
 
 class ExplainActor:
@@ -34,6 +34,9 @@ class ExplainActor:
         self._sess = SESS(ray.get(model), **options)
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
+        yield from tables(self._explained(table), EXPLAINED)
+
+    def _explained(self, table: pa.Table) -> Iterator[Row]:
         pixels = table["pixels"]
         rows = table.drop_columns(["pixels"]).to_pylist()
         todo: list[int] = []
@@ -83,6 +86,6 @@ class ExplainActor:
                     torch.cuda.empty_cache()
 
 
-def _metered(row: dict[str, Any], explanations: list[Explanation], seconds: float) -> pa.Table:
+def _metered(row: Row, explanations: list[Explanation], seconds: float) -> Row:
     metering.add("sess_stage_seconds", seconds, stage="explain")
     return succeeded(row, explanations, seconds)

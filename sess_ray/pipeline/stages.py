@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,16 +60,37 @@ EXPLAINED = pa.schema(
     ]
 )
 NO_LABEL = "the image has no label"
+# Ray serializes each table of a block by itself, column by column, in Python: with a table an image, a millisecond.
+TABLE_BYTES = 4 * 2**20
+
+Row = dict[str, Any]
+
+
+def tables(rows: Iterable[Row], schema: pa.Schema) -> Iterator[pa.Table]:
+    """Join rows of `DECODED` or `EXPLAINED` to tables of some megabytes."""
+    joined: list[Row] = []
+    size = 0
+    for row in rows:
+        joined.append(row)
+        size += len(row.get("pixels") or b"") + sum(len(found["levels"]) for found in row.get("maps") or ())
+        if size >= TABLE_BYTES:
+            yield pa.Table.from_pylist(joined, schema)
+            joined, size = [], 0
+    if joined:
+        yield pa.Table.from_pylist(joined, schema)
 
 
 def read_and_decode(
     table: pa.Table, access: Access, max_pixels: int, needed: Sides | None = None
 ) -> Iterator[pa.Table]:
-    """Read the images of a block and yield each with its pixels, or with the reason why there are none."""
+    """Read the images of a block and yield them with their pixels, or with the reason why there are none."""
     use(access)
-    rows = table.to_pylist()
+    yield from tables(_read(table.to_pylist(), max_pixels, needed), DECODED)
+
+
+def _read(tasks: list[Row], max_pixels: int, needed: Sides | None) -> Iterator[Row]:
     images = []
-    for row in rows:
+    for row in tasks:
         if row["error"] is not None:
             yield _undecoded(row, row["stage"], row["error"])
         elif is_shard(row["uri"]):
@@ -80,7 +101,7 @@ def read_and_decode(
         yield _decoded(images[index], content, max_pixels, needed)
 
 
-def _decode_shard(shard: dict[str, Any], max_pixels: int, needed: Sides | None) -> Iterator[pa.Table]:
+def _decode_shard(shard: Row, max_pixels: int, needed: Sides | None) -> Iterator[Row]:
     try:
         for image in metering.waited("read", read_shard(shard["uri"], shard["done"] or ())):
             names = {
@@ -93,7 +114,7 @@ def _decode_shard(shard: dict[str, Any], max_pixels: int, needed: Sides | None) 
         yield _undecoded(shard, "read", one_line(error))
 
 
-def _decoded(row: dict[str, Any], content: bytes | Exception, max_pixels: int, needed: Sides | None) -> pa.Table:
+def _decoded(row: Row, content: bytes | Exception, max_pixels: int, needed: Sides | None) -> Row:
     if isinstance(content, Exception):
         return _undecoded(row, "read", one_line(content))
     try:
@@ -103,14 +124,14 @@ def _decoded(row: dict[str, Any], content: bytes | Exception, max_pixels: int, n
         return _undecoded(row, "decode", one_line(error))
     rows, columns, _ = pixels.shape
     found = {"height": height, "width": width, "rows": rows, "columns": columns, "pixels": pixels.tobytes()}
-    return pa.Table.from_pylist([{**row, "uri": public(row["uri"]), **found}], schema=DECODED)
+    return {**row, "uri": public(row["uri"]), **found}
 
 
-def _undecoded(row: dict[str, Any], stage: str, error: str) -> pa.Table:
-    return pa.Table.from_pylist([{**row, "uri": public(row["uri"]), "stage": stage, "error": error}], schema=DECODED)
+def _undecoded(row: Row, stage: str, error: str) -> Row:
+    return {**row, "uri": public(row["uri"]), "stage": stage, "error": error}
 
 
-def targets_of(row: dict[str, Any], model: Model) -> str | list[tuple[int, ...]]:
+def targets_of(row: Row, model: Model) -> str | list[tuple[int, ...]]:
     """Return what to explain of an image of `DECODED`; its label says it where the driver could not know."""
     if row["top"] or row["targets"]:
         return row["top"] or row["targets"]
@@ -119,12 +140,12 @@ def targets_of(row: dict[str, Any], model: Model) -> str | list[tuple[int, ...]]
     return [(model.class_index(row["label"]),)]
 
 
-def failed(row: dict[str, Any]) -> pa.Table:
+def failed(row: Row) -> Row:
     """Return the row of `EXPLAINED` of an image that could not be explained."""
-    return pa.Table.from_pylist([{name: row.get(name) for name in ("image_id", "uri", "stage", "error")}], EXPLAINED)
+    return {name: row.get(name) for name in ("image_id", "uri", "stage", "error")}
 
 
-def succeeded(row: dict[str, Any], explanations: list[Explanation], seconds: float) -> pa.Table:
+def succeeded(row: Row, explanations: list[Explanation], seconds: float) -> Row:
     """Return the row of `EXPLAINED` of an image; of its maps in 0..1 it keeps the levels that are stored.
 
     Peaks are in pixels of the image: where maps are smaller, in the middle of what a pixel of theirs covers.
@@ -162,7 +183,7 @@ def succeeded(row: dict[str, Any], explanations: list[Explanation], seconds: flo
         }
         for explanation in distinct.values()
     ]
-    return pa.Table.from_pylist([{**image, "maps": maps}], EXPLAINED)
+    return {**image, "maps": maps}
 
 
 @metering.spent("write")
@@ -196,7 +217,7 @@ def write(table: pa.Table, access: Access, output: str, method: str, model: str)
     )
 
 
-def map_rows(image: dict[str, Any], method: str, model: str) -> list[dict[str, Any]]:
+def map_rows(image: Row, method: str, model: str) -> list[Row]:
     """Return the rows of maps/ of an image of `EXPLAINED`, with PNGs."""
     rows = []
     for found in image["maps"]:

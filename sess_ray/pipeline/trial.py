@@ -204,7 +204,7 @@ def _trial(image: Image, explanations: list[Explanation], seconds: float, *, who
     task, pixels, _ = image
     begin = time.process_time()
     height, width = pixels.shape[:2]
-    [explained] = succeeded({**task, "height": height, "width": width}, explanations, seconds).to_pylist()
+    explained = succeeded({**task, "height": height, "width": width}, explanations, seconds)
     maps = map_rows(explained, method="", model="")
     return Trial(
         scored=explanations[0].num_scored + 1,

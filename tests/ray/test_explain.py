@@ -263,11 +263,10 @@ def test_little_more_than_an_image_and_its_maps_moves_between_processes(ray_sess
     pixels = 3 * 240 * 320
     assert len(uris) * pixels < decoded.nbytes < len(uris) * (pixels + 2048)
     actor = ExplainActor(ray_session.put(load_model(nets.Small(), input_size=64)), {"num_scales": 12})
-    explained = list(actor(decoded))
-    assert all(table["error"].null_count for table in explained)
-    assert sum(table["num_patches"][0].as_py() for table in explained) > 500
-    for table in explained:
-        assert 2 * 240 * 320 < table.nbytes < 2 * 240 * 320 + 2048
+    explained = pa.concat_tables(actor(decoded))
+    assert explained["error"].null_count == len(uris)
+    assert sum(explained["num_patches"].to_pylist()) > 500
+    assert len(uris) * 2 * 240 * 320 < explained.nbytes < len(uris) * (2 * 240 * 320 + 2048)
 
 
 @pytest.mark.parametrize("fits", [5, 2, 1, 0])

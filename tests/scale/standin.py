@@ -25,7 +25,7 @@ from PIL import Image
 from sess_ray.pipeline import explain
 from sess_ray.pipeline.config import ExplainConfig
 from sess_ray.pipeline.explain import prepare, stream
-from sess_ray.pipeline.stages import EXPLAINED, TASKS
+from sess_ray.pipeline.stages import EXPLAINED, TASKS, tables
 
 SIDE = 32  # pixels of an image: it shall cost little to read
 FILES = 64
@@ -42,16 +42,19 @@ def stand_in(seconds: float, folder: str) -> type:
             pass
 
         def __call__(self, table):
+            yield from tables(self.explained(table), EXPLAINED)
+
+        def explained(self, table):
             begin, busy = time.time(), 0.0
             for row in table.drop_columns(["pixels"]).to_pylist():
                 time.sleep(seconds)
                 busy += seconds
-                yield explained(row, seconds)
+                yield of_image(row, seconds)
             note = {"lane": f"{os.getpid()} {threading.get_ident()}", "begin": begin, "end": time.time(), "busy": busy}
             with open(f"{folder}/{os.getpid()}", "a") as file:
                 file.write(json.dumps(note) + "\n")
 
-    def explained(row, seconds):
+    def of_image(row, seconds):
         of_map = {
             "target": 1,
             "target_name": "one",
@@ -64,7 +67,7 @@ def stand_in(seconds: float, folder: str) -> type:
         levels = bytes(row["height"] * row["width"])
         image = {name: row.get(name) for name in EXPLAINED.names if name not in ("maps", "seconds")}
         image |= {"predicted": 1, "predicted_score": 0.5, "num_patches": 1, "num_forwards": 1}
-        return pa.Table.from_pylist([{**image, "seconds": seconds, "maps": [{**of_map, "levels": levels}]}], EXPLAINED)
+        return {**image, "seconds": seconds, "maps": [{**of_map, "levels": levels}]}
 
     return StandIn
 
