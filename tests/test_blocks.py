@@ -6,7 +6,8 @@ import pyarrow as pa
 import pytest
 
 from sess_ray.pipeline.explain import BLOCK_ROWS, BLOCKS, MAX_BLOCK_ROWS, blocks
-from sess_ray.pipeline.stages import DECODED, EXPLAINED, TABLE_BYTES, TASKS, tables
+from sess_ray.pipeline.rows import TABLE_BYTES, tables
+from sess_ray.pipeline.stages import DECODED, EXPLAINED, TASKS
 
 RAMP = 9  # blocks of 1, 2, 4, ... 256 images
 

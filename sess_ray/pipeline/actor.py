@@ -16,7 +16,8 @@ from sess_ray.errors import SessError
 from sess_ray.explainer import SESS, Explanation
 from sess_ray.io.access import one_line
 from sess_ray.pipeline import metering
-from sess_ray.pipeline.stages import EXPLAINED, Row, failed, succeeded, tables, targets_of
+from sess_ray.pipeline.rows import Row, tables
+from sess_ray.pipeline.stages import EXPLAINED, failed, succeeded, targets_of
 
 
 class ExplainActor:

@@ -27,6 +27,7 @@ from sess_ray.labels import Thresholds, as_coco, label_image
 from sess_ray.metrics.suite import SUITE
 from sess_ray.pipeline.export_config import ExportConfig
 from sess_ray.pipeline.results import results_of
+from sess_ray.pipeline.rows import Row, tables
 from sess_ray.pipeline.session import ARROW, TASK_CPUS, connect
 
 EXPORT = ("SegmentationClass", "ImageSets", "labels.txt", "annotations.json", "export.json")
@@ -181,11 +182,21 @@ def label(
 ) -> Iterator[pa.Table]:
     """Write the label images of one file of maps; yield a row an image with what COCO says of its maps."""
     use(access)
-    store = Store(output)
     [block] = table.to_pylist()
+    yield from tables(_labelled(block, Store(run), Store(output), thresholds, classes, min_score), LABELLED)
+
+
+def _labelled(
+    block: Row,
+    run: Store,
+    store: Store,
+    thresholds: Thresholds,
+    classes: dict[int, tuple[int, str]],
+    min_score: float,
+) -> Iterator[Row]:
     names = dict(zip(block["image_ids"], block["names"], strict=True))
     images: dict[str, list[dict[str, Any]]] = {}
-    for row in Store(run).read_table(block["file"]).to_pylist():
+    for row in run.read_table(block["file"]).to_pylist():
         images.setdefault(row["image_id"], []).append(row)
     for image_id, rows in images.items():
         likely = [row for row in rows if row["score"] >= min_score]
@@ -203,7 +214,7 @@ def label(
         result = {"image_id": image_id, "name": names[image_id], "height": rows[0]["height"], "width": rows[0]["width"]}
         damaged = sum(saliency is None for _, saliency in maps)
         counts = {"empty": len(maps) - len(objects) - damaged, "damaged": damaged, "unlikely": len(rows) - len(maps)}
-        yield pa.Table.from_pylist([{**result, "objects": objects, **counts}], LABELLED)
+        yield {**result, "objects": objects, **counts}
 
 
 def run(export: Export, progress: Any = None) -> Counter[str]:

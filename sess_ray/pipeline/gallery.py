@@ -32,6 +32,7 @@ from sess_ray.models import load_model
 from sess_ray.pipeline.gallery_config import GalleryConfig
 from sess_ray.pipeline.plan import read_class_names
 from sess_ray.pipeline.results import results_of
+from sess_ray.pipeline.rows import Row, tables
 from sess_ray.pipeline.session import ARROW, TASK_CPUS, connect
 
 GALLERY = ("index.html", "page", "data", "images", "maps", "image.jpg", "windows", "fused")  # with one image's page
@@ -175,8 +176,11 @@ def blocks(gallery: Gallery) -> list[pa.Table]:
 def draw(table: pa.Table, access: Access, runs: list[str], output: str) -> Iterator[pa.Table]:
     """Write the thumbnails of a block; yield what the page says of each row."""
     use(access)
-    store = Store(output)
     groups = [json.loads(text) for text in table["items"].to_pylist()]
+    yield from tables(_rows_of_pages(groups, runs, Store(output)), DRAWN)
+
+
+def _rows_of_pages(groups: list[list[Row]], runs: list[str], store: Store) -> Iterator[Row]:
 
     @cache
     def stored(place: int, file: str) -> pa.Table:
@@ -205,9 +209,7 @@ def _photograph(store: Store, name: str, content: bytes | Exception) -> dict[str
     return {"image": name, "error": None}
 
 
-def _drawn(
-    store: Store, row: dict[str, Any], name: str, photograph: dict[str, str | None], found: list[dict[str, Any] | None]
-) -> pa.Table:
+def _drawn(store: Store, row: Row, name: str, photograph: dict[str, str | None], found: list[Row | None]) -> Row:
     """Write the small maps of a row; return what the page says of it."""
     maps: list[dict[str, Any] | None] = []
     drawn = []
@@ -224,8 +226,7 @@ def _drawn(
     first = next(stored for stored in found if stored)
     told = {name: first[name] for name in ("height", "width", "target")} | photograph
     told |= {"id": row["image_id"], "uri": public(row["uri"]), "boxes": row["boxes"], "maps": maps}
-    line = {"number": row["number"], "row": pages.as_json(told), "disagreement": pages.disagreement(drawn)}
-    return pa.Table.from_pylist([line], DRAWN)
+    return {"number": row["number"], "row": pages.as_json(told), "disagreement": pages.disagreement(drawn)}
 
 
 def run(gallery: Gallery, progress: Any = None) -> None:

@@ -24,6 +24,7 @@ from sess_ray.metrics.suite import SUITE, Facts
 from sess_ray.models import Model
 from sess_ray.models.model import Precision
 from sess_ray.pipeline.report import SIZES
+from sess_ray.pipeline.rows import Row, tables
 
 MAP_ROWS = pa.schema(
     [
@@ -64,7 +65,7 @@ def results_schema(metrics: Sequence[str]) -> pa.Schema:
 def read_maps(
     table: pa.Table, access: Access, runs: dict[str, str], *, pixels: bool, max_pixels: int
 ) -> Iterator[pa.Table]:
-    """Read a block of maps, all of one file, and yield each with its image or with the reason why there is none.
+    """Read a block of maps, all of one file, and yield them with their images or with the reason why there is none.
 
     Parameters
     ----------
@@ -78,19 +79,23 @@ def read_maps(
     max_pixels : int
     """
     use(access)
-    wanted = table.to_pylist()
+    yield from tables(_read(table.to_pylist(), runs, max_pixels if pixels else None), READ)
+
+
+def _read(wanted: list[Row], runs: dict[str, str], max_pixels: int | None) -> Iterator[Row]:
+    """Yield rows of `READ`; without pixels where no size is allowed for them."""
     stored = Store(runs[wanted[0]["run"]]).read_table(wanted[0]["file"])
     maps = stored.take([row["number"] for row in wanted]).to_pylist()
-    places = list(dict.fromkeys(row["uri"] for row in wanted)) if pixels else []
+    places = list(dict.fromkeys(row["uri"] for row in wanted)) if max_pixels else []
     contents = dict(zip(places, read_items(places), strict=True))
     for row, stored_row in zip(wanted, maps, strict=True):
         result = {**stored_row, **row, "pixels": None, "problem": None, "detail": None}
         content = contents.get(row["uri"])
         if isinstance(content, Exception):
             result |= {"problem": "no image", "detail": one_line(content)}
-        elif content is not None:
+        elif content is not None and max_pixels:
             result |= _pixels(content, (stored_row["height"], stored_row["width"]), max_pixels)
-        yield pa.Table.from_pylist([result], schema=READ)
+        yield result
 
 
 def _pixels(content: bytes, size: tuple[int, int], max_pixels: int) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,7 @@ from sess_ray.io.inputs import is_shard
 from sess_ray.io.reading import read_shard, stream_items
 from sess_ray.io.store import ERRORS, MAPS, Store, digest, encode_map, quantize
 from sess_ray.pipeline import metering
+from sess_ray.pipeline.rows import Row, tables
 
 if TYPE_CHECKING:
     from sess_ray.explainer import Explanation
@@ -60,24 +61,6 @@ EXPLAINED = pa.schema(
     ]
 )
 NO_LABEL = "the image has no label"
-# Ray serializes each table of a block by itself, column by column, in Python: with a table an image, a millisecond.
-TABLE_BYTES = 4 * 2**20
-
-Row = dict[str, Any]
-
-
-def tables(rows: Iterable[Row], schema: pa.Schema) -> Iterator[pa.Table]:
-    """Join rows of `DECODED` or `EXPLAINED` to tables of some megabytes."""
-    joined: list[Row] = []
-    size = 0
-    for row in rows:
-        joined.append(row)
-        size += len(row.get("pixels") or b"") + sum(len(found["levels"]) for found in row.get("maps") or ())
-        if size >= TABLE_BYTES:
-            yield pa.Table.from_pylist(joined, schema)
-            joined, size = [], 0
-    if joined:
-        yield pa.Table.from_pylist(joined, schema)
 
 
 def read_and_decode(

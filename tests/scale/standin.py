@@ -25,7 +25,8 @@ from PIL import Image
 from sess_ray.pipeline import explain
 from sess_ray.pipeline.config import ExplainConfig
 from sess_ray.pipeline.explain import prepare, stream
-from sess_ray.pipeline.stages import EXPLAINED, TASKS, tables
+from sess_ray.pipeline.rows import tables
+from sess_ray.pipeline.stages import EXPLAINED, TASKS
 
 SIDE = 32  # pixels of an image: it shall cost little to read
 FILES = 64
