@@ -8,8 +8,9 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 from sess_ray.errors import RunError, SessError
@@ -80,13 +81,14 @@ def _connect(address: str | None) -> None:
                 _knock(address)
                 ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
             else:
-                ray.init(
-                    address="local",
-                    num_cpus=_own_cpus(),
-                    include_dashboard=False,
-                    logging_level=logging.ERROR,
-                    log_to_driver=False,
-                )
+                with _any_port():
+                    ray.init(
+                        address="local",
+                        num_cpus=_own_cpus(),
+                        include_dashboard=False,
+                        logging_level=logging.ERROR,
+                        log_to_driver=False,
+                    )
         except Exception as error:
             place = f"connect to Ray at {address}" if address else "start Ray on this machine"
             raise RunError(f"cannot {place}: {one_line(error)}") from error
@@ -98,6 +100,20 @@ def _connect(address: str | None) -> None:
     context.actor_init_retry_on_errors = True  # a GPU that another process is just leaving
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # says that its bars are off
+
+
+@contextmanager
+def _any_port() -> Iterator[None]:
+    """Let the agent of the node listen where it can: of a port that another Ray here has it gives up after seconds."""
+    from ray._private import parameter
+
+    default, name = parameter.RayParams, "dashboard_agent_listen_port"
+    if name in inspect.signature(default).parameters:
+        parameter.RayParams = partial(default, **{name: 0})
+    try:
+        yield
+    finally:
+        parameter.RayParams = default
 
 
 def _knock(address: str) -> None:

@@ -160,3 +160,13 @@ def wait():
     time.sleep(60)
 command.leave(command.run(app, []))
 """
+
+
+def test_rays_on_one_machine_do_not_wait_for_each_others_port():
+    from ray._private import parameter
+
+    from sess_ray.pipeline import session
+
+    with session._any_port():
+        assert parameter.RayParams().dashboard_agent_listen_port == 0
+    assert parameter.RayParams().dashboard_agent_listen_port > 0
