@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -163,6 +165,25 @@ def test_the_demos_weights_know_a_cat(lite0, photographs):
     assert found.target_name in ("tabby", "Egyptian cat", "tiger cat")
     [[found]] = sess_ray.SESS(lite0, num_scales=None, device="cpu").explain([photographs["coffee.png"]])
     assert found.target_name == "espresso"
+
+
+QUICK = """
+import sys
+from sess_ray import load_model
+model = load_model("squeezenet1_1", "random")
+assert model.class_index("tench") == 0
+assert not {"timm", "torch._dynamo"} & set(sys.modules)  # seconds
+asked = sys.modules["torchvision.ops.roi_align"].is_compile_supported
+from_there = asked("cpu"), asked("meta")
+from torch._dynamo.utils import is_compile_supported
+assert from_there == (is_compile_supported("cpu"), is_compile_supported("meta"))
+assert model.class_index("n02123045") == 281
+"""
+
+
+def test_a_model_is_there_without_torchs_compiler_and_torchvision_still_finds_it():
+    pytest.importorskip("timm")
+    subprocess.run([sys.executable, "-c", QUICK], check=True)
 
 
 def test_classes_by_index_name_synonym_and_wordnet_id(lite0):

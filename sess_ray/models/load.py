@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sess_ray.errors import SessError, unknown
 from sess_ray.models.layers import find_layer
 from sess_ray.models.model import Model
+from sess_ray.models.vision import torchvision
 from sess_ray.own import imported
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -149,14 +150,10 @@ def _own(spec: str) -> tuple[str, _Source | Model]:
 
 
 def _torchvision_names() -> list[str]:
-    import torchvision  # here and not above: it takes a second, which models of one's own need not wait for
-
     return torchvision.models.list_models(module=torchvision.models)
 
 
 def _torchvision_source(name: str) -> _Source:
-    import torchvision
-
     default = torchvision.models.get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
     transforms = default.transforms()
     fast = {"init_weights": False} if name in ("inception_v3", "googlenet") else {}
@@ -210,25 +207,12 @@ def _timm_source(name: str) -> _Source:
 
 
 def _aliases(classes: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """Return every synonym of "tench, Tinca tinca", and ImageNet's WordNet ids where timm can tell them."""
+    """Return every synonym of "tench, Tinca tinca"."""
     aliases: dict[str, tuple[int, ...]] = {}
-
-    def add(name: str, index: int) -> None:
-        key = name.strip().lower()
-        if index not in aliases.get(key, ()):
-            aliases[key] = (*aliases.get(key, ()), index)
-
     for index, entry in enumerate(classes):
-        if "," in entry:
-            for name in (entry, *entry.split(",")):
-                add(name, index)
-    if len(classes) == 1000 and classes[0].lower().startswith("tench"):
-        try:
-            from timm.data import ImageNetInfo
-        except ImportError:
-            return aliases
-        for index, synset in enumerate(ImageNetInfo("imagenet-1k").label_names()):
-            add(synset, index)
+        names = {name.strip().lower() for name in (entry, *entry.split(","))} if "," in entry else ()
+        for name in names:
+            aliases[name] = (*aliases.get(name, ()), index)
     return aliases
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sess_ray.errors import SessError, unknown
+from sess_ray.models import wordnet
 from sess_ray.models.fused import TAP, fused
 from sess_ray.models.heads import head_gradient
 from sess_ray.models.layers import Layout, to_grid
@@ -60,7 +61,7 @@ class Model:
     classes : tuple of str
         Names of the classes; empty where nobody knows them.
     aliases : dict
-        Further names of classes in lower case, such as WordNet ids, to indices.
+        Further names of classes in lower case, to indices.
     original : nn.Module, optional
         Of a model that is prepared for a CPU: `module` in float32, which `fused` is made of.
     """
@@ -179,8 +180,7 @@ class Model:
             if not 0 <= index < self.num_classes:
                 raise SessError(f"class {index} is out of range: {self.name} has classes 0 to {self.num_classes - 1}")
             return index
-        found = tuple(i for i, name in enumerate(self.classes) if name.lower() == text.lower())
-        found = found or self.aliases.get(text.lower(), ())
+        found = self._named(text.lower())
         if len(found) > 1:
             raise SessError(
                 f"{self.name} has {len(found)} classes named {text!r}: use an index, {' or '.join(map(str, found))}"
@@ -192,6 +192,14 @@ class Model:
                 )
             raise unknown("class", text, self.classes, f" ({self.name})")
         return found[0]
+
+    def knows(self, name: str) -> bool:
+        """Say whether a class, or several, have this name."""
+        return bool(self._named(name.strip().lower()))
+
+    def _named(self, key: str) -> tuple[int, ...]:
+        found = tuple(index for index, name in enumerate(self.classes) if name.lower() == key)
+        return found or self.aliases.get(key, ()) or wordnet.classes_of(key, self.classes)
 
     def weights_sha256(self) -> str:
         """Return the sha256 over the names and bytes of all parameters and buffers."""

@@ -178,7 +178,6 @@ def _folder_classes(labels: list[str], model: Model) -> dict[str, int]:
     """Return torchvision's ImageFolder rule (sorted folders are the classes) where the names themselves say nothing."""
     if len(labels) != model.num_classes or any(label.isdigit() for label in labels):
         return {}
-    known = {name.lower() for name in model.classes} | set(model.aliases)
-    if any(label.lower() in known for label in labels):
+    if any(model.knows(label) for label in labels):
         return {}
     return {label: index for index, label in enumerate(sorted(labels))}
