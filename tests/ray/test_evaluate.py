@@ -93,7 +93,7 @@ def whole(runs, annotations, tmp_path_factory):
         runs,
         output,
         annotations=str(annotations),
-        metrics="pointing_game,energy_pointing_game,max_box_acc,insertion_rise,overall_groupcam,average",
+        metrics="pointing_game,energy_pointing_game,max_box_acc,overall_groupcam,average",
         batch_size=5,
     )
     return output, evaluation, outcome
@@ -124,13 +124,12 @@ def test_rows_are_what_the_metrics_say_of_each_map_alone(whole, runs, images):
             else:
                 assert row["energy_pointing_game"] is None
             if stored["image_id"] == "gone.png":
-                assert row["insertion_rise"] is None
+                assert row["insertion_groupcam"] is None
             if stored["image_id"] not in ("cat.png", "cup.png"):
                 continue
             pixels = np.asarray(Image.open(images / stored["image_id"]))
             given = at_input_size(pixels, saliency, model)
             expected = {
-                "insertion_rise": Insertion("rise"),
                 "insertion_groupcam": Insertion("groupcam"),
                 "deletion_groupcam": Deletion("groupcam"),
                 "average_drop": AverageDrop(),
@@ -143,7 +142,7 @@ def test_rows_are_what_the_metrics_say_of_each_map_alone(whole, runs, images):
 def test_the_model_is_asked_what_the_definitions_need_and_no_more(whole):
     _, _, outcome = whole
     steps = 28
-    questions = 3 * (steps + 1) + 2  # insertion twice, deletion; drop and increase share their two
+    questions = 2 * (steps + 1) + 2  # insertion and deletion; drop and increase share their two
     assert outcome.forwards == 2 * 6 * questions
 
 
@@ -174,7 +173,7 @@ def test_the_summary_is_the_mean_of_the_rows(whole):
     record = json.loads((output / "summary.json").read_text())
     rows = table(output, "results")
     means = {(line["run"], line["base"], line["metric"]): line for line in record["summary"] if line["group"] == "all"}
-    for metric in ("energy_pointing_game", "insertion_rise", "average_drop"):
+    for metric in ("energy_pointing_game", "insertion_groupcam", "average_drop"):
         values = {run: [row[metric] for row in rows if row["run"] == run] for run in ("base", "sess")}
         values = {run: [value for value in own if value is not None] for run, own in values.items()}
         for run, own in values.items():
