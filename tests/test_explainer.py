@@ -255,7 +255,7 @@ PLAN = "from sess_ray.pipeline import plan, config; config = config.ExplainConfi
     [
         ("import sess_ray; sess_ray.SESS, sess_ray.load_model", "ray"),
         ("import sess_ray.command, sess_ray.pipeline.plan, sess_ray.pipeline.stages, sess_ray.demo", "torch"),
-        ("import sess_ray; sess_ray.load_model('tests.fragile:model')", "torchvision"),
+        ("import sess_ray; sess_ray.load_model('tests.fragile:model')", "torch._dynamo"),
         (f"{PLAN}; plan.prepare(config, lambda: sys.exit('torch' in sys.modules)); sys.exit('never called')", "torch"),
     ],
 )

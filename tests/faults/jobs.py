@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 
 ROOT = Path(__file__).parents[2]
 RUN_SECONDS, LEAVE_SECONDS = 400, 30
+RAYS = re.compile(r"\[\d{4}-\d\d-\d\d ")
 MISSED = "missed"  # the fault came when the job was over
 
 
@@ -199,7 +201,10 @@ class Job:
                 process.kill()
 
     def last_words(self) -> str:
-        return self._log.read_text().strip().rpartition("\n")[2][-200:]
+        """Return the last line that the command itself has said; what Ray still logs may come after it."""
+        lines = (line.strip() for line in self._log.read_text().splitlines())
+        *_, last = "", *(line for line in lines if line and not RAYS.match(line))
+        return last[-200:]
 
 
 def _title(process: psutil.Process) -> str:
