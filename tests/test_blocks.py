@@ -44,7 +44,7 @@ def test_the_first_block_is_one_image_and_the_next_ones_grow():
 
 def test_rows_of_one_parquet_file_are_read_together_and_shards_alone():
     packed = [f"a.parquet#{row}" for row in range(600)] + [f"b.parquet#{row}" for row in range(40)]
-    assert cut([*packed, "c.tar", "d.tar", "e.jpg", "f.jpg"], 1) == [1, 2, 4, 8, 16, 32, *[41] * 13, 4, 40, 1, 1, 2]
+    assert cut([*packed, "c.tar", "d.tar", "e.jpg", "f.jpg"], 1) == [*[41] * 14, 26, 40, 1, 1, 2]
 
 
 @pytest.mark.parametrize(

@@ -198,8 +198,14 @@ class Model:
         return bool(self._named(name.strip().lower()))
 
     def _named(self, key: str) -> tuple[int, ...]:
-        found = tuple(index for index, name in enumerate(self.classes) if name.lower() == key)
-        return found or self.aliases.get(key, ()) or wordnet.classes_of(key, self.classes)
+        return self._names.get(key) or self.aliases.get(key) or wordnet.classes_of(key, self.classes)
+
+    @cached_property
+    def _names(self) -> dict[str, tuple[int, ...]]:
+        names: dict[str, tuple[int, ...]] = {}
+        for index, name in enumerate(self.classes):
+            names[name.lower()] = (*names.get(name.lower(), ()), index)
+        return names
 
     def weights_sha256(self) -> str:
         """Return the sha256 over the names and bytes of all parameters and buffers."""

@@ -106,17 +106,18 @@ def block_rows(images: float, actors: int, *, packed: bool = False) -> int:
 def blocks(tasks: pa.Table, actors: int) -> list[pa.Table]:
     """Cut the tasks: a few images, some rows of one Parquet file, or one tar shard.
 
-    The first blocks have 1, 2, 4, ... images, so that the first rows are there soon, to be looked at.
+    Of images in files of their own the first blocks have 1, 2, 4, ..., so that the first rows are there soon, to be
+    looked at.
     """
     few, many = (block_rows(tasks.num_rows, actors, packed=packed) for packed in (False, True))
     cuts: list[int] = []
-    before, count, most = "", 0, 1
+    before, count = "", 0
     uris = (uri for chunk in tasks["uri"].chunks for uri in chunk.to_pylist())
     for number, uri in enumerate(uris):
         file, member = split_uri(uri)
         kind = uri if is_shard(uri) else file if member is not None else ""
-        if not number or kind != before or count >= min(most, many if kind else few):
-            most = min(2 * most, MAX_BLOCK_ROWS) if cuts else 1
+        first = 2 ** min(len(cuts) - 1, MAX_BLOCK_ROWS.bit_length())
+        if not number or kind != before or count >= (many if kind else min(few, first)):
             cuts.append(number)
             count = 0
         before, count = kind, count + 1

@@ -79,21 +79,20 @@ def read_maps(
     max_pixels : int
     """
     use(access)
-    yield from tables(_read(table.to_pylist(), runs, max_pixels if pixels else None), READ)
+    yield from tables(_read(table.to_pylist(), runs, pixels=pixels, max_pixels=max_pixels), READ)
 
 
-def _read(wanted: list[Row], runs: dict[str, str], max_pixels: int | None) -> Iterator[Row]:
-    """Yield rows of `READ`; without pixels where no size is allowed for them."""
+def _read(wanted: list[Row], runs: dict[str, str], *, pixels: bool, max_pixels: int) -> Iterator[Row]:
     stored = Store(runs[wanted[0]["run"]]).read_table(wanted[0]["file"])
     maps = stored.take([row["number"] for row in wanted]).to_pylist()
-    places = list(dict.fromkeys(row["uri"] for row in wanted)) if max_pixels else []
+    places = list(dict.fromkeys(row["uri"] for row in wanted)) if pixels else []
     contents = dict(zip(places, read_items(places), strict=True))
     for row, stored_row in zip(wanted, maps, strict=True):
         result = {**stored_row, **row, "pixels": None, "problem": None, "detail": None}
         content = contents.get(row["uri"])
         if isinstance(content, Exception):
             result |= {"problem": "no image", "detail": one_line(content)}
-        elif content is not None and max_pixels:
+        elif content is not None:
             result |= _pixels(content, (stored_row["height"], stored_row["width"]), max_pixels)
         yield result
 

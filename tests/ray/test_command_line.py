@@ -162,11 +162,8 @@ command.leave(command.run(app, []))
 """
 
 
-def test_rays_on_one_machine_do_not_wait_for_each_others_port():
-    from ray._private import parameter
-
-    from sess_ray.pipeline import session
-
-    with session._any_port():
-        assert parameter.RayParams().dashboard_agent_listen_port == 0
-    assert parameter.RayParams().dashboard_agent_listen_port > 0
+def test_rays_on_one_machine_do_not_wait_for_each_others_port(ray_session):
+    session = Path(ray_session._private.worker._global_node.get_session_dir_path())
+    [port] = [int(file.read_text()) for file in session.glob("dashboard_agent_listen_port_*")]
+    assert port > 0
+    assert port != ray_session._private.ray_constants.DEFAULT_DASHBOARD_AGENT_LISTEN_PORT
