@@ -189,12 +189,15 @@ def test_a_model_is_there_without_torchs_compiler_and_torchvision_still_finds_it
 def test_classes_by_index_name_synonym_and_wordnet_id(lite0):
     assert lite0.class_index("281") == lite0.class_index("Tabby") == lite0.class_index("n02123045") == 281
     assert lite0.class_index("tinca tinca") == 0
+    assert lite0.class_index("EGYPTIAN cat") == 285
     with pytest.raises(SessError, match="2 classes named 'crane': use an index, 134 or 517"):
         lite0.class_index("crane")
     with pytest.raises(SessError, match="class 1000 is out of range"):
         lite0.class_index(1000)
     with pytest.raises(SessError, match="did you mean tabby"):
         lite0.class_index("tabbi")
+    others = replace(lite0, classes=tuple(f"part {number}" for number in range(1000)), aliases={})
+    assert not others.knows("n02123045")
 
 
 def test_weights_from_files(tmp_path):
