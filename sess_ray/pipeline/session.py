@@ -27,6 +27,9 @@ KNOCK_SECONDS = 15
 BLOCK_BYTES = 32 * 2**20  # some dozens of photographs: what a worker that dies takes with it
 # Of map_batches: whole blocks as Arrow tables, without a copy.
 ARROW: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None, "zero_copy_batch": True}
+# What ray.init can not be told. The node's agent may listen anywhere: of a port that another Ray here has it gives up
+# after seconds. Nobody reads the copied logs of workers, or watches the size of this cluster.
+EMBEDDED = {"dashboard_agent_listen_port": 0, "include_log_monitor": False, "no_monitor": True}
 
 
 _connecting = threading.Lock()
@@ -81,7 +84,7 @@ def _connect(address: str | None) -> None:
                 _knock(address)
                 ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
             else:
-                with _any_port():
+                with _embedded():
                     ray.init(
                         address="local",
                         num_cpus=_own_cpus(),
@@ -103,13 +106,13 @@ def _connect(address: str | None) -> None:
 
 
 @contextmanager
-def _any_port() -> Iterator[None]:
-    """Let the agent of the node listen where it can: of a port that another Ray here has it gives up after seconds."""
+def _embedded() -> Iterator[None]:
+    """Let Ray start as `EMBEDDED` says, as far as it knows of that."""
     from ray._private import parameter
 
-    default, name = parameter.RayParams, "dashboard_agent_listen_port"
-    if name in inspect.signature(default).parameters:
-        parameter.RayParams = partial(default, **{name: 0})
+    default = parameter.RayParams
+    known = inspect.signature(default).parameters
+    parameter.RayParams = partial(default, **{name: value for name, value in EMBEDDED.items() if name in known})
     try:
         yield
     finally:

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -167,3 +168,10 @@ def test_rays_on_one_machine_do_not_wait_for_each_others_port(ray_session):
     [port] = [int(file.read_text()) for file in session.glob("dashboard_agent_listen_port_*")]
     assert port > 0
     assert port != ray_session._private.ray_constants.DEFAULT_DASHBOARD_AGENT_LISTEN_PORT
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_the_embedded_ray_starts_nothing_that_nobody_asks():
+    started = {Path(part).name for child in psutil.Process().children() for part in child.cmdline()[:3]}
+    assert "raylet" in started
+    assert not {"monitor.py", "log_monitor.py"} & started
