@@ -101,6 +101,7 @@ def _connect(address: str | None) -> None:
     context.enable_progress_bars = False
     context.target_max_block_size = BLOCK_BYTES
     context.actor_init_retry_on_errors = True  # a GPU that another process is just leaving
+    context.execution_no_progress_timeout_s = -1  # a block of a slow method takes hours, as may the wait for GPUs
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # says that its bars are off
 

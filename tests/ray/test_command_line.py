@@ -133,7 +133,8 @@ def test_errors_are_counted_and_max_errors_fails(tmp_path, image, capfd):
     assert "targets was 'auto' and is 'top2'" in capfd.readouterr().err
 
 
-def test_the_demo(tmp_path):
+def test_the_demo_and_nobody_is_impatient(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S", "1")  # Ray's default: half an hour, and the run ends
     done = job("--output", tmp_path / "demo", "--num-scales", 2)
     assert done.returncode == 0, done.stderr
     assert "6 images, 6 maps, 0 errors" in done.stdout
