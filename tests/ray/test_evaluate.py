@@ -16,13 +16,14 @@ from PIL import Image
 
 import evaluate_dataset
 from sess_ray import SessError, command
+from sess_ray.io.access import Access
 from sess_ray.io.store import decode_map
 from sess_ray.metrics.localization import EnergyPointingGame, PointingGame, boxes_region
 from sess_ray.metrics.perturbation import AverageDrop, Deletion, Insertion, at_input_size
 from sess_ray.pipeline import evaluate, explain
 from sess_ray.pipeline.config import ExplainConfig
 from sess_ray.pipeline.evaluate_config import EvaluateConfig
-from sess_ray.pipeline.judging import READ, EvaluateActor
+from sess_ray.pipeline.judging import READ, EvaluateActor, read_maps
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -200,6 +201,18 @@ def test_the_command_line_without_annotations_and_from_a_folder_of_images(runs, 
     assert "has an evaluation already" in capsys.readouterr().err
     assert command.run(evaluate_dataset.app, []) == 2
     assert "nothing to evaluate: give --run NAME=OUTPUT" in capsys.readouterr().err
+
+
+def test_images_are_read_only_where_the_model_is_asked(whole, runs):
+    _, evaluation, _ = whole
+    rows = [
+        row
+        for block in evaluation.blocks
+        for found in read_maps(block, Access(), runs, pixels=False, max_pixels=10**6)
+        for row in found.to_pylist()
+    ]
+    assert Counter(row["image_id"] for row in rows)["gone.png"] == len(runs)
+    assert {(row["pixels"], row["problem"]) for row in rows} == {(None, None)}
 
 
 def test_one_bad_map_costs_only_itself(runs, lite0, ray_session):
