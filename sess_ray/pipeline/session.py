@@ -28,7 +28,8 @@ BLOCK_BYTES = 32 * 2**20  # some dozens of photographs: what a worker that dies 
 # Of map_batches: whole blocks as Arrow tables, without a copy.
 ARROW: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None, "zero_copy_batch": True}
 # What ray.init can not be told. The node's agent may listen anywhere: of a port that another Ray here has it gives up
-# after seconds. Nobody reads the copied logs of workers, or watches the size of this cluster.
+# after seconds. Nobody reads the copied logs of workers, watches the size of this cluster, or asks its API server, for
+# which all would wait for a second and more.
 EMBEDDED = {"dashboard_agent_listen_port": 0, "include_log_monitor": False, "no_monitor": True}
 
 
@@ -108,16 +109,17 @@ def _connect(address: str | None) -> None:
 
 @contextmanager
 def _embedded() -> Iterator[None]:
-    """Let Ray start as `EMBEDDED` says, as far as it knows of that."""
-    from ray._private import parameter
+    """Let Ray start as `EMBEDDED` says, as far as it knows of that, and without an API server."""
+    from ray._private import node, parameter
 
-    default = parameter.RayParams
+    default, server = parameter.RayParams, node.Node.start_api_server
     known = inspect.signature(default).parameters
     parameter.RayParams = partial(default, **{name: value for name, value in EMBEDDED.items() if name in known})
+    node.Node.start_api_server = lambda self, **_: setattr(self, "_webui_url", "")
     try:
         yield
     finally:
-        parameter.RayParams = default
+        parameter.RayParams, node.Node.start_api_server = default, server
 
 
 def _knock(address: str) -> None:
@@ -207,8 +209,11 @@ def pool(
 
     may_grow = bool(address or os.environ.get("RAY_ADDRESS"))
     low, high, gpus = fitting(ray.cluster_resources(), actors, gpus_per_actor, most, may_grow=may_grow)
+    # An actor imports torch for seconds. Without GPUs one starts when the others are at work: the driver, Ray and the
+    # first images want a core too.
+    first = low if gpus or may_grow else max(1, low - 1)
     return {
-        "compute": ray.data.ActorPoolStrategy(min_size=low, max_size=high),
+        "compute": ray.data.ActorPoolStrategy(min_size=first, max_size=high),
         "num_gpus": gpus,
         "num_cpus": 1,
     }

@@ -175,4 +175,4 @@ def test_rays_on_one_machine_do_not_wait_for_each_others_port(ray_session):
 def test_the_embedded_ray_starts_nothing_that_nobody_asks():
     started = {Path(part).name for child in psutil.Process().children() for part in child.cmdline()[:3]}
     assert "raylet" in started
-    assert not {"monitor.py", "log_monitor.py"} & started
+    assert not {"monitor.py", "log_monitor.py", "dashboard.py"} & started
