@@ -19,7 +19,8 @@ from sess_ray.io.decode import shrunk
 from sess_ray.io.store import MAPS, decode_map
 from sess_ray.pipeline.actor import ExplainActor
 from sess_ray.pipeline.config import ExplainConfig
-from sess_ray.pipeline.explain import prepare, run
+from sess_ray.pipeline.explain import prepare, run, stream
+from sess_ray.pipeline.session import pool
 from sess_ray.pipeline.stages import TASKS, read_and_decode
 from tests import nets
 from tests.fragile import Fragile
@@ -302,6 +303,31 @@ def test_an_actor_that_can_not_start_is_tried_again(good, tmp_path, monkeypatch)
     summary = explain(input=str(good), output=str(output), model="tests.fragile:slow_to_start", actors="1", overlays=0)
     assert (tmp_path / "flag").exists()
     assert (summary.images, summary.errors) == (2, 1)  # the rocket, which this model never explains
+
+
+def test_one_actor_starts_when_the_others_are_at_work(good, tmp_path):
+    """On CPUs, where all that start at the same time wait for one another; with GPUs all start at once."""
+    signatures = tmp_path / "signatures"
+    signatures.mkdir()
+    image = {"uri": str(good / "tabby/chelsea.jpg"), "target": 1}
+    (tmp_path / "m.jsonl").write_text("\n".join(json.dumps({**image, "id": str(i)}) for i in range(500)))
+    method = {"method": "tests.fragile:signed", "method_option": (f"folder={signatures}",)}
+    settings = {"input": str(tmp_path / "m.jsonl"), "output": str(tmp_path / "out"), "model": "tests.fragile:model"}
+    counts = stream(prepare(ExplainConfig(**settings, **method, num_scales=1, actors="2", overlays=0)))
+    next(counts)
+    assert len(list(signatures.iterdir())) == 1
+    assert any(len(list(signatures.iterdir())) == 2 for _ in counts)
+    counts.close()
+
+
+@pytest.mark.parametrize(
+    ("gpus", "address", "first"), [(0.0, None, 3), (1.0, None, 4), (0.0, "auto", 4), (1.0, "auto", 4)]
+)
+def test_actors_that_do_not_share_cores_start_together(monkeypatch, gpus, address, first):
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 6, "GPU": 4 * gpus})
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    compute = pool(None, None, 100, address)["compute"]
+    assert (compute.min_size, compute.max_size) == (first, 4)
 
 
 def test_no_name_leaves_the_output(good, tmp_path):
