@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from torch import nn
 
 
 class Fragile(nn.Module):
+    deadly = False
+
     def __init__(self):
         super().__init__()
         self.features = nn.Sequential(nn.Conv2d(3, 8, 7, stride=8), nn.ReLU())
@@ -19,6 +22,8 @@ class Fragile(nn.Module):
     def forward(self, x):
         brightness = x.mean((1, 2, 3))
         if (brightness < -0.75).any():  # the rocket at night
+            if self.deadly:
+                os.kill(os.getpid(), signal.SIGKILL)
             raise RuntimeError("this image is too much")
         return self.classifier(self.features(x).mean((2, 3)))
 
@@ -26,6 +31,21 @@ class Fragile(nn.Module):
 def model():
     torch.manual_seed(0)
     return Fragile()
+
+
+def deadly_model():
+    fragile = model()
+    fragile.deadly = True
+    return fragile
+
+
+class Deadly(int):
+    """A limit that kills who compares an image of 320 x 240 pixels with it."""
+
+    def __lt__(self, other):
+        if other == 320 * 240:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return int(self) < other
 
 
 def brightness(_model, patches, _targets):

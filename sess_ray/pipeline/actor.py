@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -16,6 +17,7 @@ from sess_ray.errors import SessError
 from sess_ray.explainer import SESS, Explanation
 from sess_ray.io.access import one_line
 from sess_ray.pipeline import metering
+from sess_ray.pipeline.apart import apart, deadly
 from sess_ray.pipeline.rows import Row, tables
 from sess_ray.pipeline.stages import EXPLAINED, failed, succeeded, targets_of
 
@@ -32,10 +34,14 @@ class ExplainActor:
     """
 
     def __init__(self, model: ray.ObjectRef, options: dict[str, Any]) -> None:
+        self._another = partial(ExplainActor, model, options)
         self._sess = SESS(ray.get(model), **options)
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
-        yield from tables(self._explained(table), EXPLAINED)
+        if deadly():
+            yield from apart(self._another, table, EXPLAINED, "explain")
+        else:
+            yield from tables(self._explained(table), EXPLAINED)
 
     def _explained(self, table: pa.Table) -> Iterator[Row]:
         pixels = table["pixels"]

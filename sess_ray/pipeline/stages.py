@@ -16,6 +16,7 @@ from sess_ray.io.inputs import is_shard
 from sess_ray.io.reading import read_shard, stream_items
 from sess_ray.io.store import ERRORS, MAPS, Store, digest, encode_map, quantize
 from sess_ray.pipeline import metering
+from sess_ray.pipeline.apart import apart, deadly
 from sess_ray.pipeline.rows import Row, tables
 
 if TYPE_CHECKING:
@@ -67,8 +68,12 @@ def read_and_decode(
     table: pa.Table, access: Access, max_pixels: int, needed: Sides | None = None
 ) -> Iterator[pa.Table]:
     """Read the images of a block and yield them with their pixels, or with the reason why there are none."""
-    use(access)
-    yield from tables(_read(table.to_pylist(), max_pixels, needed), DECODED)
+
+    def reading(block: pa.Table) -> Iterator[pa.Table]:
+        use(access)
+        yield from tables(_read(block.to_pylist(), max_pixels, needed), DECODED)
+
+    yield from apart(lambda: reading, table, DECODED, "decode") if deadly() else reading(table)
 
 
 def _read(tasks: list[Row], max_pixels: int, needed: Sides | None) -> Iterator[Row]:

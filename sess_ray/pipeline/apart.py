@@ -1,0 +1,78 @@
+"""Blocks that have cost workers their lives: each row in a process of its own, which may die of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from sess_ray.io.access import public
+
+Blocks = Callable[[pa.Table], Iterable[pa.Table]]
+DEATHS = 2  # before rows go apart: the machine may have gone, or another block of the worker be to blame
+TRIES = 2
+REASON = "every worker died of it: memory ended, or a library crashed"
+
+
+def deadly() -> bool:
+    """Return whether workers have died of the block at hand, again and again; False outside of Ray's workers."""
+    import ray
+
+    worker = ray._private.worker.global_worker
+    in_worker = worker.mode == ray._private.worker.WORKER_MODE
+    return in_worker and worker.core_worker.get_current_task_attempt_number() >= DEATHS
+
+
+def apart(make: Callable[[], Blocks], table: pa.Table, schema: pa.Schema, stage: str) -> Iterator[pa.Table]:
+    """Yield what a function makes of each row alone; where that kills its process each time, an error.
+
+    Parameters
+    ----------
+    make : callable
+        Makes the function, in the process that gets the rows.
+    table : pa.Table
+    schema : pa.Schema
+        Of what the function yields.
+    stage : str
+        What the function does, for the error.
+    """
+    import ray
+    from ray.exceptions import OutOfMemoryError, RayActorError
+
+    process = None
+    for index in range(table.num_rows):
+        row = table.slice(index, 1)
+        for attempt in range(1, TRIES + 1):
+            try:
+                process = process or _started(make)
+                yield from ray.get(process.blocks.remote(row))
+                break
+            except (RayActorError, OutOfMemoryError):
+                process = None
+                if attempt == TRIES:
+                    [named] = row.select(["image_id", "uri"]).to_pylist()
+                    failed = {**named, "uri": public(named["uri"]), "stage": stage, "error": REASON}
+                    yield pa.Table.from_pylist([failed], schema)
+
+
+def _started(make: Callable[[], Blocks]) -> Any:
+    """Return a process on this machine that takes nothing of what Ray shares out: its caller waits for it."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    process = ray.remote(_Process).options(num_cpus=0, max_restarts=0, scheduling_strategy=here).remote(make)
+    ray.get(process.ready.remote())  # what fails here is not the row's fault
+    return process
+
+
+class _Process:
+    def __init__(self, make: Callable[[], Blocks]) -> None:
+        self._function = make()
+
+    def ready(self) -> None:
+        """Return when it has started."""
+
+    def blocks(self, table: pa.Table) -> list[pa.Table]:
+        return list(self._function(table))

@@ -1,0 +1,85 @@
+"""Rows that kill their worker, whatever it does: they end as errors, and the others as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from sess_ray.io.access import Access
+from sess_ray.pipeline.apart import REASON, apart, deadly
+from sess_ray.pipeline.config import ExplainConfig
+from sess_ray.pipeline.explain import prepare, run
+from sess_ray.pipeline.session import ARROW
+from sess_ray.pipeline.stages import TASKS, read_and_decode
+from tests.fragile import Deadly
+from tests.ray.test_explain import rows
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+@pytest.fixture(scope="module")
+def images(photographs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    for name, size in (("chelsea.png", (321, 240)), ("rocket.jpg", (320, 240)), ("coffee.png", (160, 120))):
+        Image.fromarray(photographs[name]).resize(size).save(folder / name)
+    return folder
+
+
+def test_each_row_has_a_process_that_may_die_of_it(tmp_path):
+    def times_ten(table):
+        [number] = table["image_id"].to_pylist()
+        died = Path(tmp_path, str(number))
+        if number == 3 or (number == 5 and not died.exists()):
+            died.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield pa.table({"image_id": [10 * number], "process": [os.getpid()]})
+
+    table = pa.table({"image_id": [1, 3, 4, 5, 6], "uri": ["http://me:secret@x"] * 5, "pixels": [b""] * 5})
+    names = ["image_id", "process", "uri", "stage", "error"]
+    schema = pa.schema([(name, pa.int64() if name in names[:2] else pa.string()) for name in names])
+    found = list(apart(lambda: times_ten, table, schema, "multiply"))
+    assert [block["image_id"].to_pylist() for block in found] == [[10], [3], [40], [50], [60]]
+    [failed] = found[1].to_pylist()
+    assert failed == {
+        "image_id": 3,
+        "process": None,
+        "uri": "http://x",
+        "stage": "multiply",
+        "error": REASON,
+    }
+    first, third, fourth, fifth = (block["process"][0].as_py() for block in found if block is not found[1])
+    assert len({first, third, fourth, os.getpid()}) == 4
+    assert fourth == fifth
+
+
+def test_blocks_are_not_deadly_outside_of_workers():
+    assert not deadly()
+
+
+def test_an_image_that_kills_who_explains_it_is_an_error(images, tmp_path):
+    output = tmp_path / "out"
+    settings = {"input": str(images), "output": str(output), "num_scales": 1, "actors": "1", "overlays": 0}
+    summary = run(prepare(ExplainConfig(model="tests.fragile:deadly_model", **settings)))
+    assert (summary.images, summary.errors) == (2, 1)
+    assert {row["image_id"] for row in rows(output)} == {"chelsea.png", "coffee.png"}
+    uri = str(images / "rocket.jpg")
+    assert rows(output, "errors") == [{"image_id": "rocket.jpg", "uri": uri, "stage": "explain", "error": REASON}]
+
+
+def test_an_image_that_kills_who_decodes_it_is_an_error(ray_session, images):
+    names = sorted(path.name for path in images.iterdir())
+    tasks = [{"image_id": name, "uri": str(images / name), "targets": [[1]]} for name in names]
+    limits = {"access": Access(), "max_pixels": Deadly(10**6)}
+    blocks = ray_session.data.from_blocks([pa.Table.from_pylist(tasks, TASKS)])
+    decoded = blocks.map_batches(read_and_decode, fn_kwargs=limits, **ARROW).take_all()
+    assert {row["image_id"]: row["error"] for row in decoded} == {
+        "chelsea.png": None,
+        "coffee.png": None,
+        "rocket.jpg": REASON,
+    }
+    assert [row["height"] for row in sorted(decoded, key=lambda row: row["image_id"])] == [240, 120, None]
