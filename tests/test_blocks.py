@@ -5,16 +5,17 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from sess_ray.pipeline.explain import BLOCK_ROWS, BLOCKS, MAX_BLOCK_ROWS, blocks
+from sess_ray.pipeline.config import ExplainConfig
+from sess_ray.pipeline.explain import BLOCK_ROWS, BLOCKS, MAX_BLOCK_ROWS, blocks, most_rows
 from sess_ray.pipeline.rows import TABLE_BYTES, tables
 from sess_ray.pipeline.stages import DECODED, EXPLAINED, TASKS
 
 RAMP = 9  # blocks of 1, 2, 4, ... 256 images
 
 
-def cut(uris, actors):
+def cut(uris, actors, **limit):
     tasks = pa.table({name: [None] * len(uris) if name != "uri" else uris for name in TASKS.names}, TASKS)
-    found = blocks(tasks, actors)
+    found = blocks(tasks, actors, **limit)
     assert [uri for block in found for uri in block["uri"].to_pylist()] == uris
     return [block.num_rows for block in found]
 
@@ -40,6 +41,24 @@ def test_blocks_are_few_and_fair(images, actors, largest):
 def test_the_first_block_is_one_image_and_the_next_ones_grow():
     assert cut([f"{number}.jpg" for number in range(640)], 2)[:7] == [1, 2, 4, 8, 16, 20, 20]
     assert cut([f"{number}.jpg" for number in range(600_000)], 2)[:10] == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
+
+
+@pytest.mark.parametrize(
+    ("method", "scales", "passes"),  # of an image of 500 x 375: its windows, and those of the 16 that are kept
+    [
+        ("gradcam", 12, 157),
+        ("groupcam", 12, 157 + 16 * 33),
+        ("sscam", 12, 157 + 16 * 10 * 512),
+        ("rise", 12, 157 + 16 * 6000),
+        ("rise", 0, 1 + 6000),
+        ("tests.fragile:brightness", 12, 157 + 16),
+    ],
+)
+def test_blocks_of_slow_methods_are_small(method, scales, passes):
+    rows = most_rows(ExplainConfig(method=method, num_scales=scales), 224)
+    assert rows == min(MAX_BLOCK_ROWS, 2**17 // passes)
+    sizes = cut([f"{number}.jpg" for number in range(3000)] + ["a.parquet#1"] * 600, 1, most=rows)
+    assert max(sizes) == min(rows, 225)
 
 
 def test_rows_of_one_parquet_file_are_read_together_and_shards_alone():

@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
+from math import prod
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from torch import Tensor
@@ -49,7 +51,8 @@ class Method:
     paper : str
         Where it was published.
     passes : str
-        Passes through the model for each kept patch, beside the scoring pass.
+        Passes through the model for each kept patch, beside the scoring pass, with the options' defaults: first the
+        factors of their number, K of them the layer's live channels.
     check : callable
         Takes a prepared `Model`; returns why the method can not explain it, or None.
     """
@@ -65,6 +68,15 @@ class Method:
     def summary(self) -> str:
         """First line of the function's docstring."""
         return (self.function.__doc__ or "").strip().split("\n")[0]
+
+    def num_passes(self, channels: int) -> int:
+        """Return the number that begins `passes`, for a layer of so many live channels; 1 where there is none.
+
+        >>> get("sscam").num_passes(512), get("gradcam").num_passes(512)
+        (5120, 0)
+        """
+        factors = takewhile(lambda word: word == "K" or word.isdecimal(), self.passes.split())
+        return prod(channels if factor == "K" else int(factor) for factor in factors)
 
     @cached_property
     def _keywords(self) -> list[inspect.Parameter]:

@@ -21,7 +21,7 @@ from sess_ray.io.access import use
 from sess_ray.io.decode import shrunk
 from sess_ray.io.inputs import split_uri
 from sess_ray.io.store import MAPS
-from sess_ray.pipeline.explain import block_rows
+from sess_ray.pipeline.explain import block_rows, most_rows
 from sess_ray.pipeline.plan import Job
 from sess_ray.pipeline.sampling import Seen, Stratum, look
 from sess_ray.pipeline.session import BLOCK_BYTES, SPARE_CPUS, connect, fitting, resources_here
@@ -121,6 +121,7 @@ def estimate(job: Job, gpus: int | None = None) -> Estimate:
 
     good = intact * sum(stratum.good for stratum in strata)
     windows = intact * sum(stratum.windows for stratum in strata)
+    most = most_rows(config, job.model.input_size)
     maps = good * fmean(_number_of_targets(targets, job.model) for _, _, targets in decoded.images)
     kept = fmean(least(sess, image, sess.num_scales)[1] for image in decoded.images) * maps / good
     seconds, at_least = _seconds(trials, windows / good + 1, kept, sess, decoded.images[0])
@@ -134,7 +135,7 @@ def estimate(job: Job, gpus: int | None = None) -> Estimate:
         counted=not any(stratum.shards for stratum in strata),
         looked=len(seen),
         measured=sum(trial.whole for trial in trials.done),
-        output_bytes=_output_bytes(trials, maps, *_files(strata, place.actors)),
+        output_bytes=_output_bytes(trials, maps, *_files(strata, place.actors, most)),
         device=trials.device,
         actors=place.actors,
         gpus=place.gpus,
@@ -254,7 +255,7 @@ def _seconds(trials: Trials, scored: float, kept: float, sess: SESS, image: Imag
     return PATIENCE * min(scored / few, kept / (fewer * number)), True
 
 
-def _files(strata: Sequence[Stratum], actors: int) -> tuple[float, float]:
+def _files(strata: Sequence[Stratum], actors: int, most: int) -> tuple[float, float]:
     """Return the pixels of an image, and in how many files the maps are written: one for each block."""
     images = sum(stratum.images for stratum in strata)
     sizes = [one.height * one.width for stratum in strata for one in stratum.seen if one.windows]
@@ -262,7 +263,7 @@ def _files(strata: Sequence[Stratum], actors: int) -> tuple[float, float]:
     files = 0.0
     for stratum in strata:
         packed = split_uri(stratum.seen[0].task["uri"])[1] is not None
-        rows = stratum.good / stratum.shards if stratum.shards else block_rows(images, actors, packed=packed)
+        rows = stratum.good / stratum.shards if stratum.shards else block_rows(images, actors, most, packed=packed)
         files += stratum.good / max(1, min(rows, ceil(BLOCK_BYTES / (3 * pixels))))
     return pixels, files
 

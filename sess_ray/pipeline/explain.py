@@ -24,6 +24,7 @@ from typing import Any
 import pyarrow as pa
 
 from sess_ray import methods
+from sess_ray.fusion import num_kept
 from sess_ray.gallery.overlay import overlay
 from sess_ray.io.access import public_command
 from sess_ray.io.decode import decode
@@ -32,9 +33,11 @@ from sess_ray.io.ledger import read_ledger
 from sess_ray.io.reading import read_items
 from sess_ray.io.store import FINISHED, decode_map
 from sess_ray.pipeline import metering
+from sess_ray.pipeline.config import ExplainConfig
 from sess_ray.pipeline.plan import Job, prepare
 from sess_ray.pipeline.session import ARROW, TASK_CPUS, connect, map_blocks, pool
 from sess_ray.pipeline.stages import read_and_decode, write
+from sess_ray.windows import sess_plan
 
 __all__ = ["Job", "Summary", "Total", "blocks", "prepare", "run", "stream"]
 
@@ -45,6 +48,10 @@ BLOCKS_PER_ACTOR = 16
 BLOCKS = 1024
 # Also of rows of one Parquet file with image bytes: a row group that is cut is read again.
 MAX_BLOCK_ROWS = 512
+# What is lost with a block that is cut short: a quarter of an hour of a core with SqueezeNet.
+MAX_BLOCK_PASSES = 2**17
+TYPICAL_IMAGE = (375, 500)
+TYPICAL_CHANNELS = 512
 
 
 @dataclass(frozen=True)
@@ -97,19 +104,28 @@ class Summary:
         self.errors_file = self.errors_file or counts["errors_file"]
 
 
-def block_rows(images: float, actors: int, *, packed: bool = False) -> int:
+def most_rows(config: ExplainConfig, input_size: int) -> int:
+    """Return how many images of a common size a block may have, lest an actor works for hours before it is written."""
+    plan = sess_plan(*TYPICAL_IMAGE, input_size, config.num_scales, config.step_size or input_size)
+    windows = plan.num_patches or 1
+    kept = num_kept(windows, config.pre_filter_ratio)
+    passes = windows + kept * methods.get(config.method).num_passes(TYPICAL_CHANNELS)
+    return min(MAX_BLOCK_ROWS, max(1, MAX_BLOCK_PASSES // passes))
+
+
+def block_rows(images: float, actors: int, most: int = MAX_BLOCK_ROWS, *, packed: bool = False) -> int:
     """Return how many images a block has at most; `packed` in one Parquet file."""
     fair = max(1, ceil(images / (actors * BLOCKS_PER_ACTOR)))
-    return min(fair, MAX_BLOCK_ROWS if packed else min(MAX_BLOCK_ROWS, max(BLOCK_ROWS, ceil(images / BLOCKS))))
+    return min(fair, most, most if packed else max(BLOCK_ROWS, ceil(images / BLOCKS)))
 
 
-def blocks(tasks: pa.Table, actors: int) -> list[pa.Table]:
+def blocks(tasks: pa.Table, actors: int, most: int = MAX_BLOCK_ROWS) -> list[pa.Table]:
     """Cut the tasks: a few images, some rows of one Parquet file, or one tar shard.
 
     Of images in files of their own the first blocks have 1, 2, 4, ..., so that the first rows are there soon, to be
     looked at.
     """
-    few, many = (block_rows(tasks.num_rows, actors, packed=packed) for packed in (False, True))
+    few, many = (block_rows(tasks.num_rows, actors, most, packed=packed) for packed in (False, True))
     cuts: list[int] = []
     before, count = "", 0
     uris = (uri for chunk in tasks["uri"].chunks for uri in chunk.to_pylist())
@@ -141,7 +157,7 @@ def stream(job: Job, actor: type | None = None, compute: Any = None, lanes: int 
     images = job.tasks.num_rows if job.countable else None
     workers = pool(config.actors, config.gpus_per_actor, images, config.address)
     workers["compute"] = compute = compute or workers["compute"]
-    cut = blocks(job.tasks, compute.max_size * lanes)
+    cut = blocks(job.tasks, compute.max_size * lanes, most_rows(config, job.model.input_size))
     access = config.access()
     needed = config.needed(job.model.input_size)
     reading = {"access": access, "max_pixels": config.max_pixels, "needed": needed}
