@@ -44,8 +44,8 @@ def apart(make: Callable[[], Blocks], table: pa.Table, schema: pa.Schema, stage:
     for index in range(table.num_rows):
         row = table.slice(index, 1)
         for attempt in range(1, TRIES + 1):
+            process = process or _started(make)
             try:
-                process = process or _started(make)
                 yield from ray.get(process.blocks.remote(row))
                 break
             except (RayActorError, OutOfMemoryError):

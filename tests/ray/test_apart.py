@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from PIL import Image
+from ray.exceptions import RayActorError
 
 from sess_ray.io.access import Access
 from sess_ray.pipeline.apart import REASON, apart, deadly
@@ -55,6 +56,15 @@ def test_each_row_has_a_process_that_may_die_of_it(tmp_path):
     first, third, fourth, fifth = (block["process"][0].as_py() for block in found if block is not found[1])
     assert len({first, third, fourth, os.getpid()}) == 4
     assert fourth == fifth
+
+
+def test_a_process_that_can_not_start_is_not_the_rows_fault():
+    def make():
+        raise MemoryError("no room for another")
+
+    table = pa.table({"image_id": ["a"], "uri": ["a.jpg"]})
+    with pytest.raises(RayActorError, match="no room for another"):
+        list(apart(make, table, table.schema, "multiply"))
 
 
 def test_blocks_are_not_deadly_outside_of_workers():
