@@ -18,21 +18,27 @@ os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 # Of Ray's workers, to the endpoint that Prometheus scrapes; else every ten seconds.
 os.environ.setdefault("RAY_metrics_report_interval_ms", "1000")
 
-SHARED = Path(os.environ.get("SESS_RAY_DATA", Path(__file__).parents[2] / "shared" / "data"))
+ROOT = Path(__file__).parents[1]
+SHARED = Path(os.environ.get("SESS_RAY_DATA", ROOT.parent / "shared" / "data"))
+WITH_RAY = {"ray", "cloud", "faults", "infra", "scale"}
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _threads():
-    torch.set_num_threads(os.cpu_count() or 1)
-
-
-@pytest.fixture
-def one_thread():
-    """As an actor computes: a rectifier that is nearly off passes a gradient or none with the last digit of a sum."""
-    threads = torch.get_num_threads()
+    """As an actor computes; for nets as small as the tests' more of them wait for one another."""
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Leave everything that starts Ray to one of pytest-xdist's workers, beside the rest."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OneWithRay(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return "ray" if WITH_RAY & set(nodeid.split("::")[0].split("/")) else nodeid
+
+    return OneWithRay(config, log)
 
 
 @pytest.fixture(scope="session")

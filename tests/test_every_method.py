@@ -58,7 +58,6 @@ def works(name, model):
     return True
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("name", methods.names())
 def test_it_takes_as_many_passes_as_it_says(name, photographs):
     channels = 128  # so many that no group of them is dead, for this net and class

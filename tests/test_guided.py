@@ -54,7 +54,7 @@ def test_all_windows_of_guided_are_all(small, pictures):
 @pytest.mark.parametrize("method", ["gradcam", "gradcam++", "gradient", "groupcam"])
 def test_neither_batches_nor_other_images_nor_targets_matter(small, pictures, method):
     options = {"groups": 2} if method == "groupcam" else {}
-    settings = {"num_scales": 6, "windows": "guided", "pre_filter_ratio": 0.8, "device": "cpu"}
+    settings = {"num_scales": 4, "whole_scales": 2, "windows": "guided", "pre_filter_ratio": 0.8, "device": "cpu"}
     settings |= {"method": methods.get(method), "method_options": options}
     targets = [[1, 2], [3], [0, 1, 4]]
     one_by_one = SESS(small, batch_size=13, **settings)
@@ -83,14 +83,14 @@ def test_images_come_in_order_and_only_as_many_wait_as_fill_a_batch(small, pictu
             asked.append(number)
             yield pictures[number % 3], [1]
 
-    sess = SESS(small, num_scales=6, windows="guided", window_share=0.2, device="cpu", batch_size=8)
+    sess = SESS(small, num_scales=4, whole_scales=2, windows="guided", window_share=0.2, device="cpu", batch_size=8)
     ahead = [(position, len(asked) - position) for position, _ in sess.stream(images())]
     assert [position for position, _ in ahead] == list(range(12))
     assert max(number for _, number in ahead) <= 2  # the oldest one's windows come first
 
 
 def test_batches_are_full(small, pictures):
-    sess = SESS(small, num_scales=6, windows="guided", window_share=0.2, device="cpu", batch_size=8)
+    sess = SESS(small, num_scales=4, whole_scales=2, windows="guided", window_share=0.2, device="cpu", batch_size=8)
     sizes, begun = [], []
 
     def images():
@@ -109,7 +109,8 @@ def test_batches_are_full(small, pictures):
 
 def test_kept_are_the_best_of_the_scored_and_as_many_as_of_all(small, pictures):
     for ratio in (0.0, 0.5, 0.9):
-        sess = SESS(small, num_scales=6, windows="guided", window_share=0.2, pre_filter_ratio=ratio, device="cpu")
+        settings = {"num_scales": 4, "whole_scales": 2, "windows": "guided", "window_share": 0.2, "device": "cpu"}
+        sess = SESS(small, pre_filter_ratio=ratio, **settings)
         for [found] in sess.explain(pictures, [[1]] * 3):
             table = found.patches[found.patches["scored"]]
             assert np.isnan(found.patches["score"][~found.patches["scored"]]).all()

@@ -66,7 +66,6 @@ def test_xrai_grows_every_segment_by_a_disk(photographs):
     assert np.array_equal(xrai.regions(patch), np.stack(expected))
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_attributions_from_black_and_white_are_complete():
     model, module = nets.small()
     patches = nets.patches(2)
@@ -141,7 +140,6 @@ def test_augmented_grad_cam_of_one_copy_is_grad_cam():
             torch.testing.assert_close(one, nets.up(cam / cam.max()), atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_super_resolution_minimises_its_objective():
     generator = torch.Generator().manual_seed(2)
     truth = torch.zeros(1, 32, 32)
@@ -183,7 +181,6 @@ def test_the_smooth_mask_is_the_smooth_maximum_of_its_bumps():
         assert float(found[y, x]) == pytest.approx(float(np.dot(values, weights) / weights.sum()), abs=1e-5)
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_the_smooth_maximum_has_the_gradient_of_its_numbers():
     smooth = extremal.SmoothMask(16, torch.device("cpu"))
     generator = torch.Generator().manual_seed(6)
@@ -238,7 +235,6 @@ class Checkered(nn.Module):
         return torch.stack([contrast, -contrast], 1)
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_extremal_perturbation_shows_what_the_class_is_made_of():
     module = Checkered()
     model = sess_ray.Model(module, "checkered", "", "NCHW", 2, 64, (0.5,) * 3, (0.5,) * 3)
@@ -262,7 +258,6 @@ class Corner(nn.Module):
         return torch.stack([brightness, -brightness], 1)
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_extremal_masks_sit_in_the_corners_and_have_their_areas():
     model = sess_ray.Model(Corner(), "corner", "", "NCHW", 2, 64, (0.5,) * 3, (0.5,) * 3)
     patch = torch.full((1, 3, 64, 64), -1.0)
@@ -280,7 +275,6 @@ def test_extremal_masks_sit_in_the_corners_and_have_their_areas():
     torch.testing.assert_close(whole, split, atol=1e-5, rtol=0)
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -305,7 +299,6 @@ def test_long_runs_do_not_depend_on_the_batch(name, options):
     torch.testing.assert_close(alone, together, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_a_super_resolved_map_of_a_real_model_owes_nothing_to_its_neighbours(lite0, photographs):
     model = lite0.prepared(torch.device("cpu"), "fp32")
     crops = [photographs[name][:224, :224].astype(np.float32) for name in ("chelsea.png", "astronaut.png")]
@@ -320,7 +313,6 @@ def test_a_super_resolved_map_of_a_real_model_owes_nothing_to_its_neighbours(lit
     torch.testing.assert_close(found(slice(0, 1)), found(slice(0, 2))[:1], atol=1e-5, rtol=0)
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
     ("name", "options"),
     [

@@ -186,7 +186,7 @@ def test_a_slow_model_is_measured_with_fewer_scales_or_given_up(tmp_path, monkey
     slow.pause.seconds = pause
     begin = time.monotonic()
     found = estimate(checked, gpus=4)
-    assert time.monotonic() - begin < 8
+    assert time.monotonic() - begin < 15
     assert found.at_least is bound
     assert (found.actors, found.gpus) == (1, 1)
     passes = found.windows + 1
@@ -195,7 +195,7 @@ def test_a_slow_model_is_measured_with_fewer_scales_or_given_up(tmp_path, monkey
         assert found.output_bytes is None
     else:
         assert not found.measured
-        assert within(found.seconds_per_image, 0.02 * passes, 0.5)
+        assert 0.7 < found.seconds_per_image / (pause * passes) < 3  # it sleeps, and on a busy machine oversleeps
 
 
 def test_actors_of_several_threads_are_measured_with_several(tmp_path, monkeypatch):

@@ -104,7 +104,6 @@ def table(output, folder):
     return [row for path in sorted(Path(output, folder).rglob("*.parquet")) for row in pq.read_table(path).to_pylist()]
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_rows_are_what_the_metrics_say_of_each_map_alone(whole, runs, images):
     output, evaluation, _ = whole
     model = evaluation.model.prepared(torch.device("cpu"), "fp32")

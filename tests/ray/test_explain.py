@@ -67,7 +67,6 @@ def test_every_image_has_its_row(explained, good):
     assert {row["uri"] for row in found} == {str(path) for path in good.rglob("*.jpg")}
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_random_numbers_and_guided_windows_do_not_depend_on_the_actors(good, tmp_path):
     model = "tests.fragile:model"
     guided = {"windows": "guided", "whole_scales": 1, "window_share": 0.5, "seed": 3}
@@ -115,7 +114,6 @@ def test_the_maps_are_the_librarys(explained, good, lite0):
         assert expected.saliency[row["peak_y"], row["peak_x"]] == pytest.approx(1, abs=1e-4)
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_large_images_are_explained_and_stored_smaller_and_read_at_their_size(good, tmp_path):
     model, side = "tests.fragile:model", 100
     settings = {"model": model, "method": "tests.fragile:brightness", "overlays": 1, "max_map_side": side}
