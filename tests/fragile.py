@@ -1,4 +1,4 @@
-"""A model of one's own that breaks on one of the test images, and a method of one's own."""
+"""Models and methods of one's own, some of which break, or kill their process, on one of the test images."""
 
 from __future__ import annotations
 

@@ -20,8 +20,11 @@ def deadly() -> bool:
     import ray
 
     worker = ray._private.worker.global_worker
-    in_worker = worker.mode == ray._private.worker.WORKER_MODE
-    return in_worker and worker.core_worker.get_current_task_attempt_number() >= DEATHS
+    if worker.mode != ray._private.worker.WORKER_MODE:
+        return False
+    # Nothing public says it; of a Ray that does not know it either, blocks are tried for ever.
+    attempts = getattr(worker.core_worker, "get_current_task_attempt_number", int)
+    return attempts() >= DEATHS
 
 
 def apart(make: Callable[[], Blocks], table: pa.Table, schema: pa.Schema, stage: str) -> Iterator[pa.Table]:
