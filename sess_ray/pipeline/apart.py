@@ -7,8 +7,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from sess_ray.io.access import public
-
 Blocks = Callable[[pa.Table], Iterable[pa.Table]]
 DEATHS = 2  # before rows go apart: the machine may have gone, or another block of the worker be to blame
 TRIES = 2
@@ -27,18 +25,16 @@ def deadly() -> bool:
     return attempts() >= DEATHS
 
 
-def apart(make: Callable[[], Blocks], table: pa.Table, schema: pa.Schema, stage: str) -> Iterator[pa.Table]:
-    """Yield what a function makes of each row alone; where that kills its process each time, an error.
+def apart(make: Callable[[], Blocks], table: pa.Table, lost: Callable[[pa.Table], pa.Table]) -> Iterator[pa.Table]:
+    """Yield what a function makes of each row alone; where that kills its process each time, what stands for it.
 
     Parameters
     ----------
     make : callable
         Makes the function, in the process that gets the rows.
     table : pa.Table
-    schema : pa.Schema
-        Of what the function yields.
-    stage : str
-        What the function does, for the error.
+    lost : callable
+        A row to what stands for it, which says `REASON`.
     """
     import ray
     from ray.exceptions import OutOfMemoryError, RayActorError
@@ -54,9 +50,7 @@ def apart(make: Callable[[], Blocks], table: pa.Table, schema: pa.Schema, stage:
             except (RayActorError, OutOfMemoryError):
                 process = None
                 if attempt == TRIES:
-                    [named] = row.select(["image_id", "uri"]).to_pylist()
-                    failed = {**named, "uri": public(named["uri"]), "stage": stage, "error": REASON}
-                    yield pa.Table.from_pylist([failed], schema)
+                    yield lost(row)
 
 
 def _started(make: Callable[[], Blocks]) -> Any:

@@ -31,7 +31,15 @@ from sess_ray.io.store import Store
 from sess_ray.metrics.suite import SUITE, choose
 from sess_ray.models import Model, load_model
 from sess_ray.pipeline.evaluate_config import EvaluateConfig
-from sess_ray.pipeline.judging import MAP_ROWS, PROBLEMS, EvaluateActor, problem, read_maps, write_results
+from sess_ray.pipeline.judging import (
+    MAP_ROWS,
+    PROBLEMS,
+    EvaluateActor,
+    problem,
+    read_maps,
+    results_schema,
+    write_results,
+)
 from sess_ray.pipeline.plan import read_class_names
 from sess_ray.pipeline.report import Line, as_csv, as_markdown, as_records, report
 from sess_ray.pipeline.session import ARROW, TASK_CPUS, connect, map_blocks, pool
@@ -256,7 +264,11 @@ def run(evaluation: Evaluation, progress: Any = None) -> Outcome:
         if progress:
             progress(counts["maps"])
     seconds = time.perf_counter() - begin
-    results = {name: pa.concat_tables(store.read_tables(store.tables(f"results/{name}"))) for name in evaluation.runs}
+    nothing = results_schema(evaluation.metrics).empty_table()
+    results = {
+        name: pa.concat_tables([nothing, *store.read_tables(store.tables(f"results/{name}"))])
+        for name in evaluation.runs
+    }
     outcome = Outcome(report(results, evaluation.metrics, config.compared()), problems, forwards, seconds)
     store.write("summary.md", as_text(evaluation, outcome).encode())
     store.write("summary.csv", as_csv(outcome.lines))

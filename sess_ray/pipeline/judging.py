@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from sess_ray.metrics.perturbation import ModelMetric, Series, at_input_size, sc
 from sess_ray.metrics.suite import SUITE, Facts
 from sess_ray.models import Model
 from sess_ray.models.model import Precision
+from sess_ray.pipeline.apart import REASON, apart, deadly
 from sess_ray.pipeline.report import SIZES
 from sess_ray.pipeline.rows import Row, tables
 
@@ -78,8 +80,17 @@ def read_maps(
         Whether the images are needed.
     max_pixels : int
     """
+
+    def reading(block: pa.Table) -> Iterator[pa.Table]:
+        use(access)
+        yield from tables(_read(block.to_pylist(), runs, pixels=pixels, max_pixels=max_pixels), READ)
+
+    def lost(row: pa.Table) -> pa.Table:
+        [found] = _read(row.to_pylist(), runs, pixels=False, max_pixels=max_pixels)
+        return pa.Table.from_pylist([{**found, "problem": "no image", "detail": REASON}], READ)
+
     use(access)
-    yield from tables(_read(table.to_pylist(), runs, pixels=pixels, max_pixels=max_pixels), READ)
+    yield from apart(lambda: reading, table, lost) if deadly() else reading(table)
 
 
 def _read(wanted: list[Row], runs: dict[str, str], *, pixels: bool, max_pixels: int) -> Iterator[Row]:
@@ -143,6 +154,7 @@ class EvaluateActor:
     ) -> None:
         import ray
 
+        self._another = partial(EvaluateActor, model, known, metrics, region_kind, precision, batch_size)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._model: Model | None = ray.get(model).prepared(device, precision) if model else None
         self._batch_size = batch_size or BATCH_SIZES[device.type]
@@ -156,7 +168,14 @@ class EvaluateActor:
                 self._questions.setdefault(metric.question, metric)
         self._schema = pa.schema([*results_schema(metrics), *PROBLEM, ("forwards", pa.int64())])
 
-    def __call__(self, table: pa.Table) -> pa.Table:
+    def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
+        yield from apart(self._another, table, self._lost) if deadly() else [self._measured(table)]
+
+    def _lost(self, row: pa.Table) -> pa.Table:
+        [key] = row.select([field.name for field in KEY]).to_pylist()
+        return pa.Table.from_pylist([problem(**key, kind="evaluate", detail=REASON)], self._schema)
+
+    def _measured(self, table: pa.Table) -> pa.Table:
         pixels = table["pixels"]
         rows = table.drop_columns(["pixels"]).to_pylist()
         for row, content in zip(rows, pixels, strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,7 @@ from sess_ray.io.inputs import is_shard
 from sess_ray.io.reading import read_shard, stream_items
 from sess_ray.io.store import ERRORS, MAPS, Store, digest, encode_map, quantize
 from sess_ray.pipeline import metering
-from sess_ray.pipeline.apart import apart, deadly
+from sess_ray.pipeline.apart import REASON, apart, deadly
 from sess_ray.pipeline.rows import Row, tables
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ def read_and_decode(
         use(access)
         yield from tables(_read(block.to_pylist(), max_pixels, needed), DECODED)
 
-    yield from apart(lambda: reading, table, DECODED, "decode") if deadly() else reading(table)
+    lost = partial(died, schema=DECODED, stage="decode")
+    yield from apart(lambda: reading, table, lost) if deadly() else reading(table)
 
 
 def _read(tasks: list[Row], max_pixels: int, needed: Sides | None) -> Iterator[Row]:
@@ -117,6 +119,12 @@ def _decoded(row: Row, content: bytes | Exception, max_pixels: int, needed: Side
 
 def _undecoded(row: Row, stage: str, error: str) -> Row:
     return {**row, "uri": public(row["uri"]), "stage": stage, "error": error}
+
+
+def died(row: pa.Table, schema: pa.Schema, stage: str) -> pa.Table:
+    """Return the error of an image of which every worker died."""
+    [named] = row.select(["image_id", "uri"]).to_pylist()
+    return pa.Table.from_pylist([_undecoded(named, stage, REASON)], schema)
 
 
 def targets_of(row: Row, model: Model) -> str | list[tuple[int, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,11 +13,14 @@ from PIL import Image
 from ray.exceptions import RayActorError
 
 from sess_ray.io.access import Access
+from sess_ray.pipeline import evaluate
 from sess_ray.pipeline.apart import REASON, apart, deadly
 from sess_ray.pipeline.config import ExplainConfig
+from sess_ray.pipeline.evaluate_config import EvaluateConfig
 from sess_ray.pipeline.explain import prepare, run
+from sess_ray.pipeline.judging import read_maps
 from sess_ray.pipeline.session import ARROW
-from sess_ray.pipeline.stages import TASKS, read_and_decode
+from sess_ray.pipeline.stages import TASKS, died, read_and_decode
 from tests.fragile import Deadly
 from tests.ray.test_explain import rows
 
@@ -43,7 +47,7 @@ def test_each_row_has_a_process_that_may_die_of_it(tmp_path):
     table = pa.table({"image_id": [1, 3, 4, 5, 6], "uri": ["http://me:secret@x"] * 5, "pixels": [b""] * 5})
     names = ["image_id", "process", "uri", "stage", "error"]
     schema = pa.schema([(name, pa.int64() if name in names[:2] else pa.string()) for name in names])
-    found = list(apart(lambda: times_ten, table, schema, "multiply"))
+    found = list(apart(lambda: times_ten, table, partial(died, schema=schema, stage="multiply")))
     assert [block["image_id"].to_pylist() for block in found] == [[10], [3], [40], [50], [60]]
     [failed] = found[1].to_pylist()
     assert failed == {
@@ -64,7 +68,7 @@ def test_a_process_that_can_not_start_is_not_the_rows_fault():
 
     table = pa.table({"image_id": ["a"], "uri": ["a.jpg"]})
     with pytest.raises(RayActorError, match="no room for another"):
-        list(apart(make, table, table.schema, "multiply"))
+        list(apart(make, table, pa.Table.to_pylist))
 
 
 def test_blocks_are_not_deadly_outside_of_workers():
@@ -93,3 +97,38 @@ def test_an_image_that_kills_who_decodes_it_is_an_error(ray_session, images):
         "rocket.jpg": REASON,
     }
     assert [row["height"] for row in sorted(decoded, key=lambda row: row["image_id"])] == [240, 120, None]
+
+
+@pytest.fixture(scope="module")
+def maps(images, tmp_path_factory):
+    """A run with a map of each image."""
+    output = str(tmp_path_factory.mktemp("maps"))
+    settings = {"targets": "0", "num_scales": 1, "actors": "1", "overlays": 0}
+    run(prepare(ExplainConfig(input=str(images), output=output, model="tests.faults.tiny:model", **settings)))
+    return output
+
+
+def problems(output):
+    return [(row["image_id"], row["problem"], row["detail"]) for row in rows(output, "problems")]
+
+
+def test_a_map_that_kills_who_measures_it_is_a_problem(maps, tmp_path):
+    output = tmp_path / "evaluation"
+    settings = {"model": "tests.fragile:deadly_model", "metrics": "average_drop", "actors": "1"}
+    evaluation = evaluate.prepare(EvaluateConfig(run=(f"sess={maps}",), output=str(output), **settings))
+    [line] = [line for line in evaluate.run(evaluation).lines if line.group == "all"]
+    assert line.summary.n == 2
+    assert problems(output) == [("rocket.jpg", "evaluate", REASON)]
+
+
+def test_of_an_image_that_kills_who_decodes_it_the_map_is_measured(ray_session, maps):
+    evaluation = evaluate.prepare(EvaluateConfig(run=(f"sess={maps}",), output=f"{maps}/evaluation"))
+    reading = {"access": Access(), "runs": {"sess": maps}, "pixels": True, "max_pixels": Deadly(10**6)}
+    read = ray_session.data.from_blocks(evaluation.blocks).map_batches(read_maps, fn_kwargs=reading, **ARROW).take_all()
+    assert {row["image_id"]: row["problem"] for row in read} == {
+        "chelsea.png": None,
+        "coffee.png": None,
+        "rocket.jpg": "no image",
+    }
+    assert all(row["saliency"]["bytes"] for row in read)
+    assert [row["pixels"] is None for row in read] == [row["detail"] == REASON for row in read]

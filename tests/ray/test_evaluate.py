@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -224,7 +225,8 @@ def test_one_bad_map_costs_only_itself(runs, lite0, ray_session):
     rows[3]["saliency"] = {"bytes": png.getvalue(), "path": None}
     rows[0]["pixels"] = np.full((240, 320, 3), 90, np.uint8).tobytes()
     actor = EvaluateActor(ray_session.put(lite0), None, ["average_drop"], "boxes", "fp32", 3)
-    found = actor(pa.Table.from_pylist(rows, READ)).to_pylist()
+    [judged] = actor(pa.Table.from_pylist(rows, READ))
+    found = judged.to_pylist()
     names = [row["image_id"] for row in rows]
     assert [(row["image_id"], row["problem"]) for row in found] == [
         (names[0], None),
@@ -234,6 +236,23 @@ def test_one_bad_map_costs_only_itself(runs, lite0, ray_session):
         (names[3], "empty map"),
     ]
     assert found[0]["average_drop"] is not None
+
+
+def test_a_run_without_a_readable_map_is_counted(runs, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(runs["base"], broken)
+    for path in (broken / "maps").iterdir():
+        stored = pq.read_table(path)
+        rows = [{**row, "saliency": {"bytes": b"no PNG", "path": None}} for row in stored.to_pylist()]
+        pq.write_table(pa.Table.from_pylist(rows, stored.schema), path)
+    both = {"base": runs["base"], "broken": str(broken)}
+    evaluation, outcome = evaluated(both, tmp_path / "out", metrics="average_increase", compare=("broken=base",))
+    assert outcome.problems["broken", "unreadable map"] == 7
+    assert {(line.run, line.base): line.summary.n for line in outcome.lines if line.group == "all"} == {
+        ("base", ""): 6,
+        ("broken", "base"): 0,
+    }
+    assert "broken" in evaluate.as_text(evaluation, outcome)
 
 
 def test_what_an_interrupted_evaluation_left_is_not_mixed_with_another(runs, tmp_path):
