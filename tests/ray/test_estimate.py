@@ -6,6 +6,7 @@ import io
 import itertools
 import tarfile
 import time
+from statistics import median
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from sess_ray.pipeline.config import ExplainConfig
 from sess_ray.pipeline.estimate import estimate
 from sess_ray.pipeline.explain import Summary, prepare, stream
 from tests.conftest import SHARED
+from tests.faults import tiny
 from tests.faults.tiny import Pause
 
 COCO = SHARED / "coco-subset" / "train2017"
@@ -81,6 +83,7 @@ def test_the_job_does_what_was_estimated(folder, tmp_path, monkeypatch):
     checked.start()
     for counts in stream(checked, ByProcessor):
         summary.add(counts, 1.0)
+        print("B", counts["images"], round(counts["actor_seconds"], 3), counts["windows"])
     assert (summary.images, summary.errors) == (IMAGES - 1, 2)
     assert found.errors in (1, 2)  # the broken one shows only if it is decoded
     assert within(found.windows, summary.windows)
@@ -91,6 +94,28 @@ def test_the_job_does_what_was_estimated(folder, tmp_path, monkeypatch):
     left = job(**settings)
     assert left.finished == IMAGES + 1
     assert not left.tasks.num_rows
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_the_job_takes_the_time_that_was_estimated(tmp_path, monkeypatch, photographs):
+    """By the clock, with a model that takes time and not the processor: what else the machine does shows little."""
+    monkeypatch.setattr(trial, "SECONDS", 3.0)
+    monkeypatch.setattr(tiny, "PAUSE", 0.05)
+    place = tmp_path / "images"
+    place.mkdir()
+    for number in range(18):
+        size = ((128, 96), (128, 128), (96, 192))[number % 3]
+        Image.fromarray(photographs["coffee.png"]).resize(size).save(place / f"{number}.png")
+    settings = {"input": str(place), "model": "tests.faults.tiny:model", "num_scales": 3, "batch_size": 4}
+    found = estimate(job(**settings, output=str(tmp_path / "none")))
+    checked = prepare(ExplainConfig(**settings, output=str(tmp_path / "out"), overlays=0))
+    checked.start()
+    blocks = list(stream(checked))
+    windows = sum(block["windows"] for block in blocks)
+    assert found.windows == windows
+    # Start-up is not in what was said, and on a busy machine one image or another waits for the processor.
+    usual = median(block["actor_seconds"] / block["windows"] for block in blocks)
+    assert within(found.seconds_per_image, usual * windows / 18)
 
 
 def png(side):
