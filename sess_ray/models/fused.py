@@ -14,7 +14,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 TAP = "tapped"  # of a fused module: the identity that gives what the tapped layer gives
@@ -121,6 +120,16 @@ class _Tracer(fx.Tracer):
         return output
 
 
+class _Shapes(fx.Interpreter):
+    """Runs a graph and notes the shape that each node gives, as `ShapeProp` does; that one imports sympy."""
+
+    def run_node(self, node: _Node) -> Any:
+        result = super().run_node(node)
+        if isinstance(result, Tensor):
+            node.meta["shape"] = result.shape
+        return result
+
+
 class _Fusion:
     """The graph of a module, in which each convolution takes in what follows it."""
 
@@ -129,7 +138,7 @@ class _Fusion:
         self.graph = tracer.trace(plain)
         self.module = fx.GraphModule(plain, self.graph)
         with torch.no_grad():
-            ShapeProp(self.module).propagate(probe)
+            _Shapes(self.module).run(probe)
         self.layers = dict(original.named_modules())
         self.dtype = probe.dtype
         assert tracer.tapped is not None
@@ -164,7 +173,7 @@ class _Fusion:
     def _grow(self, start: _Node, convolution: nn.Conv2d) -> None:
         """Replace a convolution and what follows it by one layer."""
         group, inputs, activation = [start], [start.args[0]], _PLAIN
-        shape = start.args[0].meta["tensor_meta"].shape
+        shape = start.args[0].meta["shape"]
         norm = self._layer(self._next(start))
         if isinstance(norm, nn.BatchNorm2d):
             behind = _activation(getattr(norm, "act", nn.Identity()))
@@ -200,7 +209,7 @@ class _Fusion:
         [other] = others
         layer = self.module.get_submodule(str(other.target)) if other.op == "call_module" else None
         fresh = isinstance(layer, _Convolution | nn.BatchNorm2d | nn.MaxPool2d) and other is not self.tapped
-        alike = other.meta["tensor_meta"].shape == node.meta["tensor_meta"].shape
+        alike = other.meta["shape"] == node.meta["shape"]
         return other if fresh and alike and all(user <= node for user in other.users) else None
 
     def _replace(self, group: list[_Node], inputs: list[Any], layer: nn.Module) -> None:

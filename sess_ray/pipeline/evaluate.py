@@ -42,7 +42,7 @@ from sess_ray.pipeline.judging import (
 )
 from sess_ray.pipeline.plan import read_class_names
 from sess_ray.pipeline.report import Line, as_csv, as_markdown, as_records, report
-from sess_ray.pipeline.session import ARROW, TASK_CPUS, connect, map_blocks, pool
+from sess_ray.pipeline.session import ARROW, TASK_CPUS, arriving, connect, map_blocks, pool
 from sess_ray.pipeline.targets import label_classes
 from sess_ray.tables import markdown
 
@@ -232,9 +232,7 @@ def stream(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
     maps = ray.data.from_blocks(evaluation.blocks).map_batches(read_maps, fn_kwargs=reading, **tasks)
     judged = map_blocks(maps, EvaluateActor, fn_constructor_args=settings, **workers)
     written = judged.map_batches(write_results, fn_kwargs=writing, **tasks)
-    for batch in written.iter_batches(batch_size=None, batch_format="pyarrow"):
-        assert isinstance(batch, pa.Table)
-        yield from batch.to_pylist()
+    yield from arriving(written)
 
 
 def run(evaluation: Evaluation, progress: Any = None) -> Outcome:

@@ -35,7 +35,7 @@ from sess_ray.io.store import FINISHED, decode_map
 from sess_ray.pipeline import metering
 from sess_ray.pipeline.config import ExplainConfig
 from sess_ray.pipeline.plan import Job, prepare
-from sess_ray.pipeline.session import ARROW, TASK_CPUS, connect, map_blocks, pool
+from sess_ray.pipeline.session import ARROW, TASK_CPUS, arriving, connect, map_blocks, pool
 from sess_ray.pipeline.stages import read_and_decode, write
 from sess_ray.windows import sess_plan
 
@@ -177,9 +177,7 @@ def stream(job: Job, actor: type | None = None, compute: Any = None, lanes: int 
         },
         **tasks,
     )
-    for batch in written.iter_batches(batch_size=None, batch_format="pyarrow"):
-        assert isinstance(batch, pa.Table)
-        yield from batch.to_pylist()
+    yield from arriving(written)
 
 
 def run(job: Job, progress: Any = None) -> Summary:

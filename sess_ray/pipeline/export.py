@@ -28,7 +28,7 @@ from sess_ray.metrics.suite import SUITE
 from sess_ray.pipeline.export_config import ExportConfig
 from sess_ray.pipeline.results import results_of
 from sess_ray.pipeline.rows import Row, tables
-from sess_ray.pipeline.session import ARROW, TASK_CPUS, connect
+from sess_ray.pipeline.session import ARROW, TASK_CPUS, arriving, connect
 
 EXPORT = ("SegmentationClass", "ImageSets", "labels.txt", "annotations.json", "export.json")
 LEFT_OUT = ("empty", "damaged", "unlikely")  # maps that give no label
@@ -245,12 +245,10 @@ def run(export: Export, progress: Any = None) -> Counter[str]:
     given |= {"access": config.access(), "min_score": config.min_score}
     dataset = ray.data.from_blocks(export.blocks).map_batches(label, fn_kwargs=given, **ARROW, num_cpus=TASK_CPUS)
     rows: list[dict[str, Any]] = []
-    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-        assert isinstance(batch, pa.Table)
-        for row in batch.to_pylist():
-            rows.append(row)
-            if progress:
-                progress(len(row["objects"]) + sum(row[name] for name in LEFT_OUT))
+    for row in arriving(dataset):
+        rows.append(row)
+        if progress:
+            progress(len(row["objects"]) + sum(row[name] for name in LEFT_OUT))
     rows.sort(key=lambda row: row["image_id"])
     labelled = [row for row in rows if row["objects"]]
     counts = Counter(

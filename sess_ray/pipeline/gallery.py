@@ -33,7 +33,7 @@ from sess_ray.pipeline.gallery_config import GalleryConfig
 from sess_ray.pipeline.plan import read_class_names
 from sess_ray.pipeline.results import results_of
 from sess_ray.pipeline.rows import Row, tables
-from sess_ray.pipeline.session import ARROW, TASK_CPUS, connect
+from sess_ray.pipeline.session import ARROW, TASK_CPUS, arriving, connect
 
 GALLERY = ("index.html", "page", "data", "images", "maps", "image.jpg", "windows", "fused")  # with one image's page
 IMAGES = 32  # in a block
@@ -249,13 +249,11 @@ def run(gallery: Gallery, progress: Any = None) -> None:
     dataset = ray.data.from_blocks(blocks(gallery)).map_batches(draw, fn_kwargs=given, **ARROW, num_cpus=TASK_CPUS)
     texts = [""] * len(rows)
     apart = np.full(len(rows), np.nan)
-    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-        assert isinstance(batch, pa.Table)
-        for drawn in batch.to_pylist():
-            texts[drawn["number"]] = drawn["row"]
-            apart[drawn["number"]] = np.nan if drawn["disagreement"] is None else drawn["disagreement"]
-            if progress:
-                progress(1)
+    for drawn in arriving(dataset):
+        texts[drawn["number"]] = drawn["row"]
+        apart[drawn["number"]] = np.nan if drawn["disagreement"] is None else drawn["disagreement"]
+        if progress:
+            progress(1)
     for number in range(0, len(rows), pages.ROWS):
         store.write(
             f"data/{number // pages.ROWS}.js", pages.chunk(number // pages.ROWS, texts[number : number + pages.ROWS])

@@ -217,3 +217,9 @@ def pool(
         "num_gpus": gpus,
         "num_cpus": 1,
     }
+
+
+def arriving(dataset: Any) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a dataset, each block's as soon as it is there: by default Ray holds one back for the next."""
+    for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        yield from block.to_pylist()

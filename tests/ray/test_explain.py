@@ -303,6 +303,16 @@ def test_an_actor_that_can_not_start_is_tried_again(good, tmp_path, monkeypatch)
     assert (summary.images, summary.errors) == (2, 1)  # the rocket, which this model never explains
 
 
+def test_what_is_written_is_told_before_the_next_is(good, tmp_path):
+    method = {"method": "tests.fragile:signed", "method_option": (f"folder={tmp_path}",), "pre_filter_ratio": 0.0}
+    settings = {"input": str(good), "output": str(tmp_path / "out"), "model": "tests.faults.tiny:model"}
+    told = 0
+    for counts in stream(prepare(ExplainConfig(**settings, **method, num_scales=2, actors="1", overlays=0))):
+        told += counts["maps"]
+        assert len(rows(tmp_path / "out")) == told
+    assert told == 3
+
+
 def test_one_actor_starts_when_the_others_are_at_work(good, tmp_path):
     """On CPUs, where all that start at the same time wait for one another; with GPUs all start at once."""
     signatures = tmp_path / "signatures"
