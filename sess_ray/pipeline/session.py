@@ -9,12 +9,12 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from functools import partial
+from contextlib import suppress
 from typing import Any
 
 from sess_ray.errors import RunError, SessError
 from sess_ray.io.access import one_line
+from sess_ray.pipeline import embedded
 
 # Read when ray is imported. Under `uv run`, Ray would have every worker build a second environment of its own; workers
 # of the embedded Ray use the driver's.
@@ -27,11 +27,6 @@ KNOCK_SECONDS = 15
 BLOCK_BYTES = 32 * 2**20  # some dozens of photographs: what a worker that dies takes with it
 # Of map_batches: whole blocks as Arrow tables, without a copy.
 ARROW: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None, "zero_copy_batch": True}
-# What ray.init can not be told. The node's agent may listen anywhere: of a port that another Ray here has it gives up
-# after seconds. Nobody reads the copied logs of workers, watches the size of this cluster, or asks its API server, for
-# which all would wait for a second and more.
-EMBEDDED = {"dashboard_agent_listen_port": 0, "include_log_monitor": False, "no_monitor": True}
-
 
 _connecting = threading.Lock()
 
@@ -85,7 +80,7 @@ def _connect(address: str | None) -> None:
                 _knock(address)
                 ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
             else:
-                with _embedded():
+                with embedded.starting():
                     ray.init(
                         address="local",
                         num_cpus=_own_cpus(),
@@ -105,21 +100,6 @@ def _connect(address: str | None) -> None:
     context.execution_no_progress_timeout_s = -1  # a block of a slow method takes hours, as may the wait for GPUs
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # says that its bars are off
-
-
-@contextmanager
-def _embedded() -> Iterator[None]:
-    """Let Ray start as `EMBEDDED` says, as far as it knows of that, and without an API server."""
-    from ray._private import node, parameter
-
-    default, server = parameter.RayParams, node.Node.start_api_server
-    known = inspect.signature(default).parameters
-    parameter.RayParams = partial(default, **{name: value for name, value in EMBEDDED.items() if name in known})
-    node.Node.start_api_server = lambda self, **_: setattr(self, "_webui_url", "")
-    try:
-        yield
-    finally:
-        parameter.RayParams, node.Node.start_api_server = default, server
 
 
 def _knock(address: str) -> None:
@@ -221,5 +201,6 @@ def pool(
 
 def arriving(dataset: Any) -> Iterator[dict[str, Any]]:
     """Yield the rows of a dataset, each block's as soon as it is there: by default Ray holds one back for the next."""
-    for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        yield from block.to_pylist()
+    with embedded.running():
+        for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            yield from block.to_pylist()

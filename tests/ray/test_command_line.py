@@ -176,3 +176,30 @@ def test_the_embedded_ray_starts_nothing_that_nobody_asks():
     started = {Path(part).name for child in psutil.Process().children() for part in child.cmdline()[:3]}
     assert "raylet" in started
     assert not {"monitor.py", "log_monitor.py", "dashboard.py"} & started
+
+
+def test_a_run_in_the_embedded_ray_starts_no_actors_that_watch_it(tmp_path):
+    """In a process of its own: other tests ask Ray Data for more."""
+    Image.new("RGB", (64, 64), "gray").save(tmp_path / "x.png")
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED, str(tmp_path)], check=False, capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.stdout.split() == ["1", "True", "True"], done.stderr
+
+
+WATCHED = """
+import sys
+import ray
+from ray.data._internal import stats
+from ray.data._internal.execution import streaming_executor
+from ray.util import list_named_actors
+from sess_ray.pipeline.config import ExplainConfig
+from sess_ray.pipeline.explain import prepare, run
+folder = sys.argv[1]
+before = stats.get_or_create_stats_actor, streaming_executor.create_cluster_autoscaler
+settings = {"model": "tests.fragile:model", "num_scales": 1, "overlays": 0}
+print(run(prepare(ExplainConfig(input=folder, output=folder + "/out", **settings))).images)
+names = {actor["name"] for actor in list_named_actors(all_namespaces=True)}
+print(names <= {"ActorLocationTracker"} or names)
+print(before == (stats.get_or_create_stats_actor, streaming_executor.create_cluster_autoscaler))
+"""
