@@ -17,7 +17,7 @@ from sess_ray.errors import SessError
 from sess_ray.explainer import SESS, Explanation
 from sess_ray.io.access import one_line
 from sess_ray.pipeline import metering
-from sess_ray.pipeline.apart import apart, deadly
+from sess_ray.pipeline.apart import apart, deadly, rows_of
 from sess_ray.pipeline.rows import Row, tables
 from sess_ray.pipeline.stages import EXPLAINED, died, failed, succeeded, targets_of
 
@@ -39,7 +39,7 @@ class ExplainActor:
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
         if deadly():
-            yield from apart(self._another, table, partial(died, schema=EXPLAINED, stage="explain"))
+            yield from apart(self._another, rows_of(table), partial(died, schema=EXPLAINED, stage="explain"))
         else:
             yield from tables(self._explained(table), EXPLAINED)
 

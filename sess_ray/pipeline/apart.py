@@ -25,14 +25,17 @@ def deadly() -> bool:
     return attempts() >= DEATHS
 
 
-def apart(make: Callable[[], Blocks], table: pa.Table, lost: Callable[[pa.Table], pa.Table]) -> Iterator[pa.Table]:
+def apart(
+    make: Callable[[], Blocks], rows: Iterable[pa.Table], lost: Callable[[pa.Table], pa.Table]
+) -> Iterator[pa.Table]:
     """Yield what a function makes of each row alone; where that kills its process each time, what stands for it.
 
     Parameters
     ----------
     make : callable
         Makes the function, in the process that gets the rows.
-    table : pa.Table
+    rows : iterable of pa.Table
+        Of a row each; see `rows_of`.
     lost : callable
         A row to what stands for it, which says `REASON`.
     """
@@ -40,8 +43,7 @@ def apart(make: Callable[[], Blocks], table: pa.Table, lost: Callable[[pa.Table]
     from ray.exceptions import OutOfMemoryError, RayActorError
 
     process = None
-    for index in range(table.num_rows):
-        row = table.slice(index, 1)
+    for row in rows:
         for attempt in range(1, TRIES + 1):
             process = process or _started(make)
             try:
@@ -51,6 +53,11 @@ def apart(make: Callable[[], Blocks], table: pa.Table, lost: Callable[[pa.Table]
                 process = None
                 if attempt == TRIES:
                     yield lost(row)
+
+
+def rows_of(table: pa.Table) -> Iterator[pa.Table]:
+    """Cut a table into rows."""
+    return (table.slice(index, 1) for index in range(table.num_rows))
 
 
 def _started(make: Callable[[], Blocks]) -> Any:

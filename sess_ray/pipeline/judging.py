@@ -24,7 +24,7 @@ from sess_ray.metrics.perturbation import ModelMetric, Series, at_input_size, sc
 from sess_ray.metrics.suite import SUITE, Facts
 from sess_ray.models import Model
 from sess_ray.models.model import Precision
-from sess_ray.pipeline.apart import REASON, apart, deadly
+from sess_ray.pipeline.apart import REASON, apart, deadly, rows_of
 from sess_ray.pipeline.report import SIZES
 from sess_ray.pipeline.rows import Row, tables
 
@@ -90,7 +90,7 @@ def read_maps(
         return pa.Table.from_pylist([{**found, "problem": "no image", "detail": REASON}], READ)
 
     use(access)
-    yield from apart(lambda: reading, table, lost) if deadly() else reading(table)
+    yield from apart(lambda: reading, rows_of(table), lost) if deadly() else reading(table)
 
 
 def _read(wanted: list[Row], runs: dict[str, str], *, pixels: bool, max_pixels: int) -> Iterator[Row]:
@@ -169,7 +169,7 @@ class EvaluateActor:
         self._schema = pa.schema([*results_schema(metrics), *PROBLEM, ("forwards", pa.int64())])
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
-        yield from apart(self._another, table, self._lost) if deadly() else [self._measured(table)]
+        yield from apart(self._another, rows_of(table), self._lost) if deadly() else [self._measured(table)]
 
     def _lost(self, row: pa.Table) -> pa.Table:
         [key] = row.select([field.name for field in KEY]).to_pylist()

@@ -17,7 +17,7 @@ from sess_ray.io.inputs import is_shard
 from sess_ray.io.reading import read_shard, stream_items
 from sess_ray.io.store import ERRORS, MAPS, Store, digest, encode_map, quantize
 from sess_ray.pipeline import metering
-from sess_ray.pipeline.apart import REASON, apart, deadly
+from sess_ray.pipeline.apart import REASON, apart, deadly, rows_of
 from sess_ray.pipeline.rows import Row, tables
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ TASKS = pa.schema(
         ("error", pa.string()),
     ]
 )
+MEMBERS = pa.schema([*TASKS, ("label", pa.string()), ("content", pa.large_binary())])
 DECODED = pa.schema(
     [
         *(field for field in TASKS if field.name != "done"),
@@ -75,7 +76,7 @@ def read_and_decode(
         yield from tables(_read(block.to_pylist(), max_pixels, needed), DECODED)
 
     lost = partial(died, schema=DECODED, stage="decode")
-    yield from apart(lambda: reading, table, lost) if deadly() else reading(table)
+    yield from apart(lambda: reading, _alone(table, access), lost) if deadly() else reading(table)
 
 
 def _read(tasks: list[Row], max_pixels: int, needed: Sides | None) -> Iterator[Row]:
@@ -83,25 +84,44 @@ def _read(tasks: list[Row], max_pixels: int, needed: Sides | None) -> Iterator[R
     for row in tasks:
         if row["error"] is not None:
             yield _undecoded(row, row["stage"], row["error"])
+        elif row.get("content") is not None:
+            yield _decoded(row, row["content"], max_pixels, needed)
         elif is_shard(row["uri"]):
-            yield from _decode_shard(row, max_pixels, needed)
+            for member, content in metering.waited("read", _members(row)):
+                yield _decoded(member, content, max_pixels, needed)
         else:
             images.append(row)
     for index, content in metering.waited("read", stream_items([row["uri"] for row in images])):
         yield _decoded(images[index], content, max_pixels, needed)
 
 
-def _decode_shard(shard: Row, max_pixels: int, needed: Sides | None) -> Iterator[Row]:
+def _members(shard: Row) -> Iterator[tuple[Row, bytes | Exception]]:
     try:
-        for image in metering.waited("read", read_shard(shard["uri"], shard["done"] or ())):
+        for image in read_shard(shard["uri"], shard["done"] or ()):
             names = {
                 "image_id": posixpath.join(shard["image_id"], image.name),
                 "uri": f"{shard['uri']}#{image.name}",
                 "label": image.label,
             }
-            yield _decoded({**shard, **names}, image.content, max_pixels, needed)
+            yield {**shard, **names}, image.content
     except Exception as error:  # what is left of the shard
-        yield _undecoded(shard, "read", one_line(error))
+        yield shard, error
+
+
+def _alone(table: pa.Table, access: Access) -> Iterator[pa.Table]:
+    """Yield the rows of a block, those of a shard with their content: of the shard itself nobody has died."""
+    use(access)
+    for task in rows_of(table):
+        [row] = task.to_pylist()
+        if row["error"] is not None or not is_shard(row["uri"]):
+            yield task
+            continue
+        for member, content in _members(row):
+            if isinstance(content, Exception):
+                found = {**member, "stage": "read", "error": one_line(content)}
+            else:
+                found = {**member, "content": content}
+            yield pa.Table.from_pylist([found], MEMBERS)
 
 
 def _decoded(row: Row, content: bytes | Exception, max_pixels: int, needed: Sides | None) -> Row:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import signal
+import tarfile
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from ray.exceptions import RayActorError
 
 from sess_ray.io.access import Access
 from sess_ray.pipeline import evaluate
-from sess_ray.pipeline.apart import REASON, apart, deadly
+from sess_ray.pipeline.apart import REASON, apart, deadly, rows_of
 from sess_ray.pipeline.config import ExplainConfig
 from sess_ray.pipeline.evaluate_config import EvaluateConfig
 from sess_ray.pipeline.explain import prepare, run
@@ -47,7 +49,7 @@ def test_each_row_has_a_process_that_may_die_of_it(tmp_path):
     table = pa.table({"image_id": [1, 3, 4, 5, 6], "uri": ["http://me:secret@x"] * 5, "pixels": [b""] * 5})
     names = ["image_id", "process", "uri", "stage", "error"]
     schema = pa.schema([(name, pa.int64() if name in names[:2] else pa.string()) for name in names])
-    found = list(apart(lambda: times_ten, table, partial(died, schema=schema, stage="multiply")))
+    found = list(apart(lambda: times_ten, rows_of(table), partial(died, schema=schema, stage="multiply")))
     assert [block["image_id"].to_pylist() for block in found] == [[10], [3], [40], [50], [60]]
     [failed] = found[1].to_pylist()
     assert failed == {
@@ -68,7 +70,7 @@ def test_a_process_that_can_not_start_is_not_the_rows_fault():
 
     table = pa.table({"image_id": ["a"], "uri": ["a.jpg"]})
     with pytest.raises(RayActorError, match="no room for another"):
-        list(apart(make, table, pa.Table.to_pylist))
+        list(apart(make, rows_of(table), pa.Table.to_pylist))
 
 
 def test_blocks_are_not_deadly_outside_of_workers():
@@ -85,18 +87,24 @@ def test_an_image_that_kills_who_explains_it_is_an_error(images, tmp_path):
     assert rows(output, "errors") == [{"image_id": "rocket.jpg", "uri": uri, "stage": "explain", "error": REASON}]
 
 
-def test_an_image_that_kills_who_decodes_it_is_an_error(ray_session, images):
+@pytest.mark.parametrize("shard", ["", "images.tar"])
+def test_an_image_that_kills_who_decodes_it_is_an_error(ray_session, images, tmp_path, shard):
     names = sorted(path.name for path in images.iterdir())
     tasks = [{"image_id": name, "uri": str(images / name), "targets": [[1]]} for name in names]
+    if shard:
+        with tarfile.open(tmp_path / shard, "w") as tar:
+            for name in names:
+                tar.add(images / name, name)
+        tasks = [{"image_id": shard, "uri": str(tmp_path / shard), "targets": [[1]], "done": names[:1]}]
     limits = {"access": Access(), "max_pixels": Deadly(10**6)}
     blocks = ray_session.data.from_blocks([pa.Table.from_pylist(tasks, TASKS)])
     decoded = blocks.map_batches(read_and_decode, fn_kwargs=limits, **ARROW).take_all()
-    assert {row["image_id"]: row["error"] for row in decoded} == {
-        "chelsea.png": None,
-        "coffee.png": None,
-        "rocket.jpg": REASON,
+    assert {posixpath.basename(row["image_id"]): (row["error"], row["height"]) for row in decoded} == {
+        **({} if shard else {"chelsea.png": (None, 240)}),
+        "coffee.png": (None, 120),
+        "rocket.jpg": (REASON, None),
     }
-    assert [row["height"] for row in sorted(decoded, key=lambda row: row["image_id"])] == [240, 120, None]
+    assert {posixpath.dirname(row["image_id"]) for row in decoded} == {shard}
 
 
 @pytest.fixture(scope="module")
