@@ -35,7 +35,7 @@ TASKS = pa.schema(
         ("error", pa.string()),
     ]
 )
-MEMBERS = pa.schema([*TASKS, ("label", pa.string()), ("content", pa.large_binary())])
+MEMBERS = pa.schema([*TASKS, ("label", pa.string()), ("content", pa.large_binary())])  # of tar shards
 DECODED = pa.schema(
     [
         *(field for field in TASKS if field.name != "done"),
@@ -109,7 +109,7 @@ def _members(shard: Row) -> Iterator[tuple[Row, bytes | Exception]]:
 
 
 def _alone(table: pa.Table, access: Access) -> Iterator[pa.Table]:
-    """Yield the rows of a block, those of a shard with their content: of the shard itself nobody has died."""
+    """Yield the rows of a block; for a tar shard its images, with their content, so that each can be lost by itself."""
     use(access)
     for task in rows_of(table):
         [row] = task.to_pylist()
