@@ -17,6 +17,8 @@ from sess_ray import demo
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 # Of Ray's workers, to the endpoint that Prometheus scrapes; else every ten seconds.
 os.environ.setdefault("RAY_metrics_report_interval_ms", "1000")
+# Read when ray is imported, which some tests do before session.py can set it.
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("SESS_RAY_DATA", ROOT.parent / "shared" / "data"))

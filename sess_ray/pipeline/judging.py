@@ -86,10 +86,10 @@ def read_maps(
         yield from tables(_read(block.to_pylist(), runs, pixels=pixels, max_pixels=max_pixels), READ)
 
     def lost(row: pa.Table) -> pa.Table:
+        use(access)
         [found] = _read(row.to_pylist(), runs, pixels=False, max_pixels=max_pixels)
         return pa.Table.from_pylist([{**found, "problem": "no image", "detail": REASON}], READ)
 
-    use(access)
     yield from apart(lambda: reading, rows_of(table), lost) if deadly() else reading(table)
 
 

@@ -22,7 +22,7 @@ def results_of(evaluation: Store, run: str) -> pa.Table:
     Raises
     ------
     SessError
-        If there is no evaluation, or it is not of this run.
+        If there is no evaluation, or it is not of this run, or could measure none of its maps.
     """
     record = evaluation.read_json("summary.json")
     if record is None:
@@ -32,4 +32,7 @@ def results_of(evaluation: Store, run: str) -> pa.Table:
     place = public(run).rstrip("/")
     if place not in names:
         raise unknown(f"run of the evaluation {public(evaluation.url)}", place, names)
-    return pa.concat_tables(evaluation.read_tables(evaluation.tables(f"results/{names[place]}")))
+    files = evaluation.tables(f"results/{names[place]}")
+    if not files:
+        raise SessError(f"the evaluation {public(evaluation.url)} could measure no map of {place}: see its problems/")
+    return pa.concat_tables(evaluation.read_tables(files))

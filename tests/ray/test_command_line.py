@@ -12,9 +12,12 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from ray.data._internal import stats
+from ray.data._internal.execution import streaming_executor
 
 import explain_dataset
 from sess_ray import command
+from sess_ray.pipeline import embedded
 
 ROOT = Path(__file__).parents[2]
 JOB = ROOT / "jobs" / "explain_dataset.py"
@@ -155,6 +158,7 @@ def test_a_command_that_is_told_to_stop_says_which_way(number, code):
 WAITING = """
 import sys, time
 from sess_ray import command
+from sess_ray.pipeline import embedded
 app = command.command("waiting", None)
 @app.default
 def wait():
@@ -203,3 +207,14 @@ names = {actor["name"] for actor in list_named_actors(all_namespaces=True)}
 print(names <= {"ActorLocationTracker"} or names)
 print(before == (stats.get_or_create_stats_actor, streaming_executor.create_cluster_autoscaler))
 """
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_ray_that_others_started_runs_as_always(monkeypatch, ours):
+    if not ours:
+        monkeypatch.setattr(embedded, "_sessions", set())
+    before = stats.get_or_create_stats_actor, streaming_executor.create_cluster_autoscaler
+    with embedded.running():
+        inside = stats.get_or_create_stats_actor, streaming_executor.create_cluster_autoscaler
+    assert [a is b for a, b in zip(before, inside, strict=True)] == [not ours, not ours]

@@ -83,7 +83,6 @@ def test_the_job_does_what_was_estimated(folder, tmp_path, monkeypatch):
     checked.start()
     for counts in stream(checked, ByProcessor):
         summary.add(counts, 1.0)
-        print("B", counts["images"], round(counts["actor_seconds"], 3), counts["windows"])
     assert (summary.images, summary.errors) == (IMAGES - 1, 2)
     assert found.errors in (1, 2)  # the broken one shows only if it is decoded
     assert within(found.windows, summary.windows)

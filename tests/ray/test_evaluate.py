@@ -25,6 +25,7 @@ from sess_ray.pipeline import evaluate, explain
 from sess_ray.pipeline.config import ExplainConfig
 from sess_ray.pipeline.evaluate_config import EvaluateConfig
 from sess_ray.pipeline.judging import READ, EvaluateActor, read_maps
+from sess_ray.pipeline.results import results_of
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -253,6 +254,8 @@ def test_a_run_without_a_readable_map_is_counted(runs, tmp_path):
         ("broken", "base"): 0,
     }
     assert "broken" in evaluate.as_text(evaluation, outcome)
+    with pytest.raises(SessError, match="could measure no map of"):
+        results_of(evaluation.store, str(broken))
 
 
 def test_what_an_interrupted_evaluation_left_is_not_mixed_with_another(runs, tmp_path):
