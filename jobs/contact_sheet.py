@@ -83,7 +83,7 @@ def _row(
     config: SheetConfig, model: Model, name: str, images: list[np.ndarray], classes: list[list[int]]
 ) -> Image.Image:
     """Explain the images with a method, alone and within SESS, and put the pictures side by side."""
-    options = command.options_of(name, config.method_option)
+    options = command.options_of(name, config.method_option, methods.names())
     pictures: list[Image.Image] = []
     for settings in ({"num_scales": None}, {"num_scales": config.num_scales}):
         sess = SESS(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import product, zip_longest
 from math import ceil
 from typing import Annotated, Any
@@ -63,7 +63,7 @@ def points(sweep: Sequence[str], common: ExplainConfig) -> list[Point]:
     sweep : sequence of str
         ``setting=value,value,...`` of `ExplainConfig`.
     common : ExplainConfig
-        All other settings.
+        All other settings. Of its options of methods, ``METHOD.key=value`` is for the points with this method.
 
     Examples
     --------
@@ -83,7 +83,7 @@ def points(sweep: Sequence[str], common: ExplainConfig) -> list[Point]:
     def named(point: Iterable[tuple[str, str, Any]]) -> str:
         return ", ".join(f"{name} {text}" for name, text, _ in point)
 
-    return [
+    found = [
         Point(
             named(point),
             named((*point[:-1], axes[-1][0])),
@@ -91,6 +91,13 @@ def points(sweep: Sequence[str], common: ExplainConfig) -> list[Point]:
         )
         for point in product(*axes)
     ]
+    methods = {point.config.method for point in found}
+    return [dataclasses.replace(point, config=_own_options(point.config, methods)) for point in found]
+
+
+def _own_options(config: ExplainConfig, methods: Collection[str]) -> ExplainConfig:
+    options = command.options_of(config.method, config.method_option, methods)
+    return dataclasses.replace(config, method_option=tuple(f"{key}={value}" for key, value in options.items()))
 
 
 def _parsed(name: str, text: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -15,7 +15,7 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Yaml
 from tqdm import tqdm
 
-from sess_ray.errors import RunError, SessError
+from sess_ray.errors import RunError, SessError, unknown
 from sess_ray.io.access import one_line, public_text
 
 if TYPE_CHECKING:
@@ -186,13 +186,19 @@ def key_values(given: Iterable[str], flag: str) -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
-def options_of(method: str, given: Iterable[str]) -> dict[str, str]:
-    """Return the options of one method from ``METHOD.key=value`` of several.
+def options_of(method: str, given: Iterable[str], methods: Collection[str]) -> dict[str, str]:
+    """Return the options of one method: ``key=value``, which is for all, and ``METHOD.key=value``, for one of several.
 
     Examples
     --------
-    >>> options_of("rise", ["rise.masks=500", "xrai.steps=10"])
+    >>> options_of("rise", ["rise.masks=500", "sscam.samples=2"], methods=["rise", "sscam"])
     {'masks': '500'}
     """
-    every = key_values(given, "--method-option")
-    return {key.removeprefix(f"{method}."): value for key, value in every.items() if key.startswith(f"{method}.")}
+    options = {}
+    for key, value in key_values(given, "--method-option").items():
+        owner, _, name = key.rpartition(".")
+        if owner and owner not in methods:
+            raise unknown("method of --method-option", owner, methods)
+        if owner in ("", method):
+            options[name] = value
+    return options

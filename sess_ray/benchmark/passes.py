@@ -48,7 +48,7 @@ class Recorder:
 
 def measure_method(config: BenchmarkConfig, name: str, images: list[np.ndarray]) -> dict[str, Any]:
     """Return a method's passes for each kept patch, and its time over the time of these passes and of scoring."""
-    options = command.options_of(name, config.method_option)
+    options = command.options_of(name, config.method_option, methods.names())
     sess = engine(config, method=name, method_options=options)
     recorder = Recorder(sess.model)
     found = sess.explain(images)

@@ -25,6 +25,10 @@ def run(*arguments):
         (["--sweep", "scales=1,2"], "unknown setting to sweep 'scales'"),
         (["--sweep", "num_scales=1,many"], "Invalid value for --num-scales"),
         (["--sweep", "num_scales"], "--sweep num_scales: use key=value"),
+        (
+            ["--sweep", "method=rise,gradcam", "--method-option", "rice.masks=9"],
+            "unknown method of --method-option 'rice': choose one of: gradcam, rise",
+        ),
     ],
 )
 def test_wrong_usage_is_one_line(given, message, capsys):
@@ -32,6 +36,15 @@ def test_wrong_usage_is_one_line(given, message, capsys):
     told = capsys.readouterr().err
     assert message in told
     assert len(told.strip().splitlines()) == 1
+
+
+def test_an_option_is_for_all_methods_or_for_one_of_them():
+    common = ExplainConfig(method_option=("rise.masks=9", "own.py:x.samples=2", "std=0.3"))
+    found = sweep.points(["method=rise,own.py:x"], common)
+    assert [point.config.method_options() for point in found] == [
+        {"masks": "9", "std": "0.3"},
+        {"samples": "2", "std": "0.3"},
+    ]
 
 
 def test_only_a_finished_run_with_the_same_settings_and_limit_is_used_again(tmp_path):
