@@ -415,6 +415,8 @@ class SESS:
             offers["scores"] = torch.stack([row.work.scores[row.slot, row.window] for row in rows])
         if self.looks_at:
             offers |= self._layer(patches, targets, rows)
+        if "same_as" in self.method.given:
+            offers["same_as"] = _same_as(rows).to(self.device)
         if "generators" in self.method.given:
             offers["generators"] = [self._generator(row.window) for row in rows]
         given = {name: offers[name] for name in self.method.given}
@@ -562,6 +564,12 @@ class SESS:
                 )
             )
         return explanations
+
+
+def _same_as(rows: Sequence[_Row]) -> Tensor:
+    """Return for each row the first that holds the same window of the same image."""
+    first: dict[tuple[int, int], int] = {}
+    return torch.tensor([first.setdefault((row.work.index, row.window), number) for number, row in enumerate(rows)])
 
 
 def _of_layer(tap: Tap, classes: Tensor, rows: Tensor | slice, names: Sequence[str]) -> dict[str, Tensor]:

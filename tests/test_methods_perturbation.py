@@ -16,11 +16,11 @@ TARGETS = torch.tensor([3, 0, 4])
 CLOSE = {"atol": 2e-5, "rtol": 1e-4}
 
 
-def run(name, model, patches, **options):
+def run(name, model, patches, targets=TARGETS, same_as=(0, 1, 2), **options):
     method, tap = methods.get(name), model.tap(patches)
-    layer = {"activations": tap.activations, "gradients": tap.gradients(TARGETS)}
-    given = {key: value for key, value in layer.items() if key in method.given}
-    return method.function(model, patches, TARGETS, **given, **options).double()
+    offers = {"activations": tap.activations, "gradients": tap.gradients(targets), "same_as": torch.tensor(same_as)}
+    given = {key: value for key, value in offers.items() if key in method.given}
+    return method.function(model, patches, targets, **given, **options).double()
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +81,38 @@ def test_ss_cam_without_noise_is_score_cam_with_a_softmax(nets_and_patches):
     model, _, patches = nets_and_patches
     found = run("sscam", model, patches, batch_size=64, generators=nets.generators(3), samples=2, std=0.0)
     torch.testing.assert_close(found, run("scorecam", model, patches, batch_size=64, softmax=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("scorecam", {"subtract_baseline": True}),
+        ("sscam", {"samples": 2, "softmax": False}),
+        ("rise", {"masks": 21, "seed": 6}),
+    ],
+)
+def test_targets_of_a_patch_share_its_passes(nets_and_patches, name, options):
+    model, _, patches = nets_and_patches
+    patches, targets = patches[[1, 0, 0, 2, 0]], torch.tensor([3, 0, 4, 1, 2])
+    passed = []
+
+    def explained(same_as):
+        own = {"generators": [nets.generators(3)[row] for row in (1, 0, 0, 2, 0)]} if name == "sscam" else {}
+        passed.append(0)
+        return run(name, model, patches, targets, same_as, batch_size=4, **own, **options)
+
+    def count(_, inputs):
+        passed[-1] += len(inputs[0])
+
+    handles = [network.register_forward_pre_hook(count) for network in (model.module, model.fused)]
+    try:
+        torch.testing.assert_close(explained([0, 1, 1, 3, 1]), explained([0, 1, 2, 3, 4]), atol=1e-6, rtol=1e-4)
+    finally:
+        for handle in handles:
+            handle.remove()
+    layer = 6 if name == "scorecam" else 5  # passes that do not count: for the layer, and Score-CAM's baseline
+    shared, alone = (number - layer for number in passed)
+    assert 5 * shared == 3 * alone > 0
 
 
 def blurred_by_hand(patch):

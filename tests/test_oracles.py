@@ -72,6 +72,8 @@ def ours(name, model, patches, targets, **options):
     if method.family != "T":
         if "activations" in method.given:
             options["activations"] = tap.activations
+        if "same_as" in method.given:
+            options["same_as"] = torch.arange(len(patches))
         return method.function(model, patches, targets, **options)
     return method.function(tap.activations, tap.gradients(targets), **options)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -23,22 +24,55 @@ def input_gradients(model: Model, patches: Tensor, targets: Tensor) -> Tensor:
 
 @torch.no_grad()
 def probabilities(model: Model, inputs: Callable[[slice], Tensor], classes: Tensor, batch_size: int) -> Tensor:
-    """Return the softmax probability of classes[i] on input i, (M,) float32.
+    """Return the softmax probabilities of classes[i] on input i, (M, T) float32.
 
     Parameters
     ----------
     model : Model
     inputs : callable
         slice to those inputs, (m, 3, h, w): made when they are needed, `batch_size` at a time.
-    classes : Tensor, (M,) int64
+    classes : Tensor, (M, T) int64
     batch_size : int
     """
-    result = torch.empty(len(classes), device=classes.device)
+    result = torch.empty(classes.shape, device=classes.device)
     for start in range(0, len(classes), batch_size):
         part = slice(start, min(start + batch_size, len(classes)))
         batch = inputs(part).contiguous(memory_format=torch.channels_last)
-        result[part] = model.logits(batch).float().softmax(1).gather(1, classes[part, None])[:, 0]
+        result[part] = model.logits(batch).float().softmax(1).gather(1, classes[part])
     return result
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What the rows of a batch have in common, for passes that are the same for every target of a patch.
+
+    Attributes
+    ----------
+    rows : Tensor, (U,) int64
+        Ascending: the first row of each patch.
+    classes : Tensor, (U, T) int64
+        Targets of each patch; zeros follow where another has more.
+    own : tuple of two Tensors, (N,) int64
+        Of each row, where its target is in `classes`: ``values[shared.own]`` takes (U, T, ...) to (N, ...).
+
+    Examples
+    --------
+    >>> shared = Shared.of(targets=torch.tensor([7, 8, 9]), same_as=torch.tensor([0, 0, 2]))
+    >>> shared.rows.tolist(), shared.classes.tolist(), shared.classes[shared.own].tolist()
+    ([0, 2], [[7, 8], [9, 0]], [7, 8, 9])
+    """
+
+    rows: Tensor
+    classes: Tensor
+    own: tuple[Tensor, Tensor]
+
+    @classmethod
+    def of(cls, targets: Tensor, same_as: Tensor) -> Shared:
+        rows, patch = same_as.unique(return_inverse=True)
+        place = (same_as == same_as[:, None]).tril(-1).sum(1)
+        classes = targets.new_zeros(len(rows), int(place.max()) + 1)
+        classes[patch, place] = targets
+        return cls(rows, classes, (patch, place))
 
 
 def up_sampled(maps: Tensor, size: tuple[int, int]) -> Tensor:

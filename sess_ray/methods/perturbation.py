@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sess_ray.blur import blurred, gaussian_kernel
-from sess_ray.methods.passes import probabilities, up_sampled
+from sess_ray.methods.passes import Shared, probabilities, up_sampled
 from sess_ray.methods.registry import register
 from sess_ray.models import Model
 
@@ -56,6 +56,7 @@ def scorecam(
     targets: Tensor,
     *,
     activations: Tensor,
+    same_as: Tensor,
     batch_size: int,
     subtract_baseline: bool = False,
     softmax: bool = False,
@@ -65,22 +66,35 @@ def scorecam(
     M_k is channel k, up-sampled and min-max; constant channels count nothing. The paper also subtracts the score on a
     baseline (here the mean colour) and takes a softmax over channels; its release does neither, nor is it the default.
     """
-    size = _size(patches)
-    alive = _alive(activations)
-    rows, channels = alive.nonzero(as_tuple=True)
+    size, alive = _size(patches), _alive(activations)
+    shared = Shared.of(targets, same_as)
+    rows, channels, classes = _channels(alive, shared)
 
     def seen(part: slice) -> Tensor:
         masks = _masks(activations[rows[part], channels[part]], size)
         return _of_rows(patches, rows[part]) * masks[:, None].to(patches.dtype)
 
-    weights = torch.zeros_like(alive, dtype=torch.float32)
-    weights[alive] = probabilities(model, seen, targets[rows], batch_size)
+    weights = _weights(probabilities(model, seen, classes, batch_size), alive, shared)
     if subtract_baseline:
         baseline = model.logits(torch.zeros_like(patches[:1])).float().softmax(1)[0, targets]
         weights = torch.where(alive, weights - baseline[:, None], 0)
     if softmax:
         weights = _softmax(weights, alive)
     return _combined(weights, activations, size)
+
+
+def _channels(alive: Tensor, shared: Shared) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the row and channel of every mask, (M,), those of a patch once, and the classes to score, (M, T)."""
+    patches, channels = alive[shared.rows].nonzero(as_tuple=True)
+    return shared.rows[patches], channels, shared.classes[patches]
+
+
+def _weights(scores: Tensor, alive: Tensor, shared: Shared) -> Tensor:
+    """Return scores (M, T), in the order of `_channels`, for every row and channel (N, K): 0 for a dead one."""
+    patches, targets = shared.classes.shape
+    weights = scores.new_zeros(patches, alive.shape[1], targets)
+    weights[alive[shared.rows]] = scores
+    return weights.transpose(1, 2)[shared.own]
 
 
 def _softmax(weights: Tensor, alive: Tensor) -> Tensor:
@@ -101,6 +115,7 @@ def sscam(
     targets: Tensor,
     *,
     activations: Tensor,
+    same_as: Tensor,
     batch_size: int,
     generators: list[torch.Generator],
     aggregate: Literal["mean", "max"] = "max",
@@ -116,10 +131,10 @@ def sscam(
     The energy-based pointing game on 16 ImageNet images (SqueezeNet 1.1, 4 samples, max) chose `std`: 59.0, 58.9, 58.7
     and 58.7 % at 0.1, 0.3, 1 and 2; without the softmax, which makes all weights nearly equal, 70.0, 66.8, 59.1, 56.5.
     """
-    size = _size(patches)
-    alive = _alive(activations)
-    rows, channels = alive.nonzero(as_tuple=True)
-    scores = torch.zeros(len(rows), device=patches.device)
+    size, alive = _size(patches), _alive(activations)
+    shared = Shared.of(targets, same_as)
+    rows, channels, classes = _channels(alive, shared)
+    scores = torch.zeros(classes.shape, device=patches.device)
     for _ in range(samples):
         noise = std * torch.stack([torch.randn(size, generator=own, device=patches.device) for own in generators])
 
@@ -127,10 +142,9 @@ def sscam(
             masks = _masks(activations[rows[part], channels[part]], size) + noise[rows[part]]
             return _of_rows(patches, rows[part]) * masks[:, None].to(patches.dtype)
 
-        found = probabilities(model, seen, targets[rows], batch_size)
+        found = probabilities(model, seen, classes, batch_size)
         scores = scores.maximum(found) if aggregate == "max" else scores + found / samples
-    weights = torch.zeros_like(alive, dtype=torch.float32)
-    weights[alive] = scores
+    weights = _weights(scores, alive, shared)
     return _combined(_softmax(weights, alive) if softmax else weights, activations, size)
 
 
@@ -171,8 +185,8 @@ def groupcam(
         masks = (masks - low[part, None, None]) / (high - low)[part, None, None]
         return torch.lerp(_of_rows(blur, rows[part]), _of_rows(patches, rows[part]), masks[:, None].to(patches.dtype))
 
-    base = probabilities(model, lambda part: blur[part], targets, batch_size)
-    gains = (probabilities(model, seen, targets[rows], batch_size) - base[rows]).relu_() / (high - low)
+    base = probabilities(model, lambda part: blur[part], targets[:, None], batch_size)
+    gains = (probabilities(model, seen, targets[rows, None], batch_size) - base[rows])[:, 0].relu_() / (high - low)
     # The sum of masks without their up-sampling, with which it commutes.
     weights, offsets = torch.zeros_like(alive, dtype=torch.float32), torch.zeros(len(patches), device=patches.device)
     weights[alive] = gains
@@ -192,6 +206,7 @@ def rise(
     patches: Tensor,
     targets: Tensor,
     *,
+    same_as: Tensor,
     batch_size: int,
     seed: int,
     masks: int = 6000,
@@ -203,18 +218,20 @@ def rise(
     All patches see the same masks.
     """
     result = torch.zeros(len(patches), *_size(patches), device=patches.device)
+    groups = [(same_as == first).nonzero()[:, 0] for first in same_as.unique()]
     every = RandomMasks(masks, cells, probability, _size(patches), seed, patches.device)
     for start in range(0, masks, batch_size):
         part = every[start : start + batch_size]
         shown = part[:, None].to(patches.dtype)
-        for row, patch in enumerate(patches):
-            scores = _scores_through(model, patch, shown, targets[row])
-            result[row] += torch.einsum("m,mhw->hw", scores, part)
+        for rows in groups:
+            scores = _scores_through(model, patches[rows[0]], shown, targets[rows])
+            result[rows] += torch.einsum("mt,mhw->thw", scores, part)
     return result / (masks * probability)
 
 
-def _scores_through(model: Model, patch: Tensor, masks: Tensor, target: Tensor) -> Tensor:
-    return probabilities(model, lambda part: patch * masks[part], target.expand(len(masks)), len(masks))
+def _scores_through(model: Model, patch: Tensor, masks: Tensor, targets: Tensor) -> Tensor:
+    """Return the probability of each target on the patch through each mask, (m, t)."""
+    return probabilities(model, lambda part: patch * masks[part], targets.expand(len(masks), -1), len(masks))
 
 
 class RandomMasks:

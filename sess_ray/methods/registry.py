@@ -26,6 +26,7 @@ GIVEN = {
     "scores": "softmax probabilities of the targets on the patches, (N,) float32, from the scoring pass",
     "activations": "output A of the model's layer for the patches, (N, K, u, v) float32, from the scoring pass",
     "gradients": "d(logit of the target)/dA for the patches, (N, K, u, v) float32, from the scoring pass",
+    "same_as": "the first row of the batch with the same patch, (N,) int64: the others are there for their targets",
     "generators": "a torch.Generator for each patch, seeded by the run's seed and the window's number",
     "seed": "the run's seed, for random numbers that all patches share",
     "batch_size": "how many patches the model takes at a time",
