@@ -11,6 +11,7 @@ from torch import nn
 
 import sess_ray
 from sess_ray import SESS, methods
+from sess_ray.methods.registry import GIVEN
 from sess_ray.tables import markdown
 from tests import nets
 
@@ -155,3 +156,4 @@ def test_every_method_says_what_it_is_and_what_it_costs(name):
 
 def test_the_readme_shows_the_table_of_the_registry():
     assert markdown(methods.table()) in README
+    assert all(f"`{name}`" in README for name in GIVEN)
