@@ -81,7 +81,7 @@ def test_more_targets_take_no_more_passes(name, photographs, model):
         sess.explain(crops(photographs, count=2), [[3], [*classes]])
         return sum(passed)
 
-    assert passes(0, 1, 4) == passes(0) > 10
+    assert passes(0, 1, 4) == passes(0) > 2  # two score
 
 
 @pytest.mark.parametrize("name", methods.names())

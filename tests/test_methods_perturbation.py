@@ -89,6 +89,8 @@ def test_ss_cam_without_noise_is_score_cam_with_a_softmax(nets_and_patches):
         ("scorecam", {"subtract_baseline": True}),
         ("sscam", {"samples": 2, "softmax": False}),
         ("rise", {"masks": 21, "seed": 6}),
+        ("smooth_gradcam++", {"samples": 3}),
+        ("cameras", {"sizes": 2, "step": 20}),
     ],
 )
 def test_targets_of_a_patch_share_its_passes(nets_and_patches, name, options):
@@ -97,9 +99,10 @@ def test_targets_of_a_patch_share_its_passes(nets_and_patches, name, options):
     passed = []
 
     def explained(same_as):
-        own = {"generators": [nets.generators(3)[row] for row in (1, 0, 0, 2, 0)]} if name == "sscam" else {}
+        offers = {"generators": [nets.generators(3)[row] for row in (1, 0, 0, 2, 0)], "batch_size": 4}
+        given = {key: value for key, value in offers.items() if key in methods.get(name).given}
         passed.append(0)
-        return run(name, model, patches, targets, same_as, batch_size=4, **own, **options)
+        return run(name, model, patches, targets, same_as, **given, **options)
 
     def count(_, inputs):
         passed[-1] += len(inputs[0])

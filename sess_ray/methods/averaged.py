@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sess_ray.methods.passes import enlarging, noisy
+from sess_ray.methods.passes import Shared, enlarging, noisy
 from sess_ray.methods.registry import register
 from sess_ray.models import Model
 from sess_ray.resampling import taps
@@ -26,6 +26,7 @@ def smooth_gradcam_plus_plus(
     targets: Tensor,
     *,
     activations: Tensor,
+    same_as: Tensor,
     generators: list[torch.Generator],
     samples: int = 25,
     std: float = 0.15,
@@ -35,8 +36,10 @@ def smooth_gradcam_plus_plus(
     `std` is in units of the patch's range, max - min.
     """
     first, second, third = (torch.zeros_like(activations) for _ in range(3))
-    for copies in noisy(patches, std, generators, samples):
-        gradients = model.tap(copies).gradients(targets)
+    shared = Shared.of(targets, same_as)
+    own = [generators[row] for row in shared.rows.tolist()]
+    for copies in noisy(patches[shared.rows], std, own, samples):
+        gradients = shared.gradients(model.tap(copies))
         first += gradients / samples
         second += gradients**2 / samples
         third += gradients**3 / samples
@@ -65,38 +68,48 @@ def _takes_other_sizes(model: Model) -> str | None:
     check=_takes_other_sizes,
 )
 def cameras(
-    model: Model, patches: Tensor, targets: Tensor, *, batch_size: int, sizes: int = 8, step: int = 100
+    model: Model,
+    patches: Tensor,
+    targets: Tensor,
+    *,
+    same_as: Tensor,
+    batch_size: int,
+    sizes: int = 8,
+    step: int = 100,
 ) -> Tensor:
     """Activations and gradients, each averaged over sizes of the patch: ReLU(sum_k mean_s A_k mean_s g_k).
 
     The patch is enlarged (bicubic) by `step` pixels from one size to the next.
     """
-    largest = patches.shape[-1] + step * (sizes - 1)
-    together = max(1, batch_size * patches.shape[-1] ** 2 // largest**2)
-    return torch.cat(
-        [
-            _cameras(model, patches[i : i + together], targets[i : i + together], sizes, step)
-            for i in range(0, len(patches), together)
-        ]
-    )
-
-
-def _cameras(model: Model, patches: Tensor, targets: Tensor, sizes: int, step: int) -> Tensor:
     side = patches.shape[-1]
-    pairs = []  # at the layer's own size: all sizes together are less than one pair enlarged
+    together = max(1, batch_size * side**2 // (side + step * (sizes - 1)) ** 2)
+    maps = torch.empty(len(patches), side, side, device=patches.device)
+    for some in same_as.unique().split(together):
+        rows = torch.isin(same_as, some)
+        maps[rows] = _cameras(model, patches[some], Shared.of(targets[rows], same_as[rows]), sizes, step)
+    return maps
+
+
+def _cameras(model: Model, patches: Tensor, shared: Shared, sizes: int, step: int) -> Tensor:
+    """Return the maps of all rows that share these patches."""
+    side = patches.shape[-1]
+    activations, gradients = [], []  # at the layer's own size: all sizes together are less than one of them enlarged
     for size in range(side, side + step * sizes, step):
         resized = patches.float().contiguous()
         if size != side:
             resized = F.interpolate(resized, size=(size, size), mode="bicubic", align_corners=False)
         tap = model.tap(resized.to(patches.dtype).contiguous(memory_format=torch.channels_last))
-        pairs.append((tap.activations.contiguous(), tap.gradients(targets).contiguous()))
-    mean = _MeanEnlarged([pair[0].shape[-1] for pair in pairs], side, patches.device)
-    result = torch.zeros(len(patches), side, side, device=patches.device)
-    for row in range(len(patches)):
-        for first in range(0, pairs[0][0].shape[1], CHANNELS):
+        activations.append(tap.activations.contiguous())
+        gradients.append(shared.gradients(tap).contiguous())
+    mean = _MeanEnlarged([own.shape[-1] for own in activations], side, patches.device)
+    owner = shared.own[0]
+    result = torch.zeros(len(owner), side, side, device=patches.device)
+    for patch in range(len(patches)):
+        for first in range(0, activations[0].shape[1], CHANNELS):
             part = slice(first, first + CHANNELS)
-            activations, gradients = (mean([pair[kind][row, part] for pair in pairs]) for kind in (0, 1))
-            result[row] += (activations * gradients).sum(1)
+            seen = mean([own[patch, part] for own in activations])
+            for row in (owner == patch).nonzero()[:, 0].tolist():
+                result[row] += (seen * mean([own[row, part] for own in gradients])).sum(1)
     return result.relu_()
 
 

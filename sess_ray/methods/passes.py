@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sess_ray.models import Model
+from sess_ray.models.model import Tap
 from sess_ray.resampling import upsampling
 
 
@@ -73,6 +74,15 @@ class Shared:
         classes = targets.new_zeros(len(rows), int(place.max()) + 1)
         classes[patch, place] = targets
         return cls(rows, classes, (patch, place))
+
+    def gradients(self, tap: Tap) -> Tensor:
+        """Return each row's gradient at the layer, (N, K, u, v), for a tap of `rows`: one forward for all targets."""
+        patch, place = self.own
+        found = tap.activations.new_empty(len(patch), *tap.activations.shape[1:])
+        for number, classes in enumerate(self.classes.T):
+            rows = (place == number).nonzero()[:, 0]
+            found[rows] = tap.gradients(classes, patch[rows])
+        return found
 
 
 def up_sampled(maps: Tensor, size: tuple[int, int]) -> Tensor:
