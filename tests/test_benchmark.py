@@ -9,16 +9,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import torchvision
 
-from sess_ray import SESS, SessError, demo
+from sess_ray import SESS, SessError, demo, load_model
 from sess_ray.benchmark import core, passes, report
 from sess_ray.benchmark.config import BenchmarkConfig, batches, engine, inputs
 from sess_ray.benchmark.passes import Recorder
+from sess_ray.benchmark.rate import of_window
 from sess_ray.io.decode import decode
 from tests.faults import tiny
 from tests.faults.tiny import PAUSE
 
 TINY = "tests.faults.tiny:model"  # a forward pass takes PAUSE
+MULTIPLYING = 0.25  # seconds
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +48,7 @@ def clock(monkeypatch):
         return now[0] - begin
 
     monkeypatch.setattr(tiny, "time", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(core, "multiply", lambda _: sleep(MULTIPLYING))
     for module in (core, passes):
         monkeypatch.setattr(module, "timed", timed)
     return now
@@ -76,9 +80,19 @@ def test_times_are_those_of_the_passes(config, small_images):
         assert (row["windows"], row["images"]) == (windows, 2)
         assert row["ms_per_window"] == pytest.approx(1000 * PAUSE * passes / windows)
         assert row["images_per_second"] == pytest.approx(2 / (PAUSE * passes))
+        operations = 2 * (256 * 8 * 27 + 64 * 16 * 72 + 64 * 16 * 144 + 16 * 6)  # of a window
+        rate = operations * row["windows_per_second"]
+        assert row["matrix_share"] == pytest.approx(rate / (2 * 2048**3 / MULTIPLYING))
         floor = found[0 if row["batch_size"] == 4 else len(names)]
         assert row["ratio"] == pytest.approx(floor["images_per_second"] / row["images_per_second"])
     assert found[0]["ratio"] == found[len(names)]["ratio"] == 1
+
+
+@pytest.mark.parametrize("name", ["resnet50", "vit_b_16"])
+def test_operations_are_those_that_torchvision_publishes(name):
+    published = torchvision.models.get_model_weights(name).DEFAULT.meta["_ops"]  # multiplications, in thousand millions
+    model = load_model(name, weights="random").prepared(torch.device("cpu"), "fp32")
+    assert of_window(model) / 2e9 == pytest.approx(published, abs=2e-3)
 
 
 def test_stages_are_all_there(config):

@@ -12,6 +12,7 @@ import pyarrow as pa
 import torch
 
 from sess_ray.benchmark.config import BenchmarkConfig, batches, decoded, engine, forward, timed
+from sess_ray.benchmark.rate import matrix, multiply, of_product, of_window
 from sess_ray.explainer import SESS
 from sess_ray.fusion import fuse
 from sess_ray.io.inputs import Item
@@ -25,8 +26,9 @@ FLOOR, FORWARD, WITHOUT = "floor", "forward as the engine runs it", "without SES
 def measure_core(config: BenchmarkConfig, images: list[np.ndarray]) -> list[dict[str, Any]]:
     """Return a row for each precision, batch size and setting of the engine: its time, and that over the floor's.
 
-    All take turns, a few images at a time, so that a busy machine slows all; the floor runs before and after the
-    others. A ratio is one of sums.
+    And its share of the rate, in floating-point operations a second, at which a large matrix is multiplied. All take
+    turns, a few images at a time, so that a busy machine slows all; the floor runs before and after the others. A ratio
+    is one of sums.
     """
     rows = []
     setups = [
@@ -51,6 +53,8 @@ class _Setup:
         self.sess = engine(config, **shared)
         self.precision = precision
         self.images = 0
+        self.matrix = matrix(self.sess.device, self.sess.dtype)
+        self.multiplying: list[float] = []
         self.runs: dict[str, Callable[[list[np.ndarray]], int]] = {
             f"r = {ratio:g}": partial(_explain, engine(config, **shared, pre_filter_ratio=ratio), "top1")
             for ratio in config.ratios
@@ -76,16 +80,20 @@ class _Setup:
         }
         windows: list[int] = []
         seconds = [timed(lambda run=run: windows.append(run())) for run in runs.values()]
+        multiplying = timed(multiply, self.matrix)
         seconds[0] = (seconds[0] + timed(runs[FLOOR])) / 2
         if warm_up:
             return
         self.images += len(images)
+        self.multiplying.append(multiplying)
         for name, taken, count in zip(runs, seconds, windows, strict=True):
             self.seconds[name].append(taken)
             self.counts[name] += count
 
     def rows(self) -> list[dict[str, Any]]:
         floor, images, counts = self.seconds[FLOOR], self.images, self.counts
+        # Windows a second if nothing but matrices were multiplied.
+        most = of_product(self.matrix) * len(self.multiplying) / sum(self.multiplying) / of_window(self.sess.model)
         return [
             {
                 "precision": self.precision,
@@ -96,6 +104,7 @@ class _Setup:
                 "ms_per_window": 1000 * sum(seconds) / counts[name],
                 "images_per_second": images / sum(seconds),
                 "windows_per_second": counts[name] / sum(seconds),
+                "matrix_share": counts[name] / sum(seconds) / most,
                 "ratio": sum(seconds) / sum(floor),
                 "ratio_of_medians": float(np.median(seconds) / np.median(floor)),
             }

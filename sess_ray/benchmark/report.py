@@ -23,6 +23,7 @@ TABLES: dict[str, Columns] = {
         ("ms / patch", "ms_per_window", ".2f"),
         ("images/s", "images_per_second", ".3f"),
         ("patches/s", "windows_per_second", ".1f"),
+        ("/ matrix rate", "matrix_share", ".2f"),
         ("/ floor", "ratio", ".3f"),
         ("of medians", "ratio_of_medians", ".3f"),
     ),
@@ -82,7 +83,8 @@ def _figures(result: Result) -> Iterator[tuple[str, float]]:
         names = [key for _, key, form in columns if not form]
         for row in result.get(part, []):
             label = ", ".join(str(row[key]) for key in names)
-            yield from ((f"{part}: {label}: {header}", row[key]) for header, key, form in columns if form)
+            known = [(header, key) for header, key, form in columns if form and key in row]  # older files have less
+            yield from ((f"{part}: {label}: {header}", row[key]) for header, key in known)
 
 
 def store(result: Result, path: str) -> None:
