@@ -2,7 +2,8 @@
 
     python jobs/sweep.py --sweep num_scales=1,2,5,10 --sweep pre_filter_ratio=0,0.9 --input IMAGES --annotations FILE
 
-Runs that an earlier sweep has finished in the same output are used again.
+Runs that an earlier sweep has finished in the same output are used again. Of several methods,
+--method-option METHOD.key=value is for one.
 """
 
 from __future__ import annotations
