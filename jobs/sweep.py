@@ -124,10 +124,13 @@ def main(
     config_file: command.ConfigFile = None,
 ) -> int:
     """Sweep; return the exit code."""
+    from sess_ray import methods
     from sess_ray.pipeline import evaluate, explain
 
     del config_file  # read by command.run, before the flags are
     chosen = points(sweep, dataclasses.replace(config, overwrite=True, overlays=0))
+    for point in chosen:  # before the first of them takes hours
+        methods.get(point.config.method).parsed(point.config.method_options())
     urls = {point.name: f"{config.output}/runs/{point.name.replace(', ', '_').replace(' ', '-')}" for point in chosen}
     costs = {}
     for point in chosen:

@@ -29,6 +29,8 @@ def run(*arguments):
             ["--sweep", "method=rise,gradcam", "--method-option", "rice.masks=9"],
             "unknown method of --method-option 'rice': choose one of: gradcam, rise",
         ),
+        (["--sweep", "method=rise,gradcam", "--method-option", "masks=9"], "gradcam has no options, so not 'masks'"),
+        (["--sweep", "method=rise,gratcam"], "unknown method 'gratcam'"),
     ],
 )
 def test_wrong_usage_is_one_line(given, message, capsys):
