@@ -15,7 +15,7 @@ from sess_ray import SESS, SessError, demo, load_model
 from sess_ray.benchmark import core, passes, report
 from sess_ray.benchmark.config import BenchmarkConfig, batches, engine, inputs
 from sess_ray.benchmark.passes import Recorder
-from sess_ray.benchmark.rate import of_window
+from sess_ray.benchmark.rate import flops_of_window
 from sess_ray.io.decode import decode
 from tests.faults import tiny
 from tests.faults.tiny import PAUSE
@@ -92,7 +92,7 @@ def test_times_are_those_of_the_passes(config, small_images):
 def test_operations_are_those_that_torchvision_publishes(name):
     published = torchvision.models.get_model_weights(name).DEFAULT.meta["_ops"]  # multiplications, in thousand millions
     model = load_model(name, weights="random").prepared(torch.device("cpu"), "fp32")
-    assert of_window(model) / 2e9 == pytest.approx(published, abs=2e-3)
+    assert flops_of_window(model) / 2e9 == pytest.approx(published, abs=2e-3)
 
 
 def test_stages_are_all_there(config):

@@ -23,7 +23,6 @@ QUICK = {
     "smooth_gradcam++": {"samples": 2},
     "cameras": {"sizes": 2},
     "sscam": {"samples": 2},
-    "scorecam": {},
     "rise": {"masks": 12},
     "xrai": {"steps": 3},
     "augmented_gradcam": {"samples": 3, "steps": 3},
@@ -75,7 +74,7 @@ def test_it_takes_as_many_passes_as_it_says(name, photographs):
 @pytest.mark.parametrize("name", [name for name in methods.names() if "same_as" in methods.get(name).given])
 def test_more_targets_take_no_more_passes(name, photographs, model):
     def passes(*classes):
-        sess = SESS(model, method=name, num_scales=None, device="cpu", method_options=QUICK[name])
+        sess = SESS(model, method=name, num_scales=None, device="cpu", method_options=QUICK.get(name))
         passed = []
         sess.model.fused.register_forward_pre_hook(lambda _, inputs: passed.append(len(inputs[0])))
         sess.explain(crops(photographs, count=2), [[3], [*classes]])

@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 
 from sess_ray.benchmark.config import BenchmarkConfig, batches, decoded, engine, forward, timed
-from sess_ray.benchmark.rate import matrix, multiply, of_product, of_window
+from sess_ray.benchmark.rate import flops_of_product, flops_of_window, matrix, multiply
 from sess_ray.explainer import SESS
 from sess_ray.fusion import fuse
 from sess_ray.io.inputs import Item
@@ -92,8 +92,8 @@ class _Setup:
 
     def rows(self) -> list[dict[str, Any]]:
         floor, images, counts = self.seconds[FLOOR], self.images, self.counts
-        # Windows a second if nothing but matrices were multiplied.
-        most = of_product(self.matrix) * len(self.multiplying) / sum(self.multiplying) / of_window(self.sess.model)
+        matrix_rate = flops_of_product(self.matrix) * len(self.multiplying) / sum(self.multiplying)
+        most = matrix_rate / flops_of_window(self.sess.model)  # windows a second
         return [
             {
                 "precision": self.precision,

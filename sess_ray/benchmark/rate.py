@@ -22,13 +22,13 @@ def multiply(values: Tensor) -> Tensor:
     return values @ values
 
 
-def of_product(values: Tensor) -> int:
+def flops_of_product(values: Tensor) -> int:
     """Return the floating-point operations of `multiply`: a multiplication and an addition for each pair."""
     return 2 * len(values) ** 3
 
 
 @torch.no_grad()
-def of_window(model: Model) -> int:
+def flops_of_window(model: Model) -> int:
     """Return those of a window's forward pass; only convolutions, matrix products and attention count."""
     fast = mha.get_fastpath_enabled()
     mha.set_fastpath_enabled(False)  # of it torch counts nothing

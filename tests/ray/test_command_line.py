@@ -158,7 +158,6 @@ def test_a_command_that_is_told_to_stop_says_which_way(number, code):
 WAITING = """
 import sys, time
 from sess_ray import command
-from sess_ray.pipeline import embedded
 app = command.command("waiting", None)
 @app.default
 def wait():
