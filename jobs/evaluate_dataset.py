@@ -1,37 +1,6 @@
-"""Evaluate runs of explain_dataset.py by the field's metrics, and compare them."""
+"""The same as ``sess-ray evaluate``, for ``ray job submit --working-dir . -- python jobs/evaluate_dataset.py``."""
 
-from __future__ import annotations
-
-import sys
-from typing import Annotated
-
-from cyclopts import Parameter
-
-from sess_ray import command
-from sess_ray.io.access import public
-from sess_ray.pipeline.evaluate_config import EvaluateConfig
-
-app = command.command("evaluate_dataset.py", __doc__)
-
-
-@app.default
-def evaluate(
-    config: Annotated[EvaluateConfig, Parameter(name="*")] = EvaluateConfig(),  # noqa: B008 - frozen
-    *,
-    config_file: command.ConfigFile = None,
-) -> int:
-    """Evaluate; return the exit code."""
-    from sess_ray.pipeline.evaluate import as_text, prepare, run
-
-    del config_file  # read by command.run, before the flags are
-    evaluation = prepare(config)
-    print(f"{evaluation.maps} maps, metrics: {', '.join(evaluation.metrics)}", flush=True)
-    with command.progress("map", evaluation.maps) as progress:
-        outcome = run(evaluation, progress)
-    print(as_text(evaluation, outcome))
-    print(f"written: {public(evaluation.store.url)}: summary.md, summary.csv, summary.json, results/, problems/")
-    return 0
-
+from sess_ray.cli.main import main
 
 if __name__ == "__main__":
-    command.leave(command.run(app, sys.argv[1:]))
+    main("evaluate")

@@ -1,41 +1,6 @@
-"""Export pseudo-labels of a run for training: label images (Pascal VOC's layout), boxes and masks (COCO's JSON)."""
+"""The same as ``sess-ray labels``, for ``ray job submit --working-dir . -- python jobs/export_labels.py``."""
 
-from __future__ import annotations
-
-import sys
-from typing import Annotated
-
-from cyclopts import Parameter
-
-from sess_ray import command
-from sess_ray.io.access import public
-from sess_ray.pipeline.export_config import ExportConfig
-
-app = command.command("export_labels.py", __doc__)
-
-
-@app.default
-def main(
-    config: Annotated[ExportConfig, Parameter(name="*")] = ExportConfig(),  # noqa: B008 - frozen
-    *,
-    config_file: command.ConfigFile = None,
-) -> int:
-    """Export; return the exit code."""
-    from sess_ray.pipeline.export import prepare, run
-
-    del config_file  # read by command.run, before the flags are
-    export = prepare(config)
-    print(f"thresholds: masks {export.thresholds.mask:g}, boxes {export.thresholds.box:g}", flush=True)
-    with command.progress("map") as progress:
-        counts = run(export, progress)
-    print(
-        f"{counts['objects']} objects in {counts['images']} images;"
-        f" {counts['empty']} maps show nothing, {counts['damaged']} are damaged,"
-        f" {counts['unlikely']} are below --min-score"
-    )
-    print(f"written: {public(export.store.url)}: annotations.json, SegmentationClass/, ImageSets/, labels.txt")
-    return 0 if counts["objects"] else command.FAILED
-
+from sess_ray.cli.main import main
 
 if __name__ == "__main__":
-    command.leave(command.run(app, sys.argv[1:]))
+    main("labels")

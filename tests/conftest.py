@@ -22,7 +22,7 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("SESS_RAY_DATA", ROOT.parent / "shared" / "data"))
-WITH_RAY = {"ray", "cloud", "faults", "infra", "scale"}
+WITH_RAY = {"cli", "pipeline", "docs", "cloud", "faults", "infra", "scale"}  # folders
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -73,7 +73,7 @@ def photographs():
 
 @pytest.fixture(scope="session")
 def ray_session():
-    from sess_ray.pipeline.session import connect
+    from sess_ray.pipeline.cluster.session import connect
 
     connect(None)
     import ray

@@ -21,8 +21,9 @@ import pyarrow.parquet as pq
 from sess_ray.io.inputs import CHUNK
 from sess_ray.io.ledger import read_ledger
 from sess_ray.io.store import MAPS, Store
-from sess_ray.pipeline.config import ExplainConfig
-from sess_ray.pipeline.explain import blocks, prepare
+from sess_ray.pipeline.explain.blocks import blocks
+from sess_ray.pipeline.explain.config import ExplainConfig
+from sess_ray.pipeline.explain.prepare import prepare
 
 ROOT = Path(__file__).parents[1]
 ROWS = 32

@@ -10,7 +10,7 @@ from pycocotools import mask as coco
 from sess_ray import SessError
 from sess_ray.labels import Thresholds, as_coco, label_image
 from sess_ray.metrics.localization import reaches
-from sess_ray.pipeline.export import file_names
+from sess_ray.pipeline.export.job import file_names
 
 # Two parts from 0.5 on: one of four pixels that is weaker, one of two that holds the maximum.
 MAP = np.array(

@@ -12,13 +12,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from sess_ray.explainer import SESS
+from sess_ray.engine.cutting import Source, cut
+from sess_ray.engine.sess import SESS
 from sess_ray.io.decode import shrunk
 from sess_ray.io.inputs import Item, find_images
 from sess_ray.io.reading import read_items
 from sess_ray.models import Model, load_model
-from sess_ray.patches import Source, cut
-from sess_ray.pipeline.config import DEMO_MODEL
+from sess_ray.pipeline.explain.config import DEMO_MODEL
 from sess_ray.windows import needed
 
 Precision = Literal["fp32", "bf16"]

@@ -13,8 +13,8 @@ import torch
 
 from sess_ray.benchmark.config import BenchmarkConfig, batches, decoded, engine, forward, timed
 from sess_ray.benchmark.rate import flops_of_product, flops_of_window, matrix, multiply
-from sess_ray.explainer import SESS
-from sess_ray.fusion import fuse
+from sess_ray.engine.fusion import fuse
+from sess_ray.engine.sess import SESS
 from sess_ray.io.inputs import Item
 from sess_ray.io.reading import read_items
 from sess_ray.io.store import MAPS, Store, encode_map, quantize

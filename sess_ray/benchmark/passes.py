@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from sess_ray import command, methods
+from sess_ray import methods
 from sess_ray.benchmark.config import BenchmarkConfig, engine, timed
-from sess_ray.explainer import SESS
+from sess_ray.cli import command
+from sess_ray.engine.sess import SESS
 from sess_ray.models import Model, load_model
 
 

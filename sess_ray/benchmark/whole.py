@@ -17,7 +17,7 @@ import torch
 
 from sess_ray.benchmark.config import BenchmarkConfig, batches, engine, forward, timed
 from sess_ray.io.inputs import ITEMS, Item
-from sess_ray.pipeline.config import ExplainConfig
+from sess_ray.pipeline.explain.config import ExplainConfig
 
 ACTOR = "ExplainActor"
 
@@ -29,9 +29,10 @@ def measure_job(config: BenchmarkConfig, items: list[Item], images: list[np.ndar
     has one; of several GPUs it is the share of one. A worker may have begun its second block before the first rows, so
     that the busy share is a little above 1.
     """
-    from sess_ray.pipeline.explain import prepare, stream
-    from sess_ray.pipeline.session import connect
-    from sess_ray.pipeline.targets import resolve
+    from sess_ray.pipeline.cluster.session import connect
+    from sess_ray.pipeline.explain.job import stream
+    from sess_ray.pipeline.explain.prepare import prepare
+    from sess_ray.pipeline.explain.targets import resolve
 
     sess = engine(config)
     on_cpu = sess.device.type == "cpu"

@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sess_ray.blur import blurred, gaussian_kernel
+from sess_ray.engine.cutting import Normalizer, Source, resized
 from sess_ray.errors import SessError, unknown
 from sess_ray.metrics.metric import Metric
 from sess_ray.models import Model
-from sess_ray.patches import Normalizer, Source, resized
 from sess_ray.resampling import antialiased
 
 

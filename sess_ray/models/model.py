@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from sess_ray.errors import SessError, unknown
 from sess_ray.models import wordnet
-from sess_ray.models.fused import TAP, fused
 from sess_ray.models.heads import head_gradient
 from sess_ray.models.layers import Layout, to_grid
+from sess_ray.models.onednn import TAP, fused
 
 Precision = Literal["fp32", "bf16"]
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}

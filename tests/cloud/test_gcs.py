@@ -14,8 +14,9 @@ from PIL import Image
 from sess_ray.io import access
 from sess_ray.io.access import Access
 from sess_ray.io.inputs import list_images
-from sess_ray.pipeline import explain
-from sess_ray.pipeline.config import ExplainConfig
+from sess_ray.pipeline.explain import job as explain
+from sess_ray.pipeline.explain.config import ExplainConfig
+from sess_ray.pipeline.explain.prepare import prepare
 
 IMAGES = 9
 
@@ -52,9 +53,9 @@ def test_all_rows_once_and_a_second_run_goes_on(options, monkeypatch):
         "actors": "1",
         "storage_option": options,
     }
-    first = explain.run(explain.prepare(ExplainConfig(**config, limit=4)))
+    first = explain.run(prepare(ExplainConfig(**config, limit=4)))
     assert first.total.images + first.total.errors == 4
-    last = explain.run(explain.prepare(ExplainConfig(**config)))
+    last = explain.run(prepare(ExplainConfig(**config)))
     assert (last.total.images, last.total.errors) == (IMAGES, 1)
     tables = [pq.read_table(io.BytesIO(files.cat_file(path))) for path in files.glob("results/run/maps/*.parquet")]
     ids = [name for table in tables for name in table["image_id"].to_pylist()]

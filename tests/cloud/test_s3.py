@@ -15,15 +15,17 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-import explain_dataset
 from sess_ray import SessError
+from sess_ray.cli import main
 from sess_ray.io import access
 from sess_ray.io.access import Access, parse_options
 from sess_ray.io.inputs import list_images
 from sess_ray.io.store import Store
-from sess_ray.pipeline import evaluate, explain
-from sess_ray.pipeline.config import ExplainConfig
-from sess_ray.pipeline.evaluate_config import EvaluateConfig
+from sess_ray.pipeline.evaluate import job as evaluate
+from sess_ray.pipeline.evaluate.config import EvaluateConfig
+from sess_ray.pipeline.explain import job as explain
+from sess_ray.pipeline.explain.config import ExplainConfig
+from sess_ray.pipeline.explain.prepare import prepare
 from tests.cloud.servers import KEY, SECRET, seaweed
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -74,7 +76,7 @@ def rows(server, name, folder="maps"):
 
 @pytest.fixture(scope="module")
 def whole(server):
-    job = explain.prepare(settings(server, "whole"))
+    job = prepare(settings(server, "whole"))
     return explain.run(job)
 
 
@@ -143,7 +145,7 @@ def test_wrong_secrets_and_missing_buckets_are_one_line(server, capsys):
             "no such input: s3://none/a",
         ),
     ):
-        assert explain_dataset.main(arguments) == 2
+        assert main.run("explain", arguments) == 2
         [line] = capsys.readouterr().err.strip().splitlines()
         assert re.search(message, line), line
         assert "5ecret" not in line
@@ -223,7 +225,7 @@ def test_who_pays_and_who_is_nobody_is_told_to_the_store(other_options):
 
 def test_a_store_that_is_gone_for_a_while(server):
     """What is asked in that time hangs, longer than a read may take, or fails; it is tried again, and nothing shows."""
-    job = explain.prepare(settings(server, "gone", read_timeout=5))
+    job = prepare(settings(server, "gone", read_timeout=5))
     written = threading.Event()
     outages = []
 

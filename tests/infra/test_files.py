@@ -16,8 +16,9 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from sess_ray.pipeline.config import ExplainConfig
-from sess_ray.pipeline.session import BLOCK_BYTES, SPARE_CPUS, TASK_CPUS, actor_range
+from sess_ray.pipeline.cluster.session import BLOCK_BYTES, SPARE_CPUS, TASK_CPUS
+from sess_ray.pipeline.cluster.settings import actor_range
+from sess_ray.pipeline.explain.config import ExplainConfig
 from tests.conftest import SHARED
 from tests.infra.files import INFRA, KUBERAY, ROOT, amount, containers, flags, groups, kustomized, pod, rayjob
 

@@ -13,7 +13,7 @@ import pytest
 import ray
 import yaml
 
-from sess_ray.pipeline.metering import METRICS, STAGES, exported
+from sess_ray.pipeline.explain.metering import METRICS, STAGES, exported
 from tests.infra.files import INFRA, ROOT
 
 RULES = yaml.safe_load((INFRA / "monitoring" / "alerts.yaml").read_text())["spec"]

@@ -22,11 +22,12 @@ import psutil
 import pyarrow as pa
 from PIL import Image
 
-from sess_ray.pipeline import explain
-from sess_ray.pipeline.config import ExplainConfig
-from sess_ray.pipeline.explain import prepare, stream
-from sess_ray.pipeline.rows import tables
-from sess_ray.pipeline.stages import EXPLAINED, TASKS
+from sess_ray.pipeline.cluster.rows import tables
+from sess_ray.pipeline.explain import job as explain
+from sess_ray.pipeline.explain.config import ExplainConfig
+from sess_ray.pipeline.explain.job import stream
+from sess_ray.pipeline.explain.prepare import prepare
+from sess_ray.pipeline.explain.stages import EXPLAINED, TASKS
 
 SIDE = 32  # pixels of an image: it shall cost little to read
 FILES = 64
@@ -228,7 +229,7 @@ def main() -> None:
     os.environ["RAY_AUTH_MODE"] = "disabled"
     import ray
 
-    from sess_ray.pipeline.session import connect
+    from sess_ray.pipeline.cluster.session import connect
 
     cpus = load.processes + TASK_CPUS
     ray.init("local", num_cpus=cpus, num_gpus=load.lanes, include_dashboard=False, log_to_driver=False)

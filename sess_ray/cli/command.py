@@ -1,0 +1,190 @@
+"""What the command lines share: exit codes, errors in one line, KEY=VALUE."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import pairwise
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import psutil
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.config import Yaml
+from tqdm import tqdm
+
+from sess_ray.errors import RunError, SessError, unknown
+from sess_ray.io.access import one_line, public_text
+from sess_ray.pipeline.cluster.settings import key_values
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from sess_ray.io.inputs import Item
+
+FAILED, WRONG_USAGE, SIGNALLED = 1, 2, 128
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+# Of a command's function: `run` has read the file before the function is called.
+ConfigFile = Annotated[str | None, Parameter(name="--config", help="A YAML file of these settings; flags win.")]
+
+
+def command(name: str, text: str | None) -> App:
+    """Return a command line with one command; `run` runs it."""
+    return App(
+        name=name,
+        help=text,
+        version_flags=[],
+        result_action="return_value",
+        suppress_keyboard_interrupt=False,
+    )
+
+
+def run(app: App, arguments: Sequence[str], interrupted: str = "stopped") -> int:
+    """Run a command line; return its exit code.
+
+    Parameters
+    ----------
+    app : App
+        Its command returns an exit code. ``--config FILE.yaml`` is read for any command.
+    arguments : sequence of str
+    interrupted : str
+        What to say after Ctrl-C, or after SIGTERM, which a cluster sends before it takes a machine away.
+
+    Returns
+    -------
+    int
+        What the command says, 1 if the run failed, 2 for wrong usage, 130 after Ctrl-C and 143 after SIGTERM; all but
+        the first say why in a line.
+    """
+    try:
+        with stoppable():
+            files = [after for flag, after in pairwise(arguments) if flag == "--config"]
+            app.config = tuple(Yaml(path, must_exist=True, allow_unknown=False, search_parents=False) for path in files)
+            result: int | None = app(arguments, exit_on_error=False, print_error=False)
+    except (CycloptsError, FileNotFoundError) as error:
+        return _failed(f"{error} (see --help)", WRONG_USAGE)
+    except SessError as error:
+        return _failed(str(error), WRONG_USAGE)
+    except Stopped as stopped:
+        print(f"\n{interrupted}", file=sys.stderr)
+        return SIGNALLED + stopped.signal
+    except Exception as error:
+        if "Ray" not in type(error).__name__ and not isinstance(error, RunError):
+            raise
+        return _failed(f"the run failed: {str(error).strip().splitlines()[-1]}", FAILED)
+    return result or 0
+
+
+class Stopped(Exception):  # noqa: N818 - no error
+    """A signal has asked to stop."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"signal {number}")
+        self.signal = number
+
+
+_signals: list[int] = []  # that this process has got
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Raise `Stopped` for SIGINT and SIGTERM, whatever a library makes of the exception that they raise inside it."""
+
+    def stop(number: int, _: object) -> None:
+        _signals.append(number)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in SIGNALS}
+    try:
+        yield
+        stop_if_asked()
+    except BaseException:
+        stop_if_asked()
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _signals.clear()
+
+
+def stop_if_asked() -> None:
+    """Raise `Stopped` if a signal has come: a library may have swallowed the exception. For loops that take long."""
+    if _signals:
+        raise Stopped(_signals[0]) from None
+
+
+def bar(unit: str, total: int | None = None) -> tqdm[NoReturn]:
+    """Return a line that tells how far a job is; where nobody watches, a line now and then."""
+    return tqdm(total=total, unit=unit, dynamic_ncols=True, mininterval=0.2 if sys.stderr.isatty() else 10)
+
+
+@contextmanager
+def progress(unit: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """Give a function to call with what has been done since the last call; it raises `Stopped` after a signal."""
+    with bar(unit, total) as line:
+
+        def update(done: int) -> None:
+            stop_if_asked()
+            line.update(done)
+
+        yield update
+
+
+def readable(items: Iterable[Item], max_pixels: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the ids and pixels, (H, W, 3) uint8, of images; say on stderr which are left out, and why."""
+    from sess_ray.io.decode import decode
+    from sess_ray.io.reading import read_items
+
+    for item in items:
+        [content] = read_items([item.uri])
+        try:
+            if isinstance(content, Exception):
+                raise content
+            pixels = decode(content, max_pixels)
+        except Exception as error:
+            print(f"left out: {item.image_id}: {one_line(error)}", file=sys.stderr)
+            continue
+        yield item.image_id, pixels
+
+
+def leave(code: int) -> NoReturn:
+    """End the process at once, with all that it has started: Ray's own farewell takes seconds, or comes too early.
+
+    Nothing is lost by that: what is written is whole. A cluster that this process has not started is told good-bye,
+    unless the run failed or was stopped: then it sees that its driver is gone.
+    """
+    children = psutil.Process().children(recursive=True)
+    if code or children:
+        for child in children:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _failed(message: str, code: int) -> int:
+    print(f"error: {public_text(message)}", file=sys.stderr)
+    return code
+
+
+def options_of(method: str, given: Iterable[str], methods: Collection[str]) -> dict[str, str]:
+    """Return the options of one method: ``key=value``, which is for all, and ``METHOD.key=value``, for one of several.
+
+    Examples
+    --------
+    >>> options_of("rise", ["rise.masks=500", "sscam.samples=2"], methods=["rise", "sscam"])
+    {'masks': '500'}
+    """
+    options = {}
+    for key, value in key_values(given, "--method-option").items():
+        owner, _, name = key.rpartition(".")
+        if owner and owner not in methods:
+            raise unknown("method of --method-option", owner, methods)
+        if owner in ("", method):
+            options[name] = value
+    return options

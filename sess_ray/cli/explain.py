@@ -1,0 +1,161 @@
+"""Explain every image of a dataset: saliency maps as Parquet.
+
+Without flags: sample images, a small model that comes with a package, results in out/.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from sess_ray.cli import command
+from sess_ray.errors import SessError
+from sess_ray.io.access import public
+from sess_ray.pipeline.explain.config import ExplainConfig
+
+if TYPE_CHECKING:
+    from sess_ray.pipeline.estimate.reckoning import Estimate
+    from sess_ray.pipeline.explain.prepare import Job
+    from sess_ray.pipeline.explain.record import Summary
+
+app = command.command("sess-ray explain", __doc__)
+INTERRUPTED = "stopped: what is written stays; the same command goes on"
+
+
+class Progress:
+    """A line that tells how far a run is."""
+
+    def __init__(self, total: int | None) -> None:
+        self._bar = command.bar("image", total)
+
+    def __call__(self, summary: Summary) -> None:
+        command.stop_if_asked()
+        speed = summary.windows / summary.seconds
+        kept = 100 * summary.kept / summary.patches if summary.patches else 0
+        self._bar.set_postfix_str(f"{speed:.0f} patches/s, {kept:.0f} % kept, {summary.errors} errors", refresh=False)
+        self._bar.update(summary.images + summary.errors - self._bar.n)
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+@app.default
+def explain(
+    config: Annotated[ExplainConfig, Parameter(name="*")] = ExplainConfig(),  # noqa: B008 - frozen
+    *,
+    config_file: command.ConfigFile = None,
+    list_methods: Annotated[bool, Parameter(help="Print a table of the base methods, and stop.", negative="")] = False,
+    list_models: Annotated[bool, Parameter(help="Print a table of the models, and stop.", negative="")] = False,
+    gpus: Annotated[int | None, Parameter(help="With --dry-run: estimate for so many GPUs like that here.")] = None,
+    price_per_gpu_hour: Annotated[float | None, Parameter(help="With --dry-run: estimate the cost.")] = None,
+) -> int:
+    """Explain a dataset; return the exit code."""
+    if list_methods or list_models:
+        _list(methods=list_methods)
+        return 0
+    from sess_ray.pipeline.cluster.session import start_early
+    from sess_ray.pipeline.explain.prepare import prepare
+
+    del config_file  # read by command.run, before the flags are
+    if config.dry_run:
+        _describe(prepare(config), gpus, price_per_gpu_hour)
+        return 0
+    if gpus is not None or price_per_gpu_hour is not None:
+        raise SessError("--gpus and --price-per-gpu-hour are what --dry-run reckons with: a run takes --actors")
+    job = prepare(config, meanwhile=lambda: start_early(config.address))
+    from sess_ray.pipeline.explain.job import run
+
+    print(f"explaining {_number(job)} with {job.model.name}, {config.method} on {job.model.layer}", flush=True)
+    progress = Progress(job.tasks.num_rows if job.countable else None)
+    try:
+        summary = run(job, progress)
+    finally:
+        progress.close()
+    _report(job, summary)
+    too_many = config.max_errors is not None and summary.total.errors > config.max_errors
+    return command.FAILED if too_many or not summary.total.images else 0
+
+
+def _number(job: Job) -> str:
+    left = job.tasks.num_rows
+    number = f"{left} images" if job.countable else f"{left} images and tar shards"
+    return f"{number} ({job.finished} are finished)" if job.finished else number
+
+
+def _list(*, methods: bool) -> None:
+    from sess_ray.methods import table
+    from sess_ray.models import model_table
+    from sess_ray.tables import markdown
+
+    print(markdown(table() if methods else model_table()))
+
+
+def _describe(job: Job, gpus: int | None, price: float | None) -> None:
+    errors = job.tasks.num_rows - job.tasks["error"].null_count
+    print(f"would explain {_number(job)}, {errors} of them with errors, into {public(job.store.url)}")
+    print(
+        f"model {job.model.name}, layer {job.model.layer}, input {job.model.input_size} px,"
+        f" {job.model.num_classes} classes"
+    )
+    for task in job.tasks.slice(0, 5).to_pylist():
+        print(f"  {task['image_id']!r}: {task['error'] or task['top'] or _named(task['targets'])}")
+    if job.tasks["error"].null_count:
+        from sess_ray.pipeline.estimate.reckoning import estimate
+
+        print("measuring this machine for some seconds ...", flush=True)
+        _tell(estimate(job, gpus), price)
+
+
+def _tell(found: Estimate, price: float | None) -> None:
+    """Print what a job will take."""
+    about = "" if found.counted else "about "
+    least = "at least " if found.at_least else ""
+    size = "of unknown size" if found.output_bytes is None else f"{found.output_bytes / 1e6:,.1f} MB"
+    workers = f"{found.gpus:g} GPUs" if found.gpus else f"{found.actors} actors on CPUs"
+    hours = found.seconds / 3600
+    print(
+        f"images:  {about}{found.images:,}, of which {found.errors:,} will end in errors/"
+        f" (the sizes of {found.looked:,} were read)"
+    )
+    print(f"patches: {about}{found.windows:,}")
+    print(f"output:  {about}{found.maps:,} maps, {size}")
+    print(
+        f"speed:   {least}{found.seconds_per_image:.3g} s an image in each actor, measured on {found.device}"
+        f" ({found.measured} images), and {found.task_seconds_per_image:.3g} s of a CPU to read, decode and encode it"
+    )
+    start = f"; an engine was ready after {found.start_seconds:.1f} s" if found.start_seconds else ""
+    print(f"time:    {least}{hours:.3g} hours with {workers}, after the start (Ray, imports, the model{start})")
+    if price is not None and found.gpus:
+        print(f"cost:    {least}{found.gpus * hours * price:,.2f}")
+    elif price is not None:
+        print("cost:    unknown: there is no GPU to be paid for (--gpus N)")
+    if found.gpus and found.device == "cpu":
+        print("This machine has no GPU: give the command on one that has, to know what GPUs take.")
+
+
+def _named(targets: list[list[int]] | None) -> str:
+    """Return the classes to explain of an image; of several that one label means, the model will choose."""
+    if targets is None:
+        return "its label"
+    return ", ".join(" or ".join(map(str, alternatives)) for alternatives in targets)
+
+
+def _report(job: Job, summary: Summary) -> None:
+    total = summary.total
+    if job.tasks.num_rows:
+        rate = summary.images / summary.seconds if summary.seconds else 0
+        print(
+            f"{summary.images} images, {summary.maps} maps, {summary.errors} errors"
+            f" in {summary.seconds:.1f} s: {rate:.2f} images/s"
+        )
+    if (total.images, total.errors) != (summary.images, summary.errors):
+        print(f"the output now holds {total.images} images, {total.maps} maps, {total.errors} errors")
+    if summary.errors_file:
+        for row in job.store.read_table(summary.errors_file).to_pylist()[:3]:
+            print(f"  {row['image_id']!r}, {row['stage']}: {row['error']}")
+    if total.errors:
+        print(f"errors:   {job.store.path('errors/')} (--retry-errors tries them again)")
+    print(f"maps:     {job.store.path('maps/')}")
+    if summary.overlays:
+        print(f"pictures: {job.store.path('overlays/')}")

@@ -1,0 +1,220 @@
+"""Explain and evaluate a dataset with every combination of some settings: tables, and plots over settings and cost.
+
+    python jobs/sweep.py --sweep num_scales=1,2,5,10 --sweep pre_filter_ratio=0,0.9 --input IMAGES --annotations FILE
+
+Runs that an earlier sweep has finished in the same output are used again. Of several methods,
+--method-option METHOD.key=value is for one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import product, zip_longest
+from math import ceil
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from sess_ray.cli import command
+from sess_ray.errors import SessError, unknown
+from sess_ray.io.access import public
+from sess_ray.io.store import FINISHED, Store
+from sess_ray.pipeline.cluster.settings import key_values
+from sess_ray.pipeline.evaluate.config import EvaluateConfig
+from sess_ray.pipeline.evaluate.report import Line
+from sess_ray.pipeline.explain.config import ExplainConfig
+from sess_ray.pipeline.explain.resume import refuse_other_settings
+from sess_ray.tables import markdown
+
+app = command.command("sess-ray sweep", __doc__)
+reader = command.command("explain_dataset.py", None)
+
+
+@reader.default
+def read(config: Annotated[ExplainConfig, Parameter(name="*")] = ExplainConfig()) -> ExplainConfig:  # noqa: B008
+    """Return settings as explain_dataset.py takes them."""
+    return config
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """One combination of the settings that are swept.
+
+    Attributes
+    ----------
+    name : str
+        What is swept, and to what.
+    base : str
+        The point that it is compared with: the first value of the last setting, all others the same.
+    config : ExplainConfig
+    """
+
+    name: str
+    base: str
+    config: ExplainConfig
+
+
+def points(sweep: Sequence[str], common: ExplainConfig) -> list[Point]:
+    """Return every combination.
+
+    Parameters
+    ----------
+    sweep : sequence of str
+        ``setting=value,value,...`` of `ExplainConfig`.
+    common : ExplainConfig
+        All other settings. Of its options of methods, ``METHOD.key=value`` is for the points with this method.
+
+    Examples
+    --------
+    >>> [first, second] = points(["method=cam", "num_scales=0,10"], ExplainConfig())
+    >>> second.name, second.base
+    ('method cam, num_scales 10', 'method cam, num_scales 0')
+    """
+    known = [field.name for field in dataclasses.fields(ExplainConfig)]
+    axes = []
+    for name, values in key_values(sweep, "--sweep").items():
+        if name not in known:
+            raise unknown("setting to sweep", name, known)
+        axes.append([(name, text.strip(), _parsed(name, text.strip())) for text in values.split(",")])
+    if not axes:
+        raise SessError("nothing to sweep: give --sweep SETTING=VALUE,VALUE,...")
+
+    def named(point: Iterable[tuple[str, str, Any]]) -> str:
+        return ", ".join(f"{name} {text}" for name, text, _ in point)
+
+    found = [
+        Point(
+            named(point),
+            named((*point[:-1], axes[-1][0])),
+            dataclasses.replace(common, **{name: value for name, _, value in point}),
+        )
+        for point in product(*axes)
+    ]
+    methods = {point.config.method for point in found}
+    return [dataclasses.replace(point, config=_own_options(point.config, methods)) for point in found]
+
+
+def _own_options(config: ExplainConfig, methods: Collection[str]) -> ExplainConfig:
+    options = command.options_of(config.method, config.method_option, methods)
+    return dataclasses.replace(config, method_option=tuple(f"{key}={value}" for key, value in options.items()))
+
+
+def _parsed(name: str, text: str) -> Any:
+    """Return a setting's value out of text, as explain_dataset.py takes it."""
+    return getattr(reader([f"--{name.replace('_', '-')}={text}"], exit_on_error=False, print_error=False), name)
+
+
+def finished(url: str, config: ExplainConfig) -> dict[str, Any] | None:
+    """Return what an earlier sweep has recorded of a run; `SessError` if it was one with other settings."""
+    store = Store(url)
+    refuse_other_settings(store, config)
+    record = store.read_json(FINISHED)
+    return record if record and record["config"]["limit"] == config.limit else None
+
+
+@app.default
+def main(
+    config: Annotated[ExplainConfig, Parameter(name="*")] = ExplainConfig(output="out/sweep"),  # noqa: B008 - frozen
+    *,
+    sweep: Annotated[tuple[str, ...], Parameter(help="SETTING=VALUE,VALUE,...; may be given several times.")] = (),
+    metrics: Annotated[str | None, Parameter(help="As for evaluate_dataset.py.")] = None,
+    evaluation_batch_size: Annotated[int | None, Parameter(help="Of evaluate_dataset.py.")] = None,
+    config_file: command.ConfigFile = None,
+) -> int:
+    """Sweep; return the exit code."""
+    from sess_ray import methods
+    from sess_ray.pipeline.evaluate import job as evaluate
+    from sess_ray.pipeline.explain import job as explain
+    from sess_ray.pipeline.explain.prepare import prepare
+
+    del config_file  # read by command.run, before the flags are
+    chosen = points(sweep, dataclasses.replace(config, overwrite=True, overlays=0))
+    for point in chosen:  # before the first of them takes hours
+        methods.get(point.config.method).parsed(point.config.method_options())
+    urls = {point.name: f"{config.output}/runs/{point.name.replace(', ', '_').replace(' ', '-')}" for point in chosen}
+    costs = {}
+    for point in chosen:
+        url = urls[point.name]
+        record = None if config.overwrite else finished(url, point.config)
+        if record is None:
+            print(f"explaining: {point.name}", flush=True)
+            explain.run(prepare(dataclasses.replace(point.config, output=url)))
+            record = Store(url).read_json(FINISHED)
+        assert record is not None
+        costs[point.name] = record["actor_seconds"] / max(1, record["counts"]["images"])
+    settings = EvaluateConfig(
+        run=tuple(f"{name}={url}" for name, url in urls.items()),
+        compare=tuple(f"{point.name}={point.base}" for point in chosen if point.name != point.base),
+        output=f"{config.output}/evaluation",
+        annotations=config.annotations,
+        class_map=config.class_map,
+        metrics=metrics,
+        precision=config.precision,
+        batch_size=evaluation_batch_size,
+        actors=config.actors,
+        gpus_per_actor=config.gpus_per_actor,
+        address=config.address,
+        storage_option=config.storage_option,
+        read_timeout=config.read_timeout,
+        retry_seconds=config.retry_seconds,
+        overwrite=True,
+    )
+    print(f"evaluating {len(chosen)} runs", flush=True)
+    evaluation = evaluate.prepare(settings)
+    outcome = evaluate.run(evaluation)
+    store = Store(config.output)
+    text = evaluate.as_text(evaluation, outcome)
+    seconds = [("run", "actor seconds an image"), *((name, f"{cost:.3f}") for name, cost in costs.items())]
+    text += f"\n## Cost\n\n{markdown(seconds)}\n"
+    store.write("sweep.md", text.encode())
+    print(text)
+    store.write("sweep.png", plot(outcome.lines, chosen, evaluation.metrics))
+    store.write("cost.png", plot(outcome.lines, chosen, evaluation.metrics, costs))
+    print(f"written: {public(store.url)}: sweep.md, sweep.png, cost.png, runs/, evaluation/")
+    return 0
+
+
+def plot(
+    lines: Sequence[Line], chosen: Sequence[Point], metrics: Sequence[str], costs: Mapping[str, float] | None = None
+) -> bytes:
+    """Draw each metric with its interval over the last setting, or against the cost; return a PNG.
+
+    A curve joins the values of the last setting.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise SessError("the plot needs matplotlib: install sess-ray[plot]") from error
+    found = {(line.run, line.metric): line.summary for line in lines if line.group == "all" and not line.base}
+    drawn = [metric for metric in metrics if any((point.name, metric) in found for point in chosen)]
+    columns = min(4, len(drawn))
+    rows = ceil(len(drawn) / columns)
+    setting = chosen[0].name.rpartition(", ")[2].partition(" ")[0]
+    figure = Figure(figsize=(4 * columns, 3.5 * rows + 0.5), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis, metric in zip_longest(axes, drawn):
+        if metric is None:
+            axis.axis("off")
+            continue
+        for curve in dict.fromkeys(point.base for point in chosen):
+            members = [point for point in chosen if point.base == curve and (point.name, metric) in found]
+            values = [found[point.name, metric] for point in members]
+            means = [100 * value.mean for value in values]
+            reach = [[100 * (v.mean - v.low) for v in values], [100 * (v.high - v.mean) for v in values]]
+            texts = [point.name.rpartition(" ")[2] for point in members]
+            across = [costs[point.name] for point in members] if costs else texts
+            axis.errorbar(across, means, reach, fmt="o-", capsize=3, label=curve.rpartition(", ")[0] or None)
+            for text, place in zip(texts, zip(across, means, strict=True), strict=True) if costs else ():
+                axis.annotate(text, place, xytext=(4, 4), textcoords="offset points", fontsize=7)
+        axis.set(title=metric, ylabel="%", xlabel="actor seconds an image" if costs else setting)
+        if costs:
+            axis.set_xscale("log")
+        axis.grid(alpha=0.3)
+    handles, labels = axes[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    return buffer.getvalue()

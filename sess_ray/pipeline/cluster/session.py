@@ -1,0 +1,197 @@
+"""Connecting to Ray, or starting it inside this process."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+from sess_ray.errors import RunError, SessError
+from sess_ray.io.access import one_line
+from sess_ray.pipeline.cluster import embedded
+from sess_ray.pipeline.cluster.settings import actor_range
+
+# Read when ray is imported. Under `uv run`, Ray would have every worker build a second environment of its own; workers
+# of the embedded Ray use the driver's.
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+
+SPARE_CPUS = 2  # for reading and writing, beside the actors: without them the plan waits for itself
+# Less than an actor's: two read while one waits for the network, and Ray does not fuse them into the actors.
+TASK_CPUS = 0.5
+KNOCK_SECONDS = 15
+BLOCK_BYTES = 32 * 2**20  # some dozens of photographs: what a worker that dies takes with it
+# Of map_batches: whole blocks as Arrow tables, without a copy.
+ARROW: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None, "zero_copy_batch": True}
+
+_connecting = threading.Lock()
+
+
+def start_early(address: str | None) -> None:
+    """Start Ray on this machine, where `connect` would, while the caller does something else.
+
+    `connect` waits for it, and finds its errors again.
+
+    Parameters
+    ----------
+    address : str or None
+        As for `connect`. A cluster is there already.
+    """
+    if address or os.environ.get("RAY_ADDRESS"):
+        return
+
+    def start() -> None:
+        with suppress(Exception):
+            connect(None)
+        threading.Event().wait()  # Linux ends what Ray has started when the thread that started it ends
+
+    threading.Thread(target=start, daemon=True).start()
+
+
+def connect(address: str | None) -> None:
+    """Connect to a cluster, or start Ray on this machine for this process alone.
+
+    Parameters
+    ----------
+    address : str or None
+        Of a cluster; None takes ``RAY_ADDRESS``, which `ray job submit` sets, and else starts Ray here. A session that
+        is already there is used as it is.
+    """
+    address = address or os.environ.get("RAY_ADDRESS")
+    if not address:
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # the embedded Ray listens to this machine alone
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    with _connecting:
+        _connect(address)
+
+
+def _connect(address: str | None) -> None:
+    import ray
+    from ray.data import DataContext
+
+    terminate = signal.getsignal(signal.SIGTERM)
+    if not ray.is_initialized():
+        try:
+            if address:
+                _knock(address)
+                ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
+            else:
+                with embedded.starting():
+                    ray.init(
+                        address="local",
+                        num_cpus=_own_cpus(),
+                        include_dashboard=False,
+                        logging_level=logging.ERROR,
+                        log_to_driver=False,
+                    )
+        except Exception as error:
+            place = f"connect to Ray at {address}" if address else "start Ray on this machine"
+            raise RunError(f"cannot {place}: {one_line(error)}") from error
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, terminate)  # Ray's own would end this process without a word
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.target_max_block_size = BLOCK_BYTES
+    context.actor_init_retry_on_errors = True  # a GPU that another process is just leaving
+    context.execution_no_progress_timeout_s = -1  # a block of a slow method takes hours, as may the wait for GPUs
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # says that its bars are off
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nobody listens: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS).close()
+
+
+def fitting(
+    resources: Mapping[str, float],
+    actors: str | None,
+    gpus_per_actor: float | None,
+    most: int | None,
+    *,
+    may_grow: bool = False,
+) -> tuple[int, int, float]:
+    """Return how many actors run at least and at most, and the share of a GPU that each takes.
+
+    Parameters
+    ----------
+    resources : mapping
+        Of the cluster, as Ray names them.
+    actors : str or None
+        N or MIN-MAX; without it, one for each GPU, or for each CPU where there is none.
+    gpus_per_actor : float or None
+        Without it, 1 where the cluster has GPUs.
+    most : int or None
+        More actors than this have nothing to do.
+    may_grow : bool
+        Whether this is a cluster, where actors of MIN-MAX may ask for GPUs that are not there yet.
+    """
+    there = resources.get("GPU", 0)
+    gpus = gpus_per_actor
+    if gpus is None:
+        gpus = 1.0 if there >= 1 else 0.0
+    if gpus and there < gpus and not (may_grow and "-" in (actors or "")):
+        hint = "; if they come when asked for, use --actors MIN-MAX" if may_grow else ""
+        raise SessError(f"--gpus-per-actor {gpus}: the cluster has {int(there)} GPUs{hint}")
+    low, high = actor_range(actors) or (0, 0)
+    if not high:
+        fit = there // gpus if gpus else resources.get("CPU", 1) - SPARE_CPUS
+        low = high = max(1, int(fit) if most is None else min(int(fit), most))
+    return low, high, gpus
+
+
+def resources_here() -> dict[str, float]:
+    """Return the resources that Ray would find if it started on this machine."""
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # asks without starting CUDA, which no fork survives
+    import torch
+
+    return {"CPU": _own_cpus(), "GPU": torch.cuda.device_count()}
+
+
+def _own_cpus() -> int:
+    return (os.cpu_count() or 1) + SPARE_CPUS
+
+
+def map_blocks(dataset: Any, actor: type, **options: Any) -> Any:
+    """Return what actors make of whole blocks, as `map_batches` does; also with GPUs.
+
+    With GPUs `map_batches` refuses a batch of unknown size, lest it be taken to the device at once; ours is not. A size
+    would join small blocks and cut large ones.
+    """
+    # What Ray's own map_groups calls; before 2.60 under another name, and without defaults.
+    unchecked = getattr(dataset, "map_batches_internal", None) or dataset._map_batches_without_batch_size_validation
+    known = inspect.signature(unchecked).parameters.values()
+    unset = {one.name: None for one in known if one.kind is one.KEYWORD_ONLY and one.default is one.empty}
+    return unchecked(actor, **{**unset, **ARROW, **options, "udf_modifying_row_count": True})
+
+
+def pool(
+    actors: str | None, gpus_per_actor: float | None, most: int | None, address: str | None = None
+) -> dict[str, Any]:
+    """Return what map_batches takes of actors: how many run, and what each has; see `fitting` and `connect`."""
+    import ray
+
+    may_grow = bool(address or os.environ.get("RAY_ADDRESS"))
+    low, high, gpus = fitting(ray.cluster_resources(), actors, gpus_per_actor, most, may_grow=may_grow)
+    # An actor imports torch for seconds. Without GPUs one starts when the others are at work: the driver, Ray and the
+    # first images want a core too.
+    first = low if gpus or may_grow else max(1, low - 1)
+    return {
+        "compute": ray.data.ActorPoolStrategy(min_size=first, max_size=high),
+        "num_gpus": gpus,
+        "num_cpus": 1,
+    }
+
+
+def arriving(dataset: Any) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a dataset, each block's as soon as it is there: by default Ray holds one back for the next."""
+    with embedded.running():
+        for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            yield from block.to_pylist()

@@ -1,0 +1,90 @@
+"""The settings that all jobs share, and how flags are written."""
+
+# Annotations are no text here: those of `OpensUrls` are read from the modules of its subclasses.
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from cyclopts import Group, Parameter
+
+from sess_ray.errors import SessError
+from sess_ray.io.access import Access, parse_options, public_settings
+
+_SHARED = Parameter(group=Group("Places", sort_key=1))  # after the others in --help
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpensUrls:
+    """The settings that all jobs share: how URLs are opened, and where Ray is.
+
+    Parameters
+    ----------
+    storage_option
+        An option of the file system of a protocol as PROTOCOL.key=value, such as s3.endpoint_url=http://host:9000,
+        s3.anon=true, s3.profile=NAME or s3.requester_pays=true; may be given several times.
+    read_timeout
+        Seconds for reading one file; then it is tried again.
+    retry_seconds
+        For how long reads and writes that fail in passing are tried again.
+    max_bytes
+        Refuse larger files.
+    address
+        Ray cluster to use; without it, $RAY_ADDRESS (which ray job submit sets), else this machine alone.
+    """
+
+    storage_option: Annotated[tuple[str, ...], _SHARED] = ()
+    read_timeout: Annotated[float, _SHARED] = Access.timeout
+    retry_seconds: Annotated[float, _SHARED] = Access.patience
+    max_bytes: Annotated[int, _SHARED] = Access.max_bytes
+    address: Annotated[str | None, _SHARED] = None
+
+    def access(self) -> Access:
+        """Return how URLs are opened."""
+        return Access(parse_options(self.storage_option), self.read_timeout, self.retry_seconds, self.max_bytes)
+
+    def public(self) -> dict[str, Any]:
+        """Return the settings as they may be written down, without credentials."""
+        return public_settings(vars(self))
+
+
+def named_runs(given: Iterable[str]) -> dict[str, str]:
+    """Return where runs are, by name, of the values of --run.
+
+    Examples
+    --------
+    >>> named_runs(["base=out/base", "sess=s3://bucket/out"])
+    {'base': 'out/base', 'sess': 's3://bucket/out'}
+    """
+    pairs = [entry.partition("=") for entry in given]
+    for name, _, url in pairs:
+        if not url or not name or "/" in name:
+            raise SessError(f"--run {name}: use NAME=OUTPUT, such as sess=out/sess")
+    if len({name for name, _, _ in pairs}) < len(pairs):
+        raise SessError("--run: two runs have the same name")
+    return {name: url for name, _, url in pairs}
+
+
+def key_values(given: Iterable[str], flag: str) -> dict[str, str]:
+    """Return what the values of a flag, each ``key=value``, say.
+
+    Examples
+    --------
+    >>> key_values(["samples=4", " std = 0.1"], "--method-option")
+    {'samples': '4', 'std': '0.1'}
+    """
+    pairs = [entry.partition("=") for entry in given]
+    for key, sign, value in pairs:
+        if not sign:
+            raise SessError(f"{flag} {key}{sign}{value}: use key=value")
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def actor_range(actors: str | None) -> tuple[int, int] | None:
+    """Return (min, max) actors of a flag N or MIN-MAX, or None for as many as fit."""
+    if actors is None:
+        return None
+    low, _, high = actors.partition("-")
+    if not low.isdigit() or not (high or low).isdigit() or not 1 <= int(low) <= int(high or low):
+        raise SessError(f"--actors {actors!r}: use N or MIN-MAX, such as 4 or 2-16")
+    return int(low), int(high or low)

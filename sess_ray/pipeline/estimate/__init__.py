@@ -1,0 +1,1 @@
+"""What an explain job will take, as --dry-run says it."""

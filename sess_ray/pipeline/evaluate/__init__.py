@@ -1,0 +1,1 @@
+"""The job that measures maps and compares runs."""

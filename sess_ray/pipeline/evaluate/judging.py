@@ -1,0 +1,342 @@
+"""The stages of an evaluation, and what moves between them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from sess_ray.engine.sess import BATCH_SIZES
+from sess_ray.errors import SessError
+from sess_ray.io.access import Access, one_line, use
+from sess_ray.io.annotations import Annotation, Annotations, Kind, region
+from sess_ray.io.decode import decode
+from sess_ray.io.reading import read_items
+from sess_ray.io.store import MAPS, Store, decode_map
+from sess_ray.metrics.localization import is_difficult
+from sess_ray.metrics.perturbation import ModelMetric, Series, at_input_size, scored
+from sess_ray.metrics.suite import SUITE, Facts
+from sess_ray.models import Model
+from sess_ray.models.model import Precision
+from sess_ray.pipeline.cluster.isolation import REASON, apart, deadly, rows_of
+from sess_ray.pipeline.cluster.rows import Row, tables
+from sess_ray.pipeline.evaluate.report import SIZES
+
+MAP_ROWS = pa.schema(
+    [
+        ("run", pa.string()),
+        ("image_id", pa.string()),
+        ("target", pa.int32()),
+        ("file", pa.string()),  # of maps, in the run's store
+        ("number", pa.int64()),  # of the map's row there
+        ("uri", pa.string()),  # of the image
+    ]
+)
+KEY = [MAP_ROWS.field(name) for name in ("run", "image_id", "target")]
+PROBLEM = [("problem", pa.string()), ("detail", pa.string())]
+PROBLEMS = pa.schema([*KEY, *PROBLEM])
+READ = pa.schema(
+    [
+        *KEY,
+        *(MAPS.field(name) for name in MAPS.names if name not in (*PROBLEMS.names, "uri", "method", "model")),
+        ("pixels", pa.large_binary()),
+        *PROBLEM,
+    ]
+)
+COPIED = ("target_name", "score", "num_patches", "num_scored", "num_kept")  # from maps/ to results/
+
+
+def problem(run: str, image_id: str, target: int | None, kind: str, detail: str) -> dict[str, Any]:
+    """Return a row of problems/."""
+    return {"run": run, "image_id": image_id, "target": target, "problem": kind, "detail": detail}
+
+
+def results_schema(metrics: Sequence[str]) -> pa.Schema:
+    """Return the schema of results/: what is known of a map, and a column for each metric."""
+    kinds = [(name, pa.list_(pa.float64()) if SUITE[name].curve else pa.float64()) for name in metrics]
+    known = [("label", pa.string()), ("area", pa.float64()), ("size", pa.string())]
+    return pa.schema([*KEY, *(MAPS.field(name) for name in COPIED), *known, *kinds])
+
+
+def read_maps(
+    table: pa.Table, access: Access, runs: dict[str, str], *, pixels: bool, max_pixels: int
+) -> Iterator[pa.Table]:
+    """Read a block of maps, all of one file, and yield them with their images or with the reason why there is none.
+
+    Parameters
+    ----------
+    table : pa.Table
+        Of `MAP_ROWS`.
+    access : Access
+    runs : dict
+        Where the runs are, by name.
+    pixels : bool
+        Whether the images are needed.
+    max_pixels : int
+    """
+
+    def reading(block: pa.Table) -> Iterator[pa.Table]:
+        use(access)
+        yield from tables(_read(block.to_pylist(), runs, pixels=pixels, max_pixels=max_pixels), READ)
+
+    def lost(row: pa.Table) -> pa.Table:
+        use(access)
+        [found] = _read(row.to_pylist(), runs, pixels=False, max_pixels=max_pixels)
+        return pa.Table.from_pylist([{**found, "problem": "no image", "detail": REASON}], READ)
+
+    yield from apart(lambda: reading, rows_of(table), lost) if deadly() else reading(table)
+
+
+def _read(wanted: list[Row], runs: dict[str, str], *, pixels: bool, max_pixels: int) -> Iterator[Row]:
+    stored = Store(runs[wanted[0]["run"]]).read_table(wanted[0]["file"])
+    maps = stored.take([row["number"] for row in wanted]).to_pylist()
+    places = list(dict.fromkeys(row["uri"] for row in wanted)) if pixels else []
+    contents = dict(zip(places, read_items(places), strict=True))
+    for row, stored_row in zip(wanted, maps, strict=True):
+        result = {**stored_row, **row, "pixels": None, "problem": None, "detail": None}
+        content = contents.get(row["uri"])
+        if isinstance(content, Exception):
+            result |= {"problem": "no image", "detail": one_line(content)}
+        elif content is not None:
+            result |= _pixels(content, (stored_row["height"], stored_row["width"]), max_pixels)
+        yield result
+
+
+def _pixels(content: bytes, size: tuple[int, int], max_pixels: int) -> dict[str, Any]:
+    try:
+        pixels = decode(content, max_pixels)
+    except Exception as error:
+        return {"problem": "no image", "detail": one_line(error)}
+    if pixels.shape[:2] != size:
+        found = " x ".join(map(str, pixels.shape[1::-1]))
+        return {"problem": "another image", "detail": f"the image is {found}, its map {size[1]} x {size[0]}"}
+    return {"pixels": pixels.tobytes()}
+
+
+class Unmeasured(Exception):  # noqa: N818 - no error: it says why a map has no value
+    """Why a map can not be compared with annotations."""
+
+    def __init__(self, kind: str, detail: str) -> None:
+        super().__init__(detail)
+        self.kind = kind
+
+
+class EvaluateActor:
+    """Holds the model and the annotations, and measures blocks of maps.
+
+    Parameters
+    ----------
+    model : ray.ObjectRef or None
+        Of a `Model`; None where no metric asks it.
+    known : ray.ObjectRef or None
+        Of (`Annotations`, label to classes).
+    metrics : sequence of str
+        Of the suite.
+    region_kind : {"segments", "boxes"}
+    precision : {"fp32", "bf16"}
+    batch_size : int or None
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        known: Any,
+        metrics: Sequence[str],
+        region_kind: Kind,
+        precision: Precision,
+        batch_size: int | None,
+    ) -> None:
+        import ray
+
+        self._another = partial(EvaluateActor, model, known, metrics, region_kind, precision, batch_size)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._model: Model | None = ray.get(model).prepared(device, precision) if model else None
+        self._batch_size = batch_size or BATCH_SIZES[device.type]
+        self._annotations: Annotations | None
+        self._annotations, self._classes = ray.get(known) if known else (None, {})
+        self._kind = region_kind
+        self._metrics = {name: SUITE[name].make() for name in metrics}
+        self._questions: dict[str, ModelMetric] = {}
+        for metric in self._metrics.values():
+            if isinstance(metric, ModelMetric):
+                self._questions.setdefault(metric.question, metric)
+        self._schema = pa.schema([*results_schema(metrics), *PROBLEM, ("forwards", pa.int64())])
+
+    def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
+        yield from apart(self._another, rows_of(table), self._lost) if deadly() else [self._measured(table)]
+
+    def _lost(self, row: pa.Table) -> pa.Table:
+        [key] = row.select([field.name for field in KEY]).to_pylist()
+        return pa.Table.from_pylist([problem(**key, kind="evaluate", detail=REASON)], self._schema)
+
+    def _measured(self, table: pa.Table) -> pa.Table:
+        pixels = table["pixels"]
+        rows = table.drop_columns(["pixels"]).to_pylist()
+        for row, content in zip(rows, pixels, strict=True):
+            shape = row["height"], row["width"], 3
+            row["pixels"] = np.frombuffer(content.as_buffer(), np.uint8).reshape(shape) if content.is_valid else None
+        problems: list[dict[str, Any]] = []
+        measured = [self._compared(row, problems) for row in rows if _decoded(row, problems)]
+        rows = [row for row in rows if "map" in row]
+        try:
+            self._ask(list(zip(rows, measured, strict=True)))
+        except Exception:  # one of them; which, shows when each is asked alone
+            for row, result in zip(rows, measured, strict=True):
+                try:
+                    self._ask([(row, result)])
+                except Exception as error:
+                    problems.append(_problem(row, "evaluate", one_line(error)))
+        for result in measured:
+            for name in self._metrics:
+                if parts := SUITE[name].derive:
+                    values = [result.get(part) for part in parts]
+                    result[name] = None if None in values else self._metrics[name].measure(*values)
+        return pa.Table.from_pylist([*measured, *problems], self._schema)
+
+    def _compared(self, row: dict[str, Any], problems: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return what is known of a map, with the metrics that compare it with annotations."""
+        result = {name: row[name] for name in ("run", "image_id", "target", *COPIED)} | {"label": row["target_name"]}
+        if self._annotations is None:
+            return result
+        try:
+            annotation = self._annotations.find(row["image_id"])
+            label, facts = facts_of(row, annotation, self._classes, self._kind)
+        except Unmeasured as error:
+            problems.append(_problem(row, error.kind, str(error)))
+            return result
+        except SessError as error:
+            problems.append(_problem(row, "annotation", str(error)))
+            return result
+        area = float(facts.region.mean())
+        result |= {"label": label, "area": area, "size": next(name for name, most in SIZES.items() if area <= most)}
+        for name, metric in self._metrics.items():
+            compare = SUITE[name].compare
+            if compare:
+                value = compare(metric, row["map"], facts)
+                result[name] = value.tolist() if isinstance(value, np.ndarray) else value
+        return result
+
+    def _ask(self, pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
+        """Fill in the metrics that ask the model, those of all maps in common batches."""
+        model = self._model
+        if model is None:
+            return
+
+        def requests() -> Iterator[tuple[Series, int]]:
+            for row, _ in pairs:
+                if row["pixels"] is not None:
+                    image, saliency = at_input_size(row["pixels"], row["map"], model)
+                    for metric in self._questions.values():
+                        yield metric.series(image, saliency), row["target"]
+
+        answers = scored(model, requests(), self._batch_size)
+        for row, result in pairs:
+            if row["pixels"] is None:
+                continue
+            scores = {question: next(answers) for question in self._questions}
+            result["forwards"] = sum(map(len, scores.values()))
+            for name, metric in self._metrics.items():
+                if isinstance(metric, ModelMetric):
+                    result[name] = metric.measure(scores[metric.question])
+
+
+def facts_of(
+    row: dict[str, Any], annotation: Annotation | None, classes: Mapping[str, Sequence[int]], kind: Kind
+) -> tuple[str, Facts]:
+    """Return the label of a map's target, and what is known of it.
+
+    Parameters
+    ----------
+    row : dict
+        Of `READ`: height, width, target, peak_x and peak_y count.
+    annotation : Annotation or None
+        Of the image.
+    classes : mapping
+        Which classes of the model a label means.
+    kind : {"segments", "boxes"}
+        What the target's region is made of.
+
+    Raises
+    ------
+    Unmeasured
+        Where the map can not be compared.
+    """
+    if annotation is None:
+        raise Unmeasured("no annotation", "the image is not annotated")
+    height, width = row["height"], row["width"]
+    if (annotation.height or height, annotation.width or width) != (height, width):
+        detail = f"annotated at {annotation.width} x {annotation.height}, the map is {width} x {height}"
+        raise Unmeasured("another size", detail)
+    own = [thing for thing in annotation.objects if row["target"] in classes[thing.label]]
+    if not own:
+        raise Unmeasured("no such object", f"class {row['target']} is not annotated in the image")
+    where = region(own, height, width, kind)
+    covered = where if kind == "boxes" else region(own, height, width, "boxes")
+    if not where.any() or not covered.any():
+        raise Unmeasured("nothing there", f"what is annotated as {own[0].label!r} is empty or outside the image")
+    labels = {thing.label for thing in own}
+    outlines = None
+    if all(thing.segments for thing in own):
+        outlines = where if kind == "segments" else region(own, height, width, "segments")
+    return own[0].label, Facts(
+        region=where,
+        covered=covered,
+        boxes=np.array([thing.box for thing in own], np.float64),
+        segments=outlines,
+        difficult=is_difficult(where, others=any(thing.label not in labels for thing in annotation.objects)),
+        peak=(row["peak_x"], row["peak_y"]),
+    )
+
+
+def _decoded(row: dict[str, Any], problems: list[dict[str, Any]]) -> bool:
+    """Decode the map of a row; say whether there is one."""
+    if row["problem"]:
+        problems.append(_problem(row, row["problem"], row["detail"]))
+    try:
+        row["map"] = decode_map(row["saliency"]["bytes"], (row["height"], row["width"]))
+    except Exception as error:
+        row.pop("map", None)
+        problems.append(_problem(row, "unreadable map", one_line(error)))
+        return False
+    if not row["map"].any():
+        problems.append(_problem(row, "empty map", "all zeros"))
+    return True
+
+
+def _problem(row: dict[str, Any], kind: str, detail: str) -> dict[str, Any]:
+    return problem(row["run"], row["image_id"], row["target"], kind, detail)
+
+
+def write_results(table: pa.Table, access: Access, output: str, metrics: Sequence[str]) -> pa.Table:
+    """Write a block of results and problems, all of one run, and return one row of counts for the driver."""
+    use(access)
+    store = Store(output)
+    broken = table["problem"].is_valid()
+    results, problems = table.filter(pc.invert(broken)), table.filter(broken)
+    if results.num_rows:
+        run = results["run"][0].as_py()
+        store.write_table(f"results/{run}", results.select(results_schema(metrics).names))
+    if problems.num_rows:
+        store.write_table("problems", problems.select(PROBLEMS.names))
+    kinds = Counter(zip(problems["run"].to_pylist(), problems["problem"].to_pylist(), strict=True))
+    counts = {
+        "maps": results.num_rows,
+        "forwards": sum(count or 0 for count in results["forwards"].to_pylist()),
+        "problems": [{"run": run, "problem": kind, "count": count} for (run, kind), count in kinds.items()],
+    }
+    return pa.Table.from_pylist([counts], COUNTS)
+
+
+COUNTS = pa.schema(
+    [
+        ("maps", pa.int64()),
+        ("forwards", pa.int64()),
+        ("problems", pa.list_(pa.struct([("run", pa.string()), ("problem", pa.string()), ("count", pa.int64())]))),
+    ]
+)

@@ -1,0 +1,98 @@
+"""The stage on GPU actors."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import torch
+
+from sess_ray.engine.sess import SESS, Explanation
+from sess_ray.errors import SessError
+from sess_ray.io.access import one_line
+from sess_ray.pipeline.cluster.isolation import apart, deadly, rows_of
+from sess_ray.pipeline.cluster.rows import Row, tables
+from sess_ray.pipeline.explain import metering
+from sess_ray.pipeline.explain.stages import EXPLAINED, died, failed, succeeded, targets_of
+
+
+class ExplainActor:
+    """Holds the model and explains blocks of images.
+
+    Parameters
+    ----------
+    model : ray.ObjectRef
+        Of a `Model`, which the driver keeps for actors that are started again.
+    options : dict
+        Of `SESS`.
+    """
+
+    def __init__(self, model: ray.ObjectRef, options: dict[str, Any]) -> None:
+        self._another = partial(ExplainActor, model, options)
+        self._sess = SESS(ray.get(model), **options)
+
+    def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
+        if deadly():
+            yield from apart(self._another, rows_of(table), partial(died, schema=EXPLAINED, stage="explain"))
+        else:
+            yield from tables(self._explained(table), EXPLAINED)
+
+    def _explained(self, table: pa.Table) -> Iterator[Row]:
+        pixels = table["pixels"]
+        rows = table.drop_columns(["pixels"]).to_pylist()
+        todo: list[int] = []
+        for index, row in enumerate(rows):
+            stage = "plan"
+            try:
+                if row["error"] is None:
+                    self._sess.plan(row["rows"], row["columns"])
+                    stage = "targets"
+                    row["targets"] = targets_of(row, self._sess.model)
+                    todo.append(index)
+                    continue
+            except SessError as error:
+                row |= {"stage": stage, "error": str(error)}
+            yield failed(row)
+
+        def image(index: int) -> tuple[np.ndarray, str | list[tuple[int, ...]]]:
+            row = rows[index]
+            array = np.frombuffer(pixels[index].as_buffer(), np.uint8)
+            return array.reshape(row["rows"], row["columns"], 3), row["targets"]
+
+        done, begin = 0, perf_counter()
+        try:
+            for position, explanations in self._sess.stream(image(index) for index in todo):
+                yield _metered(rows[todo[position]], explanations, perf_counter() - begin)
+                done, begin = position + 1, perf_counter()
+        except Exception:  # one of the images in flight; which, shows when each runs alone
+            for index in todo[done:]:
+                begin = perf_counter()
+                try:
+                    yield _metered(rows[index], self._alone(*image(index)), perf_counter() - begin)
+                except Exception as error:
+                    yield failed({**rows[index], "stage": "explain", "error": one_line(error)})
+
+    def _alone(self, pixels: np.ndarray, targets: str | list[tuple[int, ...]]) -> list[Explanation]:
+        """Explain one image; in smaller and smaller batches while memory ends."""
+        sess = copy.copy(self._sess)
+        while True:
+            try:
+                [(_, explanations)] = sess.stream([(pixels, targets)])
+                return explanations
+            except torch.OutOfMemoryError:
+                if sess.batch_size == 1:
+                    raise
+                sess.batch_size //= 2
+                if sess.device.type == "cuda":
+                    torch.cuda.empty_cache()
+
+
+def _metered(row: Row, explanations: list[Explanation], seconds: float) -> Row:
+    metering.add("sess_stage_seconds", seconds, stage="explain")
+    return succeeded(row, explanations, seconds)

@@ -1,0 +1,63 @@
+"""How many images a block has: Ray Data moves, retries and writes blocks whole."""
+
+from __future__ import annotations
+
+from math import ceil
+
+import pyarrow as pa
+
+from sess_ray import methods
+from sess_ray.engine.fusion import num_kept
+from sess_ray.io.inputs import is_shard, split_uri
+from sess_ray.pipeline.explain.config import ExplainConfig
+from sess_ray.windows import sess_plan
+
+# A block costs about 20 ms whatever is in it; the last blocks should not leave actors waiting for one another.
+BLOCK_ROWS = 32
+BLOCKS_PER_ACTOR = 16
+# Before the first image is read, each block takes the driver more than a millisecond: of many images they are larger.
+BLOCKS = 1024
+# Also of rows of one Parquet file with image bytes: a row group that is cut is read again.
+MAX_BLOCK_ROWS = 512
+# What is lost with a block that is cut short: a quarter of an hour of a core with SqueezeNet.
+MAX_BLOCK_PASSES = 2**17
+TYPICAL_IMAGE = (375, 500)
+TYPICAL_CHANNELS = 512
+
+
+def most_rows(config: ExplainConfig, input_size: int) -> int:
+    """Return how many images of a common size a block may have, lest an actor works for hours before it is written."""
+    plan = sess_plan(*TYPICAL_IMAGE, input_size, config.num_scales, config.step_size or input_size)
+    windows = plan.num_patches or 1
+    kept = num_kept(windows, config.pre_filter_ratio)
+    passes = windows + kept * methods.get(config.method).num_passes(TYPICAL_CHANNELS)
+    return min(MAX_BLOCK_ROWS, max(1, MAX_BLOCK_PASSES // passes))
+
+
+def block_rows(images: float, actors: int, most: int = MAX_BLOCK_ROWS, *, packed: bool = False) -> int:
+    """Return how many images a block has at most; `packed` in one Parquet file."""
+    fair = max(1, ceil(images / (actors * BLOCKS_PER_ACTOR)))
+    return min(fair, most, most if packed else max(BLOCK_ROWS, ceil(images / BLOCKS)))
+
+
+def blocks(tasks: pa.Table, actors: int, most: int = MAX_BLOCK_ROWS) -> list[pa.Table]:
+    """Cut the tasks: a few images, some rows of one Parquet file, or one tar shard.
+
+    Of images in files of their own the first blocks have 1, 2, 4, ..., so that the first rows are there soon, to be
+    looked at.
+    """
+    few, many = (block_rows(tasks.num_rows, actors, most, packed=packed) for packed in (False, True))
+    cuts: list[int] = []
+    before, count = "", 0
+    uris = (uri for chunk in tasks["uri"].chunks for uri in chunk.to_pylist())
+    for number, uri in enumerate(uris):
+        file, member = split_uri(uri)
+        kind = uri if is_shard(uri) else file if member is not None else ""
+        first = 2 ** min(len(cuts) - 1, MAX_BLOCK_ROWS.bit_length())
+        if not number or kind != before or count >= (many if kind else min(few, first)):
+            cuts.append(number)
+            count = 0
+        before, count = kind, count + 1
+    tasks = tasks.combine_chunks()  # or each slice would look for its rows in all chunks
+    ends = [*cuts[1:], tasks.num_rows]
+    return [tasks.slice(start, end - start) for start, end in zip(cuts, ends, strict=True)]

@@ -1,0 +1,180 @@
+"""The settings of an explain job: one definition for flags, file, help and run.json."""
+
+# Annotations are no text here: those of `OpensUrls` are read from the modules of its subclasses.
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sess_ray.errors import SessError
+from sess_ray.io.decode import Sides
+from sess_ray.pipeline.cluster.settings import OpensUrls, actor_range, key_values
+from sess_ray.windows import needed
+
+DEMO_MODEL = "sess_ray.demo:efficientnet_lite0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainConfig(OpensUrls):
+    """Settings of `sess_ray.pipeline.explain.job.run`.
+
+    Parameters
+    ----------
+    input
+        A folder (searched recursively), a glob, a manifest (.csv, .tsv, .jsonl, .parquet) or one image, as a path or a
+        URL such as s3://bucket/images. Without it, sample images are explained.
+    output
+        Folder or URL for the results.
+    model
+        A torchvision or timm classifier (timm/NAME where both have one), or your own package.module:function.
+    weights
+        A .safetensors file or a state dict, as a path or a URL; "random" for untrained weights. Without it, the
+        pretrained weights are downloaded.
+    layer
+        Layer for class activation maps, as in named_modules(); found by itself without it.
+    class_names
+        A text file with the names of the classes, one a line.
+    method
+        Base saliency method (--list-methods shows all), or your own package.module:function.
+    method_option
+        An option of the method as key=value; may be given several times.
+    targets
+        Classes to explain: auto (what the annotations or the manifest say, else top1), label (of the manifest, else the
+        folder's name), top1, top5 ..., or class indices or names, separated by commas.
+    annotations
+        Explain what is annotated in each image, as for evaluate_dataset.py. Where a label means several classes, the
+        one of highest score.
+    class_map
+        Which classes of the model a label of the annotations means, as for evaluate_dataset.py.
+    num_scales
+        Scales, with a short side of the model's input + 64 i pixels; 0 explains without SESS.
+    step_size
+        Pixels between windows; without it, the model's input size.
+    pre_filter_ratio
+        Share of the windows, those of lowest class score, that is dropped.
+    windows
+        Which windows are scored: all, or guided: of fine scales only those at which the map so far is brightest.
+    whole_scales
+        Guided: how many scales are scored whole.
+    window_share
+        Guided: share of a finer scale's windows that is scored.
+    fusion
+        seamless divides by the coverage of all windows; reference is the arithmetic of SESS's public release.
+    normalize
+        Stretch each fused map to 0..1.
+    smooth
+        Blur each fused map with a Gaussian of 11 x 11 pixels, sigma 5.
+    precision
+        Of the model; bf16 is faster on GPUs and on CPUs that have it.
+    batch_size
+        Windows in one forward pass; without it, 8 on a CPU and 128 on a GPU.
+    actors
+        Workers that hold the model, N or MIN-MAX (in a cluster that grows, MIN are asked for at once); without it, one
+        for each GPU, or for each CPU where there is none.
+    gpus_per_actor
+        Share of a GPU for each worker; without it, 1 where the cluster has GPUs.
+    limit
+        Explain the first N images only.
+    overwrite
+        Replace the run that is in the output. Without it, a run with the same settings goes on there.
+    retry_errors
+        Go on, and try again what ended in errors/.
+    resume_anyway
+        Go on with other weights or another version of the code than the output was made with.
+    dry_run
+        Check everything, say what would be done and how long it will take, and stop.
+    max_errors
+        Fail when more than N images can not be explained; without it, they are only counted.
+    max_pixels
+        Refuse larger images.
+    max_map_side
+        Make and store maps whose longer side has at most this many pixels, and decode no more of a large image than
+        they and the largest scale need. Readers enlarge them. Without it, maps have their images' size.
+    max_patches
+        Refuse images that need more windows, such as 20,000 x 30 pixels.
+    overlays
+        Draw the first N images with their maps.
+    seed
+        Of methods that draw random numbers.
+    """
+
+    input: str | None = None
+    output: str = "out"
+    model: str = DEMO_MODEL
+    weights: str | None = None
+    layer: str | None = None
+    class_names: str | None = None
+    method: str = "gradcam"
+    method_option: tuple[str, ...] = ()
+    targets: str = "auto"
+    annotations: str | None = None
+    class_map: str | None = None
+    num_scales: int = 12
+    step_size: int | None = None
+    pre_filter_ratio: float = 0.9
+    windows: Literal["all", "guided"] = "all"
+    whole_scales: int = 4
+    window_share: float = 0.25
+    fusion: Literal["seamless", "reference"] = "seamless"
+    normalize: bool = True
+    smooth: bool = True
+    precision: Literal["fp32", "bf16"] = "fp32"
+    batch_size: int | None = None
+    actors: str | None = None
+    gpus_per_actor: float | None = None
+    limit: int | None = None
+    overwrite: bool = False
+    retry_errors: bool = False
+    resume_anyway: bool = False
+    dry_run: bool = False
+    max_errors: int | None = None
+    max_pixels: int = 100_000_000
+    max_map_side: int | None = None
+    max_patches: int = 5000
+    overlays: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.num_scales < 0:
+            raise SessError(f"--num-scales {self.num_scales}: use 1 or more, or 0 for no SESS")
+        if self.limit is not None and self.limit < 1:
+            raise SessError(f"--limit {self.limit}: use 1 or more")
+        if self.max_map_side is not None and self.max_map_side < 1:
+            raise SessError(f"--max-map-side {self.max_map_side}: use 1 pixel or more")
+        if self.gpus_per_actor is not None and self.gpus_per_actor < 0:
+            raise SessError(f"--gpus-per-actor {self.gpus_per_actor}: use 0 or more")
+        if self.annotations is not None and self.targets != "auto":
+            raise SessError("--annotations say which classes to explain: leave out --targets")
+        if self.overwrite and (self.retry_errors or self.resume_anyway):
+            raise SessError("--overwrite starts anew: leave out --retry-errors and --resume-anyway")
+        actor_range(self.actors)
+        self.method_options()
+        self.access()
+
+    def method_options(self) -> dict[str, str]:
+        """Return the options of the method; their values are checked by the method."""
+        return key_values(self.method_option, "--method-option")
+
+    def needed(self, input_size: int) -> Sides | None:
+        """Return how large an image has to be, for a model's input; see `sess_ray.windows.needed`."""
+        return needed(input_size, self.num_scales, self.max_map_side)
+
+    def explainer_options(self) -> dict[str, object]:
+        """Return the keyword arguments of `sess_ray.SESS`."""
+        return {
+            "method": self.method,
+            "method_options": self.method_options(),
+            "num_scales": self.num_scales or None,
+            "step_size": self.step_size,
+            "pre_filter_ratio": self.pre_filter_ratio,
+            "windows": self.windows,
+            "whole_scales": self.whole_scales,
+            "window_share": self.window_share,
+            "fusion": self.fusion,
+            "normalize": self.normalize,
+            "smooth": self.smooth,
+            "precision": self.precision,
+            "batch_size": self.batch_size,
+            "max_map_side": self.max_map_side,
+            "max_patches": self.max_patches,
+            "seed": self.seed,
+        }

@@ -1,0 +1,100 @@
+"""The explain job: a Ray Data graph from images to Parquet.
+
+    tasks (id, uri, targets)      a table in the driver, less what the output holds, cut into blocks of a few images
+      -> read_and_decode          CPU tasks; uint8 pixels, or an error
+      -> ExplainActor             GPU actors; windows, scores, maps and fusion, all inside
+      -> write                    CPU tasks; PNG and Parquet, then one line of counts for the driver
+
+A row that fails anywhere carries its error on, and ends as a row of errors/.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from sess_ray import methods
+from sess_ray.io.ledger import read_ledger
+from sess_ray.io.store import FINISHED
+from sess_ray.pipeline.cluster.session import ARROW, TASK_CPUS, arriving, connect, map_blocks, pool
+from sess_ray.pipeline.explain import metering
+from sess_ray.pipeline.explain.blocks import blocks, most_rows
+from sess_ray.pipeline.explain.drawing import draw
+from sess_ray.pipeline.explain.prepare import Job
+from sess_ray.pipeline.explain.record import Summary, Total, record
+from sess_ray.pipeline.explain.stages import read_and_decode, write
+
+
+def stream(job: Job, actor: type | None = None, compute: Any = None, lanes: int = 1) -> Iterator[dict[str, Any]]:
+    """Run the graph; yield the counts of each block as soon as it is written.
+
+    Ray must be connected. Block by block: images, maps, errors (and where each failed), windows, patches, kept, and the
+    files written. Where the graph itself is measured, `actor` and `compute` stand in for `ExplainActor` and its pool;
+    an actor then takes so many blocks at a time as it has `lanes`.
+    """
+    import ray
+
+    from sess_ray.pipeline.explain.actor import ExplainActor
+
+    config = job.config
+    images = job.tasks.num_rows if job.countable else None
+    workers = pool(config.actors, config.gpus_per_actor, images, config.address)
+    workers["compute"] = compute = compute or workers["compute"]
+    cut = blocks(job.tasks, compute.max_size * lanes, most_rows(config, job.model.input_size))
+    access = config.access()
+    needed = config.needed(job.model.input_size)
+    reading = {"access": access, "max_pixels": config.max_pixels, "needed": needed}
+    model = ray.put(job.model)  # a name of its own keeps it for actors that are started again
+    # The method itself and not its name: actors do not know what a script has registered.
+    options = {**config.explainer_options(), "method": methods.get(config.method)}
+    tasks: dict[str, Any] = {**ARROW, "num_cpus": TASK_CPUS}
+    decoded = ray.data.from_blocks(cut).map_batches(read_and_decode, fn_kwargs=reading, **tasks)
+    explained = map_blocks(decoded, actor or ExplainActor, fn_constructor_args=(model, options), **workers)
+    written = explained.map_batches(
+        write,
+        fn_kwargs={
+            "access": access,
+            "output": job.store.location,
+            "method": config.method,
+            "model": job.model.name,
+        },
+        **tasks,
+    )
+    yield from arriving(written)
+
+
+def run(job: Job, progress: Any = None) -> Summary:
+    """Run a job to its end: started.json, maps/, errors/, overlays/ and, last, run.json.
+
+    Parameters
+    ----------
+    job : Job
+    progress : callable, optional
+        Called with the `Summary` so far after each written block.
+
+    Returns
+    -------
+    Summary
+    """
+    config, store = job.config, job.store
+    job.start()
+    summary = Summary()
+    begin, started = time.perf_counter(), datetime.now(UTC)
+    if job.tasks.num_rows:
+        connect(config.address)
+        begin = time.perf_counter()
+        with metering.running():
+            for counts in stream(job):
+                summary.add(counts, time.perf_counter() - begin)
+                metering.add_block(counts)
+                if counts["maps_file"] and len(summary.overlays) < config.overlays - job.finished:
+                    draw(job, counts["maps_file"], summary)
+                if progress:
+                    progress(summary)
+    ledger = read_ledger(store)
+    store.tidy()
+    summary.total = Total(ledger.images, ledger.maps.num_rows, ledger.errors.num_rows)
+    store.write_json(FINISHED, record(job, summary, started))
+    return summary

@@ -1,0 +1,146 @@
+"""What a run has to do: everything that can be checked before Ray starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sess_ray.errors import SessError
+from sess_ray.io.access import one_line, public, use
+from sess_ray.io.inputs import ITEMS, list_images, shard_rows
+from sess_ray.io.ledger import Ledger, read_ledger
+from sess_ray.io.names import read_class_names
+from sess_ray.io.store import FINISHED, STARTED, Store
+from sess_ray.pipeline.explain.config import DEMO_MODEL, ExplainConfig
+from sess_ray.pipeline.explain.resume import made_with, refuse_other_code, refuse_other_settings, remaining, settings
+
+if TYPE_CHECKING:
+    from sess_ray.models import Model
+
+
+@dataclass
+class Job:
+    """A run that has been checked and can start: `prepare` makes it, `run` runs it.
+
+    Attributes
+    ----------
+    config : ExplainConfig
+    model : Model
+    inputs : int
+        Images (and tar shards) of the input.
+    tasks : pa.Table
+        Of `TASKS`: those that the output does not hold.
+    store : Store
+    made_with : dict
+        Versions of what the maps depend on.
+    """
+
+    config: ExplainConfig
+    model: Model
+    inputs: int
+    tasks: pa.Table
+    store: Store
+    made_with: dict[str, str]
+
+    @property
+    def finished(self) -> int:
+        """Images of the input that another run has finished."""
+        return self.inputs - self.tasks.num_rows
+
+    def start(self) -> None:
+        """Say in the output of what run it is."""
+        if self.config.overwrite:
+            self.store.clear()
+        self.store.remove(FINISHED)
+        self.store.write_json(STARTED, {"settings": settings(self.config), "made_with": self.made_with})
+
+    @property
+    def countable(self) -> bool:
+        """Whether the number of images is known: how many a tar shard holds shows when it is read."""
+        return not pc.any(shard_rows(self.tasks["uri"])).as_py()
+
+
+def prepare(config: ExplainConfig, meanwhile: Callable[[], None] | None = None) -> Job:
+    """Check everything that can be checked before Ray starts.
+
+    Parameters
+    ----------
+    config : ExplainConfig
+    meanwhile : callable, optional
+        Called when the input and the output are right, before torch is imported and the model is loaded, which take
+        seconds; such as `sess_ray.pipeline.cluster.session.start_early`.
+
+    Raises
+    ------
+    SessError
+        With one line on what is wrong and what to do.
+    """
+    use(config.access())
+    store = Store(config.output)
+    started = None if config.overwrite else _started(store, config)
+    if config.input is None:
+        items = _demo_items().slice(0, config.limit)
+    else:
+        items = list_images(config.input, config.limit)
+        if config.model == DEMO_MODEL and config.weights is not None:
+            raise SessError("--weights need the --model that they are of")
+    if meanwhile:
+        meanwhile()
+    model, tasks = _decide(config, items)
+    made = made_with(config, model)
+    if started and not config.resume_anyway:
+        refuse_other_code(started, made, config.output)
+    if not config.dry_run:
+        store.check_writable()
+    if started:
+        tasks = _left(store, tasks, config)
+    return Job(config, model, items.num_rows, tasks, store, made)
+
+
+def _started(store: Store, config: ExplainConfig) -> dict[str, Any] | None:
+    try:
+        return refuse_other_settings(store, config)
+    except SessError:
+        raise
+    except Exception as error:
+        raise SessError(f"cannot open output {public(config.output)}: {one_line(error)}") from error
+
+
+def _decide(config: ExplainConfig, items: pa.Table) -> tuple[Model, pa.Table]:
+    """Load the model, check the settings of the explainer, and find the classes to explain of each image."""
+    from sess_ray import methods
+    from sess_ray.engine.sess import SESS
+    from sess_ray.io.annotation_formats import read_annotations
+    from sess_ray.models import load_model
+    from sess_ray.pipeline.explain.targets import annotated, label_classes, resolve
+
+    methods.get(config.method).parsed(config.method_options())
+    names = read_class_names(config.class_names) if config.class_names else None
+    model = load_model(config.model, config.weights, config.layer, class_names=names)
+    SESS(model, device="cpu", **config.explainer_options())  # type: ignore[arg-type]
+    if config.annotations is None:
+        return model, resolve(items, config.targets, model)
+    annotations = read_annotations(config.annotations)
+    classes = label_classes(annotations, config.class_map, model)
+    return model, annotated(items, annotations, classes, model)
+
+
+def _left(store: Store, tasks: pa.Table, config: ExplainConfig) -> pa.Table:
+    """Return the tasks that are left to a run that goes on."""
+    if config.dry_run:
+        ledger = read_ledger(store, repair=False)
+        return remaining(tasks, Ledger(ledger.maps, ledger.errors.slice(0, 0)) if config.retry_errors else ledger)
+    store.tidy()
+    if config.retry_errors:
+        store.clear(["errors"])
+    return remaining(tasks, read_ledger(store))
+
+
+def _demo_items() -> pa.Table:
+    from sess_ray import demo
+
+    return pa.Table.from_pylist([vars(item) for item in demo.images()], ITEMS)

@@ -1,0 +1,100 @@
+"""What a run did, as its last lines and run.json say it."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from dataclasses import dataclass, field
+from datetime import datetime
+from importlib.metadata import version
+from typing import Any
+
+from sess_ray.io.access import public_command
+from sess_ray.pipeline.explain.prepare import Job
+
+
+@dataclass(frozen=True)
+class Total:
+    """What an output holds: images with maps, rows of maps/ and rows of errors/."""
+
+    images: int
+    maps: int
+    errors: int
+
+
+@dataclass
+class Summary:
+    """What a run did.
+
+    Attributes
+    ----------
+    images, maps, errors : int
+        Images explained, rows of maps/, rows of errors/.
+    windows : int
+        Windows scored.
+    patches, kept : int
+        Windows over all maps, and those that were kept.
+    actor_seconds : float
+        That actors spent on images that were explained.
+    seconds, first_seconds : float
+        From the first task to the last row, and to the first.
+    total : Total
+        What the output holds in the end, with what other runs left there.
+    """
+
+    images: int = 0
+    maps: int = 0
+    errors: int = 0
+    windows: int = 0
+    patches: int = 0
+    kept: int = 0
+    actor_seconds: float = 0.0
+    seconds: float = 0.0
+    first_seconds: float = 0.0
+    total: Total = Total(0, 0, 0)
+    overlays: list[str] = field(default_factory=list)
+    errors_file: str = ""  # the first
+
+    def add(self, counts: dict[str, Any], seconds: float) -> None:
+        for name in ("images", "maps", "errors", "windows", "patches", "kept", "actor_seconds"):
+            setattr(self, name, getattr(self, name) + counts[name])
+        self.seconds = seconds
+        self.first_seconds = self.first_seconds or seconds
+        self.errors_file = self.errors_file or counts["errors_file"]
+
+
+def record(job: Job, summary: Summary, started: datetime) -> dict[str, Any]:
+    packages = ("sess-ray", "ray", "torch", "torchvision", "pyarrow", "pillow", "fsspec", "numpy")
+    return {
+        "config": job.config.public(),
+        "model": {
+            "name": job.model.name,
+            "layer": job.model.layer,
+            "input_size": job.model.input_size,
+            "mean": job.model.mean,
+            "std": job.model.std,
+            "num_classes": job.model.num_classes,
+            "weights_sha256": job.made_with["weights"],
+        },
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "started": started.isoformat(timespec="seconds"),
+        "counts": {
+            "inputs": job.inputs,
+            "images": summary.total.images,
+            "maps": summary.total.maps,
+            "errors": summary.total.errors,
+        },
+        "this_run": {  # and the figures below; other runs on the same output have finished the rest
+            "images": summary.images,
+            "maps": summary.maps,
+            "errors": summary.errors,
+            "windows": summary.windows,
+        },
+        "share_kept": summary.kept / summary.patches if summary.patches else None,
+        "actor_seconds": round(summary.actor_seconds, 3),
+        "seconds": round(summary.seconds, 3),
+        "seconds_to_first_rows": round(summary.first_seconds, 3),
+        "images_per_second": round(summary.images / summary.seconds, 3) if summary.seconds else None,
+        "windows_per_second": round(summary.windows / summary.seconds, 1) if summary.seconds else None,
+        "command": public_command(sys.argv),
+    }

@@ -1,0 +1,243 @@
+"""The stages on CPU tasks, and what moves between stages. Nothing here needs torch: these workers start fast."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from sess_ray.errors import SessError
+from sess_ray.io.access import Access, one_line, public, use
+from sess_ray.io.decode import Sides, shrunk
+from sess_ray.io.inputs import is_shard
+from sess_ray.io.reading import read_shard, stream_items
+from sess_ray.io.store import ERRORS, MAPS, Store, digest, encode_map, quantize
+from sess_ray.pipeline.cluster.isolation import REASON, apart, deadly, rows_of
+from sess_ray.pipeline.cluster.rows import Row, tables
+from sess_ray.pipeline.explain import metering
+
+if TYPE_CHECKING:
+    from sess_ray.engine.sess import Explanation
+    from sess_ray.models import Model
+
+TASKS = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("uri", pa.string()),
+        ("top", pa.string()),
+        ("targets", pa.list_(pa.list_(pa.int32()))),  # of each, the alternatives; neither: the label says
+        ("done", pa.list_(pa.string())),  # of a tar shard, what another run has explained
+        ("stage", pa.string()),
+        ("error", pa.string()),
+    ]
+)
+MEMBERS = pa.schema([*TASKS, ("label", pa.string()), ("content", pa.large_binary())])  # of tar shards
+DECODED = pa.schema(
+    [
+        *(field for field in TASKS if field.name != "done"),
+        ("label", pa.string()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("rows", pa.int32()),  # of the pixels: fewer where less is needed
+        ("columns", pa.int32()),
+        ("pixels", pa.large_binary()),
+    ]
+)
+# One row an image, whatever number of targets it has: Ray may cut a block between rows, and what is written of an image
+# must be written together.
+OF_IMAGE = ("image_id", "uri", "predicted", "predicted_score", "height", "width", "num_patches")
+OF_TARGET = ("target", "target_name", "score", "peak_x", "peak_y", "num_scored", "num_kept")
+EXPLAINED = pa.schema(
+    [
+        *(MAPS.field(name) for name in OF_IMAGE),
+        ("rows", pa.int32()),  # of the maps
+        ("columns", pa.int32()),
+        ("num_forwards", pa.int32()),  # windows scored, once for all targets
+        ("maps", pa.list_(pa.struct([*(MAPS.field(name) for name in OF_TARGET), ("levels", pa.large_binary())]))),
+        ("seconds", pa.float64()),  # of the actor; of images that share batches only the sum has a meaning
+        ("stage", pa.string()),
+        ("error", pa.string()),
+    ]
+)
+NO_LABEL = "the image has no label"
+
+
+def read_and_decode(
+    table: pa.Table, access: Access, max_pixels: int, needed: Sides | None = None
+) -> Iterator[pa.Table]:
+    """Read the images of a block and yield them with their pixels, or with the reason why there are none."""
+
+    def reading(block: pa.Table) -> Iterator[pa.Table]:
+        use(access)
+        yield from tables(_read(block.to_pylist(), max_pixels, needed), DECODED)
+
+    lost = partial(died, schema=DECODED, stage="decode")
+    yield from apart(lambda: reading, _alone(table, access), lost) if deadly() else reading(table)
+
+
+def _read(tasks: list[Row], max_pixels: int, needed: Sides | None) -> Iterator[Row]:
+    images = []
+    for row in tasks:
+        if row["error"] is not None:
+            yield _undecoded(row, row["stage"], row["error"])
+        elif row.get("content") is not None:
+            yield _decoded(row, row["content"], max_pixels, needed)
+        elif is_shard(row["uri"]):
+            for member, content in metering.waited("read", _members(row)):
+                yield _decoded(member, content, max_pixels, needed)
+        else:
+            images.append(row)
+    for index, content in metering.waited("read", stream_items([row["uri"] for row in images])):
+        yield _decoded(images[index], content, max_pixels, needed)
+
+
+def _members(shard: Row) -> Iterator[tuple[Row, bytes | Exception]]:
+    try:
+        for image in read_shard(shard["uri"], shard["done"] or ()):
+            names = {
+                "image_id": posixpath.join(shard["image_id"], image.name),
+                "uri": f"{shard['uri']}#{image.name}",
+                "label": image.label,
+            }
+            yield {**shard, **names}, image.content
+    except Exception as error:  # what is left of the shard
+        yield shard, error
+
+
+def _alone(table: pa.Table, access: Access) -> Iterator[pa.Table]:
+    """Yield the rows of a block; for a tar shard its images, with their content, so that each can be lost by itself."""
+    use(access)
+    for task in rows_of(table):
+        [row] = task.to_pylist()
+        if row["error"] is not None or not is_shard(row["uri"]):
+            yield task
+            continue
+        for member, content in _members(row):
+            if isinstance(content, Exception):
+                found = {**member, "stage": "read", "error": one_line(content)}
+            else:
+                found = {**member, "content": content}
+            yield pa.Table.from_pylist([found], MEMBERS)
+
+
+def _decoded(row: Row, content: bytes | Exception, max_pixels: int, needed: Sides | None) -> Row:
+    if isinstance(content, Exception):
+        return _undecoded(row, "read", one_line(content))
+    try:
+        with metering.spent("decode"):
+            pixels, (height, width) = shrunk(content, max_pixels, needed)
+    except Exception as error:
+        return _undecoded(row, "decode", one_line(error))
+    rows, columns, _ = pixels.shape
+    found = {"height": height, "width": width, "rows": rows, "columns": columns, "pixels": pixels.tobytes()}
+    return {**row, "uri": public(row["uri"]), **found}
+
+
+def _undecoded(row: Row, stage: str, error: str) -> Row:
+    return {**row, "uri": public(row["uri"]), "stage": stage, "error": error}
+
+
+def died(row: pa.Table, schema: pa.Schema, stage: str) -> pa.Table:
+    """Return the error of an image of which every worker died."""
+    [named] = row.select(["image_id", "uri"]).to_pylist()
+    return pa.Table.from_pylist([_undecoded(named, stage, REASON)], schema)
+
+
+def targets_of(row: Row, model: Model) -> str | list[tuple[int, ...]]:
+    """Return what to explain of an image of `DECODED`; its label says it where the driver could not know."""
+    if row["top"] or row["targets"]:
+        return row["top"] or row["targets"]
+    if row["label"] is None:
+        raise SessError(NO_LABEL)
+    return [(model.class_index(row["label"]),)]
+
+
+def failed(row: Row) -> Row:
+    """Return the row of `EXPLAINED` of an image that could not be explained."""
+    return {name: row.get(name) for name in ("image_id", "uri", "stage", "error")}
+
+
+def succeeded(row: Row, explanations: list[Explanation], seconds: float) -> Row:
+    """Return the row of `EXPLAINED` of an image; of its maps in 0..1 it keeps the levels that are stored.
+
+    Peaks are in pixels of the image: where maps are smaller, in the middle of what a pixel of theirs covers.
+    """
+    distinct = {explanation.target: explanation for explanation in explanations}  # alternatives may meet in one class
+    [first, *_] = explanations
+    rows, columns = first.saliency.shape
+
+    def peak(explanation: Explanation) -> dict[str, int]:
+        x, y = explanation.peak
+        return {"peak_x": int((x + 0.5) * row["width"] / columns), "peak_y": int((y + 0.5) * row["height"] / rows)}
+
+    image = {
+        "image_id": row["image_id"],
+        "uri": row["uri"],
+        "predicted": first.predicted,
+        "predicted_score": first.predicted_score,
+        "height": row["height"],
+        "width": row["width"],
+        "rows": rows,
+        "columns": columns,
+        "num_patches": first.num_patches,
+        "num_forwards": first.num_forwards,
+        "seconds": seconds,
+    }
+    maps = [
+        {
+            "target": explanation.target,
+            "target_name": explanation.target_name,
+            "score": explanation.score,
+            **peak(explanation),
+            "num_scored": explanation.num_scored,
+            "num_kept": explanation.num_kept,
+            "levels": quantize(explanation.saliency).tobytes(),
+        }
+        for explanation in distinct.values()
+    ]
+    return {**image, "maps": maps}
+
+
+@metering.spent("write")
+def write(table: pa.Table, access: Access, output: str, method: str, model: str) -> pa.Table:
+    """Write a block of results, and return one row of counts for the driver.
+
+    The files are named by the images of the block, so that a block that Ray computes again replaces itself.
+    """
+    use(access)
+    store = Store(output)
+    rows = table.to_pylist()
+    errors = [row for row in rows if row["error"] is not None]
+    images = [row for row in rows if row["error"] is None]
+    maps = [row for image in images for row in map_rows(image, method, model)]
+    name = digest([row["image_id"] for row in rows])
+    return pa.Table.from_pylist(
+        [
+            {
+                "images": len(images),
+                "maps": len(maps),
+                "errors": len(errors),
+                "failed": [row["stage"] for row in errors],
+                "windows": sum(row["num_forwards"] for row in images),
+                "patches": sum(row["num_patches"] for row in maps),
+                "kept": sum(row["num_kept"] for row in maps),
+                "actor_seconds": sum(row["seconds"] for row in images),
+                "maps_file": store.replace_table("maps", name, pa.Table.from_pylist(maps, MAPS)),
+                "errors_file": store.replace_table("errors", name, pa.Table.from_pylist(errors, ERRORS)),
+            }
+        ]
+    )
+
+
+def map_rows(image: Row, method: str, model: str) -> list[Row]:
+    """Return the rows of maps/ of an image of `EXPLAINED`, with PNGs."""
+    rows = []
+    for found in image["maps"]:
+        levels = np.frombuffer(found["levels"], np.uint8).reshape(image["rows"], image["columns"])
+        saliency = {"bytes": encode_map(levels), "path": None}
+        rows.append({**image, **found, "saliency": saliency, "method": method, "model": model})
+    return rows

@@ -1,0 +1,183 @@
+"""Which classes to explain, from flags, manifests and folder names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from sess_ray.engine.sess import is_top
+from sess_ray.errors import SessError
+from sess_ray.io.annotations import Annotations, ClassMap
+from sess_ray.io.inputs import CHUNK, is_shard
+from sess_ray.models import Model
+from sess_ray.pipeline.explain.stages import NO_LABEL, TASKS
+
+Targets = list[tuple[int, ...]]  # for each target its alternatives, of which the model's favourite is explained
+
+
+def resolve(items: pa.Table, targets: str, model: Model) -> pa.Table:
+    """Find the classes to explain of each image.
+
+    Parameters
+    ----------
+    items : pa.Table
+        Of `sess_ray.io.inputs.ITEMS`.
+    targets : str
+        ``auto``, ``label``, ``topK``, or class indices or names separated by commas.
+    model : Model
+
+    Returns
+    -------
+    pa.Table
+        Of `TASKS`. An image whose label is no class of the model has an error instead of targets; the labels of tar
+        shards are found when they are read.
+
+    Raises
+    ------
+    SessError
+        If `targets` names no class, or no image has a label that is one.
+    """
+    if is_top(targets):
+        return _alike(items, targets)
+    if targets not in ("auto", "label"):
+        return _alike(items, [(index,) for index in _named(targets, model)])
+    if targets == "auto" and items["targets"].null_count == items.num_rows:
+        return _alike(items, "top1")
+    folders = _folder_classes(items["label"].unique().drop_null().to_pylist(), model)
+    known: dict[Any, str | Targets | SessError] = {}
+
+    def declared(row: dict[str, Any]) -> str | Targets | None:
+        if targets == "label" and is_shard(row["uri"]):
+            return None
+        key = (row["label"], tuple(row["targets"] or ()))
+        if key not in known:
+            try:
+                known[key] = _declared(*key, model, folders) or _undeclared(targets)
+            except SessError as error:
+                known[key] = error
+        found = known[key]
+        if isinstance(found, SessError):
+            raise SessError(str(found))  # a new one: an exception that is raised again keeps all its tracebacks
+        return found
+
+    return _tasks(items, declared, model)
+
+
+def _alike(items: pa.Table, found: str | Targets) -> pa.Table:
+    """Return the tasks of items that have the same targets."""
+    given = {"top" if isinstance(found, str) else "targets": found}
+    known = ("image_id", "uri")
+    columns = [
+        items[name] if name in known else pa.repeat(pa.scalar(given.get(name), kind), items.num_rows)
+        for name, kind in zip(TASKS.names, TASKS.types, strict=True)
+    ]
+    return pa.table(columns, schema=TASKS)
+
+
+def _tasks(
+    items: pa.Table, find: Callable[[dict[str, Any]], str | Targets | None], model: Model, told_by: str = "a label"
+) -> pa.Table:
+    """Return the tasks of items, whose targets, or error, `find` knows of each."""
+    chunks, first = [], None
+    for batch in items.to_batches(CHUNK):
+        rows = batch.to_pylist()
+        for row in rows:
+            try:
+                found = find(row)
+                row["top"], row["targets"] = (found, None) if isinstance(found, str) else (None, found)
+            except SessError as error:
+                row["targets"], row["stage"], row["error"] = None, "targets", str(error)
+                first = first or row["error"]
+        chunks.append(pa.Table.from_pylist(rows, TASKS))
+    tasks = pa.concat_tables(chunks)
+    if not tasks["error"].null_count:
+        raise SessError(f"no image has {told_by} that {model.name} knows, the first: {first}")
+    return tasks
+
+
+def label_classes(annotations: Annotations, class_map: str | None, model: Model) -> dict[str, tuple[int, ...]]:
+    """Return which classes of the model each label of the annotations means; none for some.
+
+    Parameters
+    ----------
+    annotations : Annotations
+    class_map : str or None
+        URL of a `ClassMap`; without it labels are class indices, names or WordNet ids.
+    model : Model
+
+    Raises
+    ------
+    SessError
+        If the model knows none of the labels.
+    """
+    known = ClassMap.read(class_map) if class_map else ClassMap()
+    classes = {label: known.classes(label, model.class_index) for label in annotations.labels()}
+    if not any(classes.values()):
+        named = ", ".join(map(repr, list(classes)[:3])) or "there are none"
+        raise SessError(f"{model.name} knows no label of {annotations.source} ({named}): give a --class-map")
+    return classes
+
+
+def annotated(
+    items: pa.Table, annotations: Annotations, classes: Mapping[str, tuple[int, ...]], model: Model
+) -> pa.Table:
+    """Take the classes to explain of each image from annotations; of several that a label means, the model chooses.
+
+    Returns
+    -------
+    pa.Table
+        Of `TASKS`. An image without a label that the model knows has an error instead of targets.
+    """
+
+    def find(row: dict[str, Any]) -> Targets:
+        found = annotations.find(row["image_id"])
+        labels = dict.fromkeys(thing.label for thing in found.objects) if found else ()
+        targets = [classes[label] for label in labels if classes[label]]
+        if found is None:
+            raise SessError("the image is not annotated")
+        if not targets:
+            named = ", ".join(labels) or "nothing"
+            raise SessError(f"annotated is {named}, no class of {model.name}")
+        return targets
+
+    return _tasks(items, find, model, "an annotation")
+
+
+def _declared(
+    label: str | None, targets: tuple[str, ...], model: Model, folders: dict[str, int]
+) -> str | Targets | None:
+    """Return the targets that an image comes with: those of the manifest, else its label."""
+    if targets:
+        if len(targets) == 1 and is_top(targets[0]):
+            return targets[0]
+        return [(index,) for index in dict.fromkeys(model.class_index(name) for name in targets)]
+    if label is not None:
+        return [(folders[label] if label in folders else model.class_index(label),)]
+    return None
+
+
+def _undeclared(targets: str) -> str:
+    if targets == "label":
+        raise SessError(NO_LABEL)
+    return "top1"
+
+
+def _named(targets: str, model: Model) -> list[int]:
+    try:
+        return [model.class_index(targets)]  # a name may hold a comma itself
+    except SessError:
+        names = [name for name in targets.split(",") if name.strip()]
+        if not names:
+            raise
+        return list(dict.fromkeys(model.class_index(name) for name in names))
+
+
+def _folder_classes(labels: list[str], model: Model) -> dict[str, int]:
+    """Return torchvision's ImageFolder rule (sorted folders are the classes) where the names themselves say nothing."""
+    if len(labels) != model.num_classes or any(label.isdigit() for label in labels):
+        return {}
+    if any(model.knows(label) for label in labels):
+        return {}
+    return {label: index for index, label in enumerate(sorted(labels))}

@@ -1,0 +1,43 @@
+"""Every command and every piece of code of the tutorial, in its order; FiftyOne, which wants a server, is left out."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from sess_ray.cli import main
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def test_everything_in_the_tutorial_runs(tmp_path, monkeypatch, capsys):
+    (tmp_path / "docs").symlink_to(DOCS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    known = {}
+    for kind, block in BLOCK.findall((DOCS / "tutorial.md").read_text()):
+        if kind == "python":
+            code = compile(block, "tutorial.md", "exec")
+            if "fiftyone" not in block:
+                exec(code, known)
+            continue
+        for line in block.splitlines():
+            arguments = shlex.split(line)
+            script = next(entry for entry in arguments if entry.startswith("jobs/"))
+            name = re.search(r'main\("(\w+)"\)', Path(ROOT, script).read_text())[1]
+            assert main.run(name, arguments[arguments.index(script) + 1 :]) == 0, line
+    said = capsys.readouterr().out
+    assert "5 images, 5 maps, 1 errors" in said
+    assert len(known["run"]) == 5
+    assert len(known["maps"]) == 5
+    assert known["losses"][-1] < 0.8 * known["losses"][0]
+    index = (tmp_path / "out" / "gallery" / "data" / "index.js").read_text()
+    assert '"285":"Egyptian cat"' in index  # what the model takes the tabby for
+    assert len(list((tmp_path / "out" / "labels" / "SegmentationClass").glob("*.png"))) == 5

@@ -1,0 +1,158 @@
+"""What holds for every method of the registry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import sess_ray
+from sess_ray import SESS, methods
+from sess_ray.methods.registry import GIVEN
+from sess_ray.tables import markdown
+from tests import nets
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+# Fewer passes than by default, where that is all an option does.
+QUICK = {
+    "smoothgrad": {"samples": 2},
+    "integrated_gradients": {"steps": 3},
+    "smooth_gradcam++": {"samples": 2},
+    "cameras": {"sizes": 2},
+    "sscam": {"samples": 2},
+    "rise": {"masks": 12},
+    "xrai": {"steps": 3},
+    "augmented_gradcam": {"samples": 3, "steps": 3},
+    "extremal_perturbation": {"steps": 3, "areas": (0.1, 0.2)},
+}
+DRAWS_NUMBERS = ["smoothgrad", "smooth_gradcam++", "sscam", "rise", "augmented_gradcam"]
+
+
+@pytest.fixture(scope="module")
+def model():
+    # Decided, so that what is the difference of two scores stands out of their rounding.
+    return sess_ray.load_model(nets.Small(scale=15), layer="third", input_size=nets.SIDE)
+
+
+def crops(photographs, count=5):
+    """Small crops of different sizes."""
+    crops = []
+    for number, pixels in enumerate(list(photographs.values())[:count]):
+        height, width = 50 + 7 * number, 90 - 9 * number
+        crops.append(np.ascontiguousarray(pixels[100 : 100 + height, 150 : 150 + width]))
+    return crops
+
+
+def explain(model, name, images, targets, **settings):
+    sess = SESS(model, method=name, num_scales=2, device="cpu", method_options=QUICK.get(name), **settings)
+    return [explanation.saliency for found in sess.explain(images, targets) for explanation in found]
+
+
+def works(name, model):
+    reason = methods.get(name).refusal(model.prepared(torch.device("cpu"), "fp32"))
+    if reason and "linear classifier" in reason:  # only cam
+        return False
+    assert reason is None
+    return True
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_it_takes_as_many_passes_as_it_says(name, photographs):
+    channels = 128  # so many that no group of them is dead, for this net and class
+    net = Pooled() if name == "cam" else nets.Small(channels=channels, seed=4, scale=15)
+    sess = SESS(sess_ray.load_model(net, input_size=nets.SIDE), method=name, num_scales=None, device="cpu")
+    passed = []
+    for network in (sess.model.module, sess.model.fused):
+        network.register_forward_pre_hook(lambda _, inputs: passed.append(len(inputs[0])))
+    sess.explain(crops(photographs, count=1), [[0]])
+    assert sum(passed) - 1 == methods.get(name).num_passes(channels)  # one scores
+
+
+@pytest.mark.parametrize("name", [name for name in methods.names() if "same_as" in methods.get(name).given])
+def test_more_targets_take_no_more_passes(name, photographs, model):
+    def passes(*classes):
+        sess = SESS(model, method=name, num_scales=None, device="cpu", method_options=QUICK.get(name))
+        passed = []
+        sess.model.fused.register_forward_pre_hook(lambda _, inputs: passed.append(len(inputs[0])))
+        sess.explain(crops(photographs, count=2), [[3], [*classes]])
+        return sum(passed)
+
+    assert passes(0, 1, 4) == passes(0) > 2  # two score
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_the_same_map_alone_and_among_others(name, model, photographs):
+    if not works(name, model):
+        model = sess_ray.load_model(Pooled(), layer="cells", input_size=nets.SIDE)
+    images = crops(photographs)
+    targets = [[3], [1, 2], [0], [3, 1], [2]]
+    together = explain(model, name, images, targets, batch_size=64, pre_filter_ratio=0.5)
+    alone = [
+        saliency
+        for image, classes in zip(images, targets, strict=True)
+        for saliency in explain(model, name, [image], [classes], batch_size=3, pre_filter_ratio=0.5)
+    ]
+    assert any(saliency.any() for saliency in together)
+    for one, other in zip(together, alone, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+class Pooled(nn.Module):
+    """A mean and a linear map behind a convolution."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(4)
+        self.cells = nn.Sequential(nn.Conv2d(3, 8, 5, stride=4), nn.ReLU())
+        self.classes = nn.Linear(8, 5)
+
+    def forward(self, x):
+        return self.classes(self.cells(x).mean((2, 3)))
+
+
+@pytest.mark.parametrize("name", DRAWS_NUMBERS)
+def test_the_seed_names_the_map(name, model, photographs):
+    [image] = crops(photographs, 1)
+    first, again, other = (
+        explain(model, name, [image], [[3]], pre_filter_ratio=0.0, seed=seed)[0] for seed in (7, 7, 8)
+    )
+    assert np.array_equal(first, again)
+    assert np.abs(first - other).max() > 1e-5
+
+
+@pytest.mark.parametrize("name", methods.names())
+@pytest.mark.parametrize("what", ["a grey image", "a dead model"])
+def test_nothing_to_see_is_never_nan(name, what, model):
+    image = np.full((48, 64, 3), 128, np.uint8)
+    if what == "a dead model":
+        module = nets.Small() if works(name, model) else Pooled()
+        for part in module.children():
+            for parameter in part.parameters():
+                if part is not module.classes or isinstance(module, nets.Small):  # cam looks at the classifier first
+                    parameter.data.zero_()
+        layer = "third" if isinstance(module, nets.Small) else "cells"
+        model = sess_ray.load_model(module, layer=layer, input_size=nets.SIDE)
+        image = np.random.default_rng(0).integers(0, 256, image.shape, dtype=np.uint8)
+    elif not works(name, model):
+        model = sess_ray.load_model(Pooled(), layer="cells", input_size=nets.SIDE)
+    for num_scales in (None, 2):
+        sess = SESS(model, method=name, num_scales=num_scales, device="cpu", method_options=QUICK.get(name))
+        [[found]] = sess.explain([image], [[3]])
+        assert np.isfinite(found.saliency).all()
+        assert 0 <= found.saliency.min() <= found.saliency.max() <= 1
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_every_method_says_what_it_is_and_what_it_costs(name):
+    method = methods.get(name)
+    assert method.summary.endswith((".", ":"))
+    assert method.paper
+    assert method.passes
+
+
+def test_the_readme_shows_the_table_of_the_registry():
+    assert markdown(methods.table()) in README
+    assert all(f"`{name}`" in README for name in GIVEN)

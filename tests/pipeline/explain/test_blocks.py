@@ -1,0 +1,80 @@
+"""How the tasks of a run are cut: fair to the actors, few for the driver, and what lies in one file together."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+
+from sess_ray.pipeline.cluster.rows import TABLE_BYTES, tables
+from sess_ray.pipeline.explain.blocks import BLOCK_ROWS, BLOCKS, MAX_BLOCK_ROWS, blocks, most_rows
+from sess_ray.pipeline.explain.config import ExplainConfig
+from sess_ray.pipeline.explain.stages import DECODED, EXPLAINED, TASKS
+
+RAMP = 9  # blocks of 1, 2, 4, ... 256 images
+
+
+def cut(uris, actors, **limit):
+    tasks = pa.table({name: [None] * len(uris) if name != "uri" else uris for name in TASKS.names}, TASKS)
+    found = blocks(tasks, actors, **limit)
+    assert [uri for block in found for uri in block["uri"].to_pylist()] == uris
+    return [block.num_rows for block in found]
+
+
+@pytest.mark.parametrize(
+    ("images", "actors", "largest"),
+    [
+        (6, 2, 1),
+        (640, 2, 20),
+        (10_000, 2, BLOCK_ROWS),
+        (100_000, 2, 98),
+        (100_000, 1000, 7),
+        (600_000, 2, MAX_BLOCK_ROWS),
+    ],
+)
+def test_blocks_are_few_and_fair(images, actors, largest):
+    sizes = cut([f"s3://bucket/{number}.jpg" for number in range(images)], actors)
+    assert max(sizes) == largest
+    if largest == 98:
+        assert len(sizes) <= BLOCKS + RAMP
+
+
+def test_the_first_block_is_one_image_and_the_next_ones_grow():
+    assert cut([f"{number}.jpg" for number in range(640)], 2)[:7] == [1, 2, 4, 8, 16, 20, 20]
+    assert cut([f"{number}.jpg" for number in range(600_000)], 2)[:10] == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
+
+
+@pytest.mark.parametrize(
+    ("method", "scales", "passes"),  # of an image of 500 x 375: its windows, and those of the 16 that are kept
+    [
+        ("gradcam", 12, 157),
+        ("groupcam", 12, 157 + 16 * 33),
+        ("sscam", 12, 157 + 16 * 10 * 512),
+        ("rise", 12, 157 + 16 * 6000),
+        ("rise", 0, 1 + 6000),
+        ("tests.fragile:brightness", 12, 157 + 16),
+    ],
+)
+def test_blocks_of_slow_methods_are_small(method, scales, passes):
+    rows = most_rows(ExplainConfig(method=method, num_scales=scales), 224)
+    assert rows == min(MAX_BLOCK_ROWS, 2**17 // passes)
+    sizes = cut([f"{number}.jpg" for number in range(3000)] + ["a.parquet#1"] * 600, 1, most=rows)
+    assert max(sizes) == min(rows, 225)
+
+
+def test_rows_of_one_parquet_file_are_read_together_and_shards_alone():
+    packed = [f"a.parquet#{row}" for row in range(600)] + [f"b.parquet#{row}" for row in range(40)]
+    assert cut([*packed, "c.tar", "d.tar", "e.jpg", "f.jpg"], 1) == [*[41] * 14, 26, 40, 1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("schema", "of"),
+    [(DECODED, lambda size: {"pixels": bytes(size)}), (EXPLAINED, lambda size: {"maps": [{"levels": bytes(size)}]})],
+)
+def test_rows_share_tables_of_some_megabytes(schema, of):
+    sizes = [1, TABLE_BYTES // 2, TABLE_BYTES // 2, 3 * TABLE_BYTES, 0, 5]
+    rows = [{"image_id": str(number), **of(size)} for number, size in enumerate(sizes)]
+    rows[4] = {"image_id": "4", "error": "no image"}
+    found = list(tables(rows, schema))
+    assert [table["image_id"].to_pylist() for table in found] == [["0", "1", "2"], ["3"], ["4", "5"]]
+    assert all(table.schema == schema and table["image_id"].num_chunks == 1 for table in found)
+    assert list(tables([], schema)) == []

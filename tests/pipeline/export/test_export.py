@@ -1,0 +1,179 @@
+"""Labels of a run, chosen by its evaluation: they score what the evaluation says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+from pycocotools import mask as rle
+from pycocotools.coco import COCO
+
+from sess_ray.cli import command
+from sess_ray.cli import evaluate as evaluate_dataset
+from sess_ray.cli import labels as export_labels
+from sess_ray.io.store import MAPS, Store, encode_map, quantize
+from sess_ray.metrics.localization import reaches
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+HEIGHT, WIDTH = 48, 64
+NAMES = {0: "mouse", 2: "two words"}
+
+
+def blob(y, x, spread):
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    return np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / (2 * spread**2))
+
+
+@pytest.fixture(scope="module")
+def things():
+    """Where a thing is, as a polygon, and a map that half finds it, of 20 images with one or two; seed 12."""
+    draw = np.random.default_rng(12)
+    found = {}
+    for number in range(20):
+        for target in (0, 2)[: 1 + number % 2]:
+            x0, y0 = draw.uniform(2, 30), draw.uniform(2, 20)
+            x1, y1 = x0 + draw.uniform(10, 30), y0 + draw.uniform(10, 24)
+            y, x = draw.normal((y0 + y1) / 2, 4), draw.normal((x0 + x1) / 2, 4)
+            spread = (x1 - x0 + y1 - y0) / 4 * draw.uniform(0.5, 1.2)
+            corners = [x0, y0, x1, y0, x1, y1, (x0 + x1) / 2, y1, x0, (y0 + y1) / 2]
+            found[f"{number % 3}/{number}.jpg", target] = corners, [x0, y0, x1, y1], blob(y, x, spread)
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(things, tmp_path_factory):
+    """A run with a map that shows nothing and one that is damaged, and its annotations."""
+    root = tmp_path_factory.mktemp("export")
+    store = Store(str(root / "run"))
+    rows = [
+        {"image_id": name, "target": target, "target_name": NAMES[target], "score": 0.2 + 0.1 * target, "uri": name}
+        | {
+            "saliency": {"bytes": encode_map(quantize(found)), "path": None},
+            "num_patches": 1,
+            "num_scored": 1,
+            "num_kept": 1,
+        }
+        for (name, target), (_, _, found) in things.items()
+    ]
+    flat = np.zeros((HEIGHT, WIDTH), np.uint8)
+    rows.append({**rows[0], "image_id": "../flat.jpg", "saliency": {"bytes": encode_map(flat), "path": None}})
+    rows.append({**rows[0], "image_id": "damaged.jpg", "saliency": {"bytes": b"no picture", "path": None}})
+    rows = [{**row, "height": HEIGHT, "width": WIDTH, "peak_x": 0, "peak_y": 0} for row in rows]
+    for part in (rows[:7], rows[7:]):
+        store.write_table("maps", pa.Table.from_pylist(part, MAPS))
+    settings = {"model": "tests.fragile:model", "weights": None, "layer": None}
+    store.write_json("run.json", {"config": settings, "model": {"weights_sha256": "0"}})
+    objects = {}
+    for (name, target), (corners, box, _) in things.items():
+        objects.setdefault(name, []).append({"label": str(target), "box": box, "segments": [corners]})
+    lines = [json.dumps({"image_id": name, "objects": found}) for name, found in objects.items()]
+    (root / "annotations.jsonl").write_text("\n".join(lines))
+    return root
+
+
+@pytest.fixture(scope="module")
+def evaluation(folder):
+    arguments = ["--run", f"mine={folder}/run", "--annotations", folder / "annotations.jsonl"]
+    arguments += ["--metrics", "max_box_acc,mask_iou", "--output", folder / "evaluation"]
+    assert command.run(evaluate_dataset.app, list(map(str, arguments))) == 0
+    record = json.loads((folder / "evaluation" / "summary.json").read_text())
+    return {line["metric"]: line["mean"] for line in record["summary"] if line["group"] == "all"}
+
+
+def export(*arguments):
+    return command.run(export_labels.app, list(map(str, arguments)))
+
+
+def test_labels_score_what_the_evaluation_says(folder, things, evaluation):
+    output = folder / "labels"
+    assert export("--run", folder / "run", "--evaluation", folder / "evaluation", "--output", output) == 0
+    record = json.loads((output / "export.json").read_text())
+    assert record["counts"] == {"images": 20, "objects": 30, "empty": 1, "damaged": 1, "unlikely": 0}
+    coco = COCO(output / "annotations.json")
+    assert {entry["id"]: entry["name"] for entry in coco.loadCats(coco.getCatIds())} == {1: "mouse", 2: "two words"}
+    assert (output / "labels.txt").read_text().splitlines() == ["__background__", "mouse", "two words"]
+    hits, overlaps = [], []
+    for entry in coco.loadAnns(coco.getAnnIds()):
+        [image] = coco.loadImgs(entry["image_id"])
+        [category] = coco.loadCats(entry["category_id"])
+        corners, (x0, y0, x1, y1), found = things[image["file_name"], category["target"]]
+        hits.append(rle.iou([entry["bbox"]], [[x0, y0, x1 - x0, y1 - y0]], [0]).item() >= 0.5)
+        truth = rle.merge(rle.frPyObjects([corners], HEIGHT, WIDTH))
+        mask = coco.annToMask(entry)
+        overlaps.append(rle.iou([entry["segmentation"]], [truth], [0]).item())
+        stored = quantize(found) / np.float32(255)
+        np.testing.assert_array_equal(mask.astype(bool), reaches(stored, record["thresholds"]["mask"]))
+        assert entry["area"] == mask.sum()
+        assert entry["score"] == pytest.approx(0.2 + 0.1 * category["target"])
+    assert np.mean(hits) == pytest.approx(evaluation["max_box_acc"], abs=1e-9)
+    assert np.mean(overlaps) == pytest.approx(evaluation["mask_iou"], abs=1e-9)
+    assert 0.2 < np.mean(hits) < 1
+    assert len(overlaps) == len(things)
+
+
+def test_label_images_lie_where_pascal_voc_has_them(folder, things):
+    output = folder / "voc"
+    assert export("--run", folder / "run", "--threshold", 0.5, "--output", output) == 0
+    names = (output / "ImageSets" / "Segmentation" / "train.txt").read_text().splitlines()
+    assert len(names) == 20
+    for name in names:
+        picture = Image.open(output / "SegmentationClass" / f"{name}.png")
+        assert (picture.mode, picture.size) == ("P", (WIDTH, HEIGHT))
+        maps = {target: quantize(found) for (image, target), (_, _, found) in things.items() if image == f"{name}.jpg"}
+        expected = np.zeros((HEIGHT, WIDTH))
+        for y, x in np.ndindex(HEIGHT, WIDTH):
+            reached = {
+                target: found[y, x]
+                for target, found in maps.items()
+                if found[y, x] - found.min() >= 0.5 * np.ptp(found)
+            }
+            if reached:  # the likelier of equals, the second
+                expected[y, x] = {0: 1, 2: 2}[max(reached, key=lambda target: (reached[target], target))]
+        np.testing.assert_array_equal(np.asarray(picture), expected)
+    assert {path.name for path in output.iterdir()} == {
+        *("SegmentationClass", "ImageSets", "labels.txt", "annotations.json", "export.json")
+    }
+
+
+def test_unlikely_maps_are_left_out_and_counted(folder, capsys):
+    output = folder / "likely"
+    arguments = ["--run", folder / "run", "--threshold", 0.4, "--output", output]
+    assert export(*arguments, "--min-score", 0.3) == 0
+    assert (
+        "10 objects in 10 images; 0 maps show nothing, 0 are damaged, 22 are below --min-score"
+        in capsys.readouterr().out
+    )
+    assert export(*arguments) == 2
+    assert "has labels already: add --overwrite" in capsys.readouterr().err
+    assert export(*arguments, "--overwrite", "--min-score", 0.99) == 1
+    assert list(output.glob("SegmentationClass/*")) == []
+    assert json.loads((output / "annotations.json").read_text())["annotations"] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give either --threshold or --evaluation"),
+        (["--threshold", 0.4, "--evaluation", "x"], "give either --threshold or --evaluation"),
+        (["--threshold", 1.5], "the threshold of a mask is 1.5"),
+        (["--threshold", 0.4, "--run", "nowhere"], "--run nowhere has no maps"),
+        (["--evaluation", "nowhere"], "has no summary.json"),
+        (["--evaluation", "{folder}/evaluation", "--run", "{folder}/copy"], "unknown run of the evaluation"),
+    ],
+)
+@pytest.mark.usefixtures("evaluation")
+def test_wrong_usage_is_one_line(folder, arguments, message, capsys):
+    copy = Path(folder / "copy")
+    if not copy.exists():
+        copy.mkdir()
+        (copy / "maps").symlink_to(folder / "run" / "maps")
+    given = ["--run", f"{folder}/run", "--output", f"{folder}/x"] if "--run" not in arguments else ["--output", "x"]
+    assert export(*given, *(str(entry).format(folder=folder) for entry in arguments)) == 2
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert len(errors.strip().splitlines()) == 1
