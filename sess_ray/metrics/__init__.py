@@ -10,6 +10,7 @@ from sess_ray.metrics.localization import (
 )
 from sess_ray.metrics.metric import Metric, Summary
 from sess_ray.metrics.perturbation import AverageDrop, AverageIncrease, Deletion, Insertion, Overall, at_input_size
+from sess_ray.metrics.walls import walls
 
 __all__ = [
     "AverageDrop",
@@ -26,4 +27,5 @@ __all__ = [
     "PointingGame",
     "Summary",
     "at_input_size",
+    "walls",
 ]
