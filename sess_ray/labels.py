@@ -1,65 +1,141 @@
-"""Pseudo-labels from maps: boxes, masks and label images, to train detection and segmentation without annotations."""
+"""Pseudo-labels from maps: objects as masks and the boxes around them, in the layouts of COCO and Pascal VOC.
+
+An object is its mask, (H, W) bool, and nothing else says where it is: every box is the tight box of a mask that is
+written beside it.
+"""
 
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import numpy as np
 from PIL import Image
 
 from sess_ray.errors import SessError
-from sess_ray.metrics.localization import largest_boxes, reaches
 
-MOST_IN_A_BYTE = (
-    254  # classes of a label image of 8 bits: 0 is the background, and 255 tells Pascal VOC's tools to ignore
-)
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """From which value of a map, taken from 0 to 1, a pixel belongs to a mask, and to the part that a box is around."""
-
-    mask: float
-    box: float
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not 0 <= value <= 1:
-                raise SessError(f"the threshold of a {name} is {value}: use a share of the map's maximum, 0 to 1")
+MOST_IN_A_BYTE = 254  # of 8 bits: 0 is the background, and 255 tells Pascal VOC's tools to ignore
+_NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels; x1 and y1 exclusive
 
 
-def as_coco(saliency: np.ndarray, thresholds: Thresholds) -> dict[str, Any] | None:
-    """Return what COCO says of an object: its box and its mask.
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """An object of an image.
+
+    Attributes
+    ----------
+    number : int
+        Of its class, from 1.
+    mask : ndarray, (H, W) bool
+        Its pixels; at least one.
+    saliency : ndarray, (H, W)
+        The map it is from: where objects of several classes overlap, and a pixel can have one alone, the highest
+        value counts.
+    score : float
+        The class's probability.
+    """
+
+    number: int
+    mask: np.ndarray
+    saliency: np.ndarray
+    score: float
+
+
+def tight_box(mask: np.ndarray) -> Box:
+    """Return the box around the pixels of a mask, (H, W) bool, that has some.
+
+    Examples
+    --------
+    >>> tight_box(np.array([[0, 0, 0], [0, 1, 1]], bool))
+    (1, 1, 3, 2)
+    """
+    columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def parts(mask: np.ndarray, min_part: float) -> list[np.ndarray]:
+    """Return the connected parts of a mask, the largest first.
 
     Parameters
     ----------
-    saliency : ndarray, (H, W)
-    thresholds : Thresholds
+    mask : ndarray, (H, W) bool
+    min_part : float
+        Leave out parts with fewer pixels than this share of the largest one's, 0 to 1.
 
     Returns
     -------
-    dict or None
-        bbox (x, y, width, height in pixels, around the largest part), segmentation (a compressed run-length code), area
-        (of the mask, in pixels) and iscrowd; None for a constant map, which shows nothing.
+    list of ndarray, (H, W) bool
+        Neighbours, diagonal ones too, belong together. Of parts with equally many pixels the first in row-major order
+        comes first.
 
     Raises
     ------
     SessError
-        If pycocotools or scipy is missing.
+        If scipy is missing.
+    """
+    try:
+        from scipy import ndimage  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise SessError("parts of masks: needs scipy: install sess-ray[evaluate]") from error
+    numbers, _ = ndimage.label(mask, np.ones((3, 3)))
+    sizes = np.bincount(numbers.ravel())[1:]
+    order = np.argsort(-sizes, kind="stable")
+    return [numbers == place + 1 for place in order if sizes[place] >= min_part * sizes[order[0]]]
+
+
+def objects_of(mask: np.ndarray, *, instances: bool, min_part: float) -> list[np.ndarray]:
+    """Return the masks of the objects that a class's mask shows: one, or with `instances` one for each part.
+
+    Parameters
+    ----------
+    mask : ndarray, (H, W) bool
+    instances : bool
+    min_part : float
+        As in `parts`; what is left out belongs to no object.
+
+    Returns
+    -------
+    list of ndarray, (H, W) bool
+        Empty for a mask without pixels.
+    """
+    if not mask.any():
+        return []
+    if not instances and not min_part:
+        return [mask]
+    found = parts(mask, min_part)
+    return found if instances else [np.logical_or.reduce(found)]
+
+
+def as_coco(mask: np.ndarray) -> dict[str, Any]:
+    """Return what COCO says of an object's place.
+
+    Parameters
+    ----------
+    mask : ndarray, (H, W) bool
+        With at least one pixel.
+
+    Returns
+    -------
+    dict
+        segmentation (a compressed run-length code); bbox (x, y, width, height in pixels) and area (in pixels) of just
+        that; iscrowd.
+
+    Raises
+    ------
+    SessError
+        If pycocotools is missing.
     """
     try:
         from pycocotools import mask as coco
     except ImportError as error:
         raise SessError("masks for COCO: needs pycocotools: install sess-ray[evaluate]") from error
-    [box] = largest_boxes(saliency, [thresholds.box])
-    if box is None:
-        return None
-    x0, y0, x1, y1 = box
-    mask = reaches(saliency, thresholds.mask)
     code = coco.encode(np.asfortranarray(mask, np.uint8))
+    x0, y0, x1, y1 = tight_box(mask)
     return {
         "bbox": [x0, y0, x1 - x0, y1 - y0],
         "area": int(np.count_nonzero(mask)),
@@ -68,36 +144,93 @@ def as_coco(saliency: np.ndarray, thresholds: Thresholds) -> dict[str, Any] | No
     }
 
 
-def label_image(maps: Sequence[tuple[int, np.ndarray]], threshold: float, classes: int) -> bytes:
-    """Return which class each pixel of an image shows, as a PNG in Pascal VOC's layout.
+def shown(objects: Sequence[Labelled]) -> tuple[np.ndarray, list[Labelled]]:
+    """Return which object each pixel of an image shows, and the objects that show at all.
 
     Parameters
     ----------
-    maps : sequence of (int, ndarray (H, W))
-        Number of the class, from 1, and its map; one or more. Where several reach the threshold the one of highest
-        value counts, the first of equal ones.
-    threshold : float
-    classes : int
-        That the dataset has.
+    objects : sequence of Labelled
+        One or more. Where several have a pixel it is of the one with the highest value, the first of equal ones.
+
+    Returns
+    -------
+    places : ndarray, (H, W) int
+        0 for the background, else the number of an object, from 1, in `visible`.
+    visible : list of Labelled
+        In their order. One that lies wholly under others is not among them.
+    """
+    places = np.zeros(objects[0].mask.shape, np.int32)
+    highest = np.full(places.shape, -np.inf)
+    for place, entry in enumerate(objects, 1):
+        here = entry.mask & (entry.saliency > highest)
+        places[here], highest[here] = place, entry.saliency[here]
+    left = np.unique(places[places > 0])
+    renumbered = np.zeros(len(objects) + 1, np.int32)
+    renumbered[left] = np.arange(1, len(left) + 1)
+    return renumbered[places], [objects[place - 1] for place in left]
+
+
+def label_image(numbers: np.ndarray, most: int) -> bytes:
+    """Return the PNG of what each pixel shows, in Pascal VOC's layout.
+
+    Parameters
+    ----------
+    numbers : ndarray, (H, W) int
+        0 for the background, else of a class or of an object.
+    most : int
+        The largest number in any of the dataset's images of this kind.
 
     Returns
     -------
     bytes
-        Up to 254 classes: 8 bits, with the palette of Pascal VOC. More: 16 bits, grey.
+        Up to 254: 8 bits, with the palette of Pascal VOC. More: 16 bits, grey.
     """
-    numbers = np.zeros(maps[0][1].shape, np.uint16)
-    highest = np.full(numbers.shape, -1.0)
-    for number, saliency in maps:
-        here = reaches(saliency, threshold) & (saliency > highest)
-        numbers[here], highest[here] = number, saliency[here]
-    if classes > MOST_IN_A_BYTE:
-        picture = Image.fromarray(numbers)
+    if most > MOST_IN_A_BYTE:
+        picture = Image.fromarray(numbers.astype(np.uint16))
     else:
         picture = Image.fromarray(numbers.astype(np.uint8))
         picture.putpalette(voc_palette())
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def as_voc(file_name: str, places: np.ndarray, names: Sequence[str]) -> bytes:
+    """Return the XML in which Pascal VOC says what is in an image.
+
+    Parameters
+    ----------
+    file_name : str
+        Of the image.
+    places : ndarray, (H, W) int
+        As `shown` returns them.
+    names : sequence of str
+        Of the objects' classes, in the order of their numbers in `places`.
+
+    Returns
+    -------
+    bytes
+        The boxes are those of the objects' pixels in `places`: from 1, and their last pixel is in them.
+    """
+    root = ET.Element("annotation")
+    height, width = places.shape
+    size = {"width": width, "height": height, "depth": 3}
+    _write(root, {"filename": file_name, "size": size, "segmented": 1})
+    for place, name in enumerate(names, 1):
+        x0, y0, x1, y1 = tight_box(places == place)
+        box = {"xmin": x0 + 1, "ymin": y0 + 1, "xmax": x1, "ymax": y1}
+        _write(root, {"object": {"name": name, "difficult": 0, "bndbox": box}})
+    ET.indent(root)
+    return ET.tostring(root, encoding="utf-8") + b"\n"
+
+
+def _write(parent: ET.Element, content: dict[str, Any]) -> None:
+    for tag, value in content.items():
+        child = ET.SubElement(parent, tag)
+        if isinstance(value, dict):
+            _write(child, value)
+        else:
+            child.text = _NOT_IN_XML.sub("?", str(value))
 
 
 def voc_palette() -> bytes:

@@ -1,4 +1,4 @@
-"""Export pseudo-labels of a run for training: label images (Pascal VOC's layout), boxes and masks (COCO's JSON)."""
+"""Export pseudo-labels of a run for training: label images and boxes (Pascal VOC's layout), COCO's JSON."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ def main(
     config_file: command.ConfigFile = None,
 ) -> int:
     """Export; return the exit code."""
-    from sess_ray.pipeline.export.job import prepare, run
+    from sess_ray.pipeline.export.job import run
+    from sess_ray.pipeline.export.prepare import prepare
 
     del config_file  # read by command.run, before the flags are
     export = prepare(config)
-    print(f"thresholds: masks {export.thresholds.mask:g}, boxes {export.thresholds.box:g}", flush=True)
+    print(f"threshold: {export.recipe.threshold:g} of a map's maximum", flush=True)
     with command.progress("map") as progress:
         counts = run(export, progress)
     print(
         f"{counts['objects']} objects in {counts['images']} images;"
-        f" {counts['empty']} maps show nothing, {counts['damaged']} are damaged,"
-        f" {counts['unlikely']} are below --min-score"
+        f" of {counts['maps']} maps {counts['empty']} show nothing, {counts['damaged']} are damaged,"
+        f" {counts['unlikely']} are below --min-score {config.min_score:g}"
     )
-    print(f"written: {public(export.store.url)}: annotations.json, SegmentationClass/, ImageSets/, labels.txt")
+    print(f"written: {public(export.store.url)}: annotations.json; Annotations/, SegmentationClass/, ...; labels.txt")
     return 0 if counts["objects"] else command.FAILED

@@ -15,8 +15,10 @@ from pycocotools.coco import COCO
 from sess_ray.cli import command
 from sess_ray.cli import evaluate as evaluate_dataset
 from sess_ray.cli import labels as export_labels
+from sess_ray.io.annotation_formats import read_annotations
 from sess_ray.io.store import MAPS, Store, encode_map, quantize
-from sess_ray.metrics.localization import reaches
+from sess_ray.metrics.localization import THRESHOLDS, reaches
+from sess_ray.pipeline.export.prepare import best_threshold
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -93,26 +95,26 @@ def test_labels_score_what_the_evaluation_says(folder, things, evaluation):
     output = folder / "labels"
     assert export("--run", folder / "run", "--evaluation", folder / "evaluation", "--output", output) == 0
     record = json.loads((output / "export.json").read_text())
-    assert record["counts"] == {"images": 20, "objects": 30, "empty": 1, "damaged": 1, "unlikely": 0}
+    counts = {"images": 20, "objects": 30, "maps": 32, "covered": 0, "empty": 1, "damaged": 1, "unlikely": 0}
+    assert record["counts"] == counts
     coco = COCO(output / "annotations.json")
     assert {entry["id"]: entry["name"] for entry in coco.loadCats(coco.getCatIds())} == {1: "mouse", 2: "two words"}
     assert (output / "labels.txt").read_text().splitlines() == ["__background__", "mouse", "two words"]
-    hits, overlaps = [], []
+    overlaps = []
     for entry in coco.loadAnns(coco.getAnnIds()):
         [image] = coco.loadImgs(entry["image_id"])
         [category] = coco.loadCats(entry["category_id"])
-        corners, (x0, y0, x1, y1), found = things[image["file_name"], category["target"]]
-        hits.append(rle.iou([entry["bbox"]], [[x0, y0, x1 - x0, y1 - y0]], [0]).item() >= 0.5)
+        corners, _, found = things[image["file_name"], category["target"]]
         truth = rle.merge(rle.frPyObjects([corners], HEIGHT, WIDTH))
         mask = coco.annToMask(entry)
         overlaps.append(rle.iou([entry["segmentation"]], [truth], [0]).item())
         stored = quantize(found) / np.float32(255)
-        np.testing.assert_array_equal(mask.astype(bool), reaches(stored, record["thresholds"]["mask"]))
+        np.testing.assert_array_equal(mask.astype(bool), reaches(stored, record["threshold"]))
+        x0, y0, x1, y1 = Image.fromarray(mask).getbbox()
+        assert entry["bbox"] == [x0, y0, x1 - x0, y1 - y0]
         assert entry["area"] == mask.sum()
         assert entry["score"] == pytest.approx(0.2 + 0.1 * category["target"])
-    assert np.mean(hits) == pytest.approx(evaluation["max_box_acc"], abs=1e-9)
     assert np.mean(overlaps) == pytest.approx(evaluation["mask_iou"], abs=1e-9)
-    assert 0.2 < np.mean(hits) < 1
     assert len(overlaps) == len(things)
 
 
@@ -136,8 +138,44 @@ def test_label_images_lie_where_pascal_voc_has_them(folder, things):
                 expected[y, x] = {0: 1, 2: 2}[max(reached, key=lambda target: (reached[target], target))]
         np.testing.assert_array_equal(np.asarray(picture), expected)
     assert {path.name for path in output.iterdir()} == {
-        *("SegmentationClass", "ImageSets", "labels.txt", "annotations.json", "export.json")
+        *("SegmentationClass", "SegmentationObject", "Annotations", "ImageSets"),
+        *("labels.txt", "annotations.json", "export.json"),
     }
+
+
+def test_pascal_vocs_boxes_are_around_what_its_pictures_show(folder):
+    output = folder / "instances"
+    arguments = ["--run", folder / "run", "--threshold", 0.3, "--instances", "--output", output]
+    assert export(*arguments) == 0
+    annotations = read_annotations(str(output / "Annotations"))
+    assert annotations.problems == []
+    assert len(annotations.by_id) == 20
+    names = dict(enumerate((output / "labels.txt").read_text().splitlines()))
+    seen = 0
+    for image_id, annotation in annotations.by_id.items():
+        of_classes, of_objects = (
+            np.asarray(Image.open(output / folder / image_id.replace(".jpg", ".png")))
+            for folder in ("SegmentationClass", "SegmentationObject")
+        )
+        assert of_objects.max() == len(annotation.objects)
+        for place, thing in enumerate(annotation.objects, 1):
+            assert thing.box == Image.fromarray((of_objects == place).astype(np.uint8)).getbbox()
+            assert {names[number] for number in of_classes[of_objects == place]} == {thing.label}
+            seen += 1
+    record = json.loads((output / "export.json").read_text())
+    assert seen == record["counts"]["objects"] - record["counts"]["covered"]
+
+
+@pytest.mark.usefixtures("evaluation")
+@pytest.mark.parametrize(("left_out", "chosen_by"), [([], "mask_iou"), (["mask_iou"], "max_box_acc")])
+def test_an_evaluation_chooses_by_masks_else_by_boxes(folder, tmp_path, left_out, chosen_by):
+    measured = Store(str(folder / "evaluation"))
+    table = pa.concat_tables(measured.read_tables(measured.tables("results/mine")))
+    results = Store(str(tmp_path))
+    results.write_json("summary.json", measured.read_json("summary.json"))
+    results.write_table("results/mine", table.drop_columns(left_out))
+    best = int(np.mean(table[chosen_by].drop_null().to_pylist(), 0).argmax())
+    assert best_threshold(results, f"{folder}/run") == THRESHOLDS[best]
 
 
 def test_unlikely_maps_are_left_out_and_counted(folder, capsys):
@@ -145,7 +183,7 @@ def test_unlikely_maps_are_left_out_and_counted(folder, capsys):
     arguments = ["--run", folder / "run", "--threshold", 0.4, "--output", output]
     assert export(*arguments, "--min-score", 0.3) == 0
     assert (
-        "10 objects in 10 images; 0 maps show nothing, 0 are damaged, 22 are below --min-score"
+        "10 objects in 10 images; of 32 maps 0 show nothing, 0 are damaged, 22 are below --min-score 0.3"
         in capsys.readouterr().out
     )
     assert export(*arguments) == 2
@@ -160,7 +198,8 @@ def test_unlikely_maps_are_left_out_and_counted(folder, capsys):
     [
         ([], "give either --threshold or --evaluation"),
         (["--threshold", 0.4, "--evaluation", "x"], "give either --threshold or --evaluation"),
-        (["--threshold", 1.5], "the threshold of a mask is 1.5"),
+        (["--threshold", 1.5], "--threshold 1.5: use a share, 0 to 1"),
+        (["--threshold", 0.5, "--min-part", "nan"], "--min-part nan: use a share, 0 to 1"),
         (["--threshold", 0.4, "--run", "nowhere"], "--run nowhere has no maps"),
         (["--evaluation", "nowhere"], "has no summary.json"),
         (["--evaluation", "{folder}/evaluation", "--run", "{folder}/copy"], "unknown run of the evaluation"),
