@@ -15,8 +15,9 @@ from sess_ray.errors import SessError
 from sess_ray.io.access import one_line, public
 from sess_ray.io.decode import decode
 from sess_ray.io.inputs import find_images
+from sess_ray.io.maps import decode_map
 from sess_ray.io.reading import read_items
-from sess_ray.io.store import ERRORS, FINISHED, MAPS, Store, decode_map
+from sess_ray.io.store import ERRORS, FINISHED, MAPS, Store
 
 FILES_IN_MEMORY = 4
 

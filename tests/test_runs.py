@@ -13,7 +13,8 @@ from torchvision.transforms import v2
 
 import sess_ray
 from sess_ray import MapDataset, SessError, open_run
-from sess_ray.io.store import ERRORS, MAPS, Store, encode_map, quantize
+from sess_ray.io.maps import encode_map, quantize
+from sess_ray.io.store import ERRORS, MAPS, Store
 
 SIDES = [(30, 40), (24, 24), (50, 20), (33, 47), (21, 64)]
 

@@ -16,8 +16,9 @@ from sess_ray.benchmark.rate import flops_of_product, flops_of_window, matrix, m
 from sess_ray.engine.fusion import fuse
 from sess_ray.engine.sess import SESS
 from sess_ray.io.inputs import Item
+from sess_ray.io.maps import encode_map, quantize
 from sess_ray.io.reading import read_items
-from sess_ray.io.store import MAPS, Store, encode_map, quantize
+from sess_ray.io.store import MAPS, Store
 
 TOGETHER = 8  # images: where windows are guided, those of one image do not fill batches
 FLOOR, FORWARD, WITHOUT = "floor", "forward as the engine runs it", "without SESS"

@@ -16,8 +16,9 @@ from PIL import Image
 from sess_ray import SessError
 from sess_ray.io.decode import decode, enough, shrunk
 from sess_ray.io.inputs import find_images, list_images
+from sess_ray.io.maps import decode_map, encode_map, quantize
 from sess_ray.io.reading import read_items
-from sess_ray.io.store import Store, decode_map, encode_map, quantize
+from sess_ray.io.store import Store
 
 
 def encoded(image, kind="PNG", **options):

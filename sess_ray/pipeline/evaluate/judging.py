@@ -17,8 +17,9 @@ from sess_ray.errors import SessError
 from sess_ray.io.access import Access, one_line, use
 from sess_ray.io.annotations import Annotation, Annotations, Kind, region
 from sess_ray.io.decode import decode
+from sess_ray.io.maps import decode_map
 from sess_ray.io.reading import read_items
-from sess_ray.io.store import MAPS, Store, decode_map
+from sess_ray.io.store import MAPS, Store
 from sess_ray.metrics.localization import is_difficult
 from sess_ray.metrics.perturbation import ModelMetric, Series, at_input_size, scored
 from sess_ray.metrics.suite import SUITE, Facts

@@ -79,7 +79,8 @@ class ExplainConfig(OpensUrls):
     retry_errors
         Go on, and try again what ended in errors/.
     resume_anyway
-        Go on with other weights or another version of the code than the output was made with.
+        Go on with other weights or another version of the code than the output was made with, or where the input,
+        annotations, class map or class names lie elsewhere.
     dry_run
         Check everything, say what would be done and how long it will take, and stop.
     max_errors

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 
 from sess_ray.io.decode import decode
+from sess_ray.io.maps import decode_map
 from sess_ray.io.reading import read_items
-from sess_ray.io.store import decode_map
 from sess_ray.pictures.overlay import overlay
 from sess_ray.pipeline.explain.prepare import Job
 from sess_ray.pipeline.explain.record import Summary

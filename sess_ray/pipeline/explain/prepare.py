@@ -19,6 +19,7 @@ from sess_ray.pipeline.explain.config import DEMO_MODEL, ExplainConfig
 from sess_ray.pipeline.explain.resume import made_with, refuse_other_code, refuse_other_settings, remaining, settings
 
 if TYPE_CHECKING:
+    from sess_ray.engine.sess import SESS
     from sess_ray.models import Model
 
 
@@ -35,6 +36,8 @@ class Job:
     tasks : pa.Table
         Of `TASKS`: those that the output does not hold.
     store : Store
+    settings : dict
+        Those that make a map what it is, none of them left open.
     made_with : dict
         Versions of what the maps depend on.
     """
@@ -44,6 +47,7 @@ class Job:
     inputs: int
     tasks: pa.Table
     store: Store
+    settings: dict[str, Any]
     made_with: dict[str, str]
 
     @property
@@ -56,7 +60,7 @@ class Job:
         if self.config.overwrite:
             self.store.clear()
         self.store.remove(FINISHED)
-        self.store.write_json(STARTED, {"settings": settings(self.config), "made_with": self.made_with})
+        self.store.write_json(STARTED, {"settings": self.settings, "made_with": self.made_with})
 
     @property
     def countable(self) -> bool:
@@ -90,15 +94,18 @@ def prepare(config: ExplainConfig, meanwhile: Callable[[], None] | None = None) 
             raise SessError("--weights need the --model that they are of")
     if meanwhile:
         meanwhile()
-    model, tasks = _decide(config, items)
-    made = made_with(config, model)
+    model, sess = _engine(config)
+    tasks = _targets(config, items, model)
+    made = made_with(config, model, sess)
+    if started:
+        refuse_other_settings(store, config, sess)
     if started and not config.resume_anyway:
         refuse_other_code(started, made, config.output)
     if not config.dry_run:
         store.check_writable()
     if started:
         tasks = _left(store, tasks, config)
-    return Job(config, model, items.num_rows, tasks, store, made)
+    return Job(config, model, items.num_rows, tasks, store, settings(config, sess), made)
 
 
 def _started(store: Store, config: ExplainConfig) -> dict[str, Any] | None:
@@ -110,23 +117,28 @@ def _started(store: Store, config: ExplainConfig) -> dict[str, Any] | None:
         raise SessError(f"cannot open output {public(config.output)}: {one_line(error)}") from error
 
 
-def _decide(config: ExplainConfig, items: pa.Table) -> tuple[Model, pa.Table]:
-    """Load the model, check the settings of the explainer, and find the classes to explain of each image."""
+def _engine(config: ExplainConfig) -> tuple[Model, SESS]:
+    """Load the model, and check the settings of the engine by making one."""
     from sess_ray import methods
     from sess_ray.engine.sess import SESS
-    from sess_ray.io.annotation_formats import read_annotations
     from sess_ray.models import load_model
-    from sess_ray.pipeline.explain.targets import annotated, label_classes, resolve
 
     methods.get(config.method).parsed(config.method_options())
     names = read_class_names(config.class_names) if config.class_names else None
     model = load_model(config.model, config.weights, config.layer, class_names=names)
-    SESS(model, device="cpu", **config.explainer_options())  # type: ignore[arg-type]
+    return model, SESS(model, device="cpu", **config.explainer_options())  # type: ignore[arg-type]
+
+
+def _targets(config: ExplainConfig, items: pa.Table, model: Model) -> pa.Table:
+    """Find the classes to explain of each image."""
+    from sess_ray.io.annotation_formats import read_annotations
+    from sess_ray.pipeline.explain.targets import annotated, label_classes, resolve
+
     if config.annotations is None:
-        return model, resolve(items, config.targets, model)
+        return resolve(items, config.targets, model)
     annotations = read_annotations(config.annotations)
     classes = label_classes(annotations, config.class_map, model)
-    return model, annotated(items, annotations, classes, model)
+    return annotated(items, annotations, classes, model)
 
 
 def _left(store: Store, tasks: pa.Table, config: ExplainConfig) -> pa.Table:

@@ -7,26 +7,24 @@ together with their ids, so no second record can disagree with them.
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import inspect
 import re
-from functools import cache
+from dataclasses import fields
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-import sess_ray
 from sess_ray.errors import SessError
 from sess_ray.io.access import public
 from sess_ray.io.inputs import shard_rows
 from sess_ray.io.ledger import Ledger
+from sess_ray.io.places import resolved
 from sess_ray.io.store import STARTED, Store
+from sess_ray.pipeline.explain.code import code_sha256, module_sha256
 
 if TYPE_CHECKING:
+    from sess_ray.engine.sess import SESS
     from sess_ray.models import Model
     from sess_ray.pipeline.explain.config import ExplainConfig
 
@@ -36,31 +34,59 @@ FREE = frozenset(
         *("output", "limit", "overwrite", "resume_anyway", "retry_errors", "dry_run", "max_errors", "overlays"),
         *("batch_size", "actors", "gpus_per_actor", "address", "max_pixels", "max_patches", "max_bytes"),
         *("storage_option", "read_timeout", "retry_seconds"),
+        "weights",  # their sha256 counts, wherever they lie
     )
 )
+# Where something lies: compared by the place, and free with --resume-anyway, since it may have been moved.
+PLACES = ("input", "annotations", "class_map", "class_names")
+# None until the model and the method are known.
+DECIDED = ("step_size", "pre_filter_ratio")
 # Of these, what a map is does depend on the version.
 PACKAGES = ("torch", "torchvision", "pillow")
 _IN_SHARD = re.compile(r"(.*?\.tar)/(.*)", re.DOTALL | re.IGNORECASE)  # an image_id: the shard's, and the member
 
 
-def settings(config: ExplainConfig) -> dict[str, Any]:
-    """Return the settings that make a map what it is, without credentials."""
-    return {name: value for name, value in config.public().items() if name not in FREE}
+def settings(config: ExplainConfig, sess: SESS | None = None) -> dict[str, Any]:
+    """Return the settings that make a map what it is, without credentials.
+
+    Parameters
+    ----------
+    config : ExplainConfig
+    sess : SESS, optional
+        What the settings make: it knows the values of those that are left to the model and the method. Without it,
+        these are None.
+    """
+    found = {name: value for name, value in config.public().items() if name not in FREE}
+    for name in PLACES:
+        given = getattr(config, name)
+        found[name] = None if given is None else public(resolved(given))
+    for name in DECIDED:
+        if found[name] is None and sess is not None:
+            found[name] = getattr(sess, name)
+    return found
 
 
-def made_with(config: ExplainConfig, model: Model) -> dict[str, str]:
+def made_with(config: ExplainConfig, model: Model, sess: SESS) -> dict[str, str]:
     """Return what a map depends on besides the settings: the weights, our code and that of others."""
     own = [name.partition(":")[0] for name in (config.method, config.model) if ":" in name]
     return {
-        "weights": model.weights_sha256(),
-        "sess_ray": _code_sha256(),
-        **{f"module {name}": _module_sha256(name) for name in own},
+        "weights": model.weights_sha256(),  # of the engine's own copy they may be rounded
+        "sess_ray": code_sha256(sess.method.function.__module__),
+        **{f"module {name}": module_sha256(name) for name in own},
         **{name: version(name) for name in PACKAGES},
     }
 
 
-def refuse_other_settings(store: Store, config: ExplainConfig) -> dict[str, Any] | None:
+def refuse_other_settings(store: Store, config: ExplainConfig, sess: SESS | None = None) -> dict[str, Any] | None:
     """Return what started.json says, None for an unused output.
+
+    Parameters
+    ----------
+    store : Store
+        The output.
+    config : ExplainConfig
+    sess : SESS, optional
+        As for `settings`; without it, what it decides is not compared.
 
     Raises
     ------
@@ -75,14 +101,36 @@ def refuse_other_settings(store: Store, config: ExplainConfig) -> dict[str, Any]
                 " add --overwrite to replace them, or choose another --output"
             )
         return None
-    before, now = started["settings"], settings(config)
-    other = [f"{name} was {before.get(name)!r} and is {now[name]!r}" for name in now if now[name] != before.get(name)]
-    if other:
+    before, now = _known(started["settings"], config, sess), settings(config, sess)
+    different = [name for name in now if now[name] != before[name] and not _is_open(name, now, before)]
+    if not config.num_scales:  # without SESS there are no windows
+        different = [name for name in different if name not in DECIDED]
+    moved = [name for name in different if name in PLACES]
+    if config.resume_anyway:
+        different = [name for name in different if name not in PLACES]
+    if different:
+        other = "; ".join(f"{name} was {before[name]!r} and is {now[name]!r}" for name in different)
+        way = "--resume-anyway to go on, --overwrite" if different == moved else "--overwrite"
         raise SessError(
-            f"output {public(store.url)} is of a run with other settings ({'; '.join(other)}):"
-            " add --overwrite to replace it, or choose another --output"
+            f"output {public(store.url)} is of a run with other settings ({other}):"
+            f" add {way} to replace it, or choose another --output"
         )
     return started
+
+
+def _is_open(name: str, *settings: dict[str, Any]) -> bool:
+    """Say whether a setting is one that the model or the method has yet to decide."""
+    return name in DECIDED and any(found[name] is None for found in settings)
+
+
+def _known(stored: dict[str, Any], config: ExplainConfig, sess: SESS | None) -> dict[str, Any]:
+    """Return the settings of an output as this version would write them: those that it did not have are the default."""
+    found: dict[str, Any] = {field.name: field.default for field in fields(config)} | stored
+    for name in PLACES:
+        found[name] = None if found[name] is None else public(resolved(found[name]))
+    if found["step_size"] is None and sess is not None:
+        found["step_size"] = sess.model.input_size
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
 
 
 def refuse_other_code(started: dict[str, Any], made: dict[str, str], output: str) -> None:
@@ -116,20 +164,3 @@ def remaining(tasks: pa.Table, ledger: Ledger) -> pa.Table:
             done.setdefault(found[1], []).append(found[2])
     names = pa.array([done.get(name) for name in left["image_id"].to_pylist()], pa.list_(pa.string()))
     return left.set_column(left.column_names.index("done"), "done", names)
-
-
-@cache
-def _code_sha256() -> str:
-    return _sha256(*sorted(Path(sess_ray.__file__).parent.rglob("*.py")))
-
-
-def _module_sha256(name: str) -> str:
-    file = inspect.getsourcefile(importlib.import_module(name))
-    return _sha256(Path(file)) if file else "unknown"
-
-
-def _sha256(*files: Path) -> str:
-    found = hashlib.sha256()
-    for file in files:
-        found.update(file.read_bytes())
-    return found.hexdigest()

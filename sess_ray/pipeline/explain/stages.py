@@ -14,8 +14,9 @@ from sess_ray.errors import SessError
 from sess_ray.io.access import Access, one_line, public, use
 from sess_ray.io.decode import Sides, shrunk
 from sess_ray.io.inputs import is_shard
+from sess_ray.io.maps import encode_map, quantize
 from sess_ray.io.reading import read_shard, stream_items
-from sess_ray.io.store import ERRORS, MAPS, Store, digest, encode_map, quantize
+from sess_ray.io.store import ERRORS, MAPS, Store, digest
 from sess_ray.pipeline.cluster.isolation import REASON, apart, deadly, rows_of
 from sess_ray.pipeline.cluster.rows import Row, tables
 from sess_ray.pipeline.explain import metering

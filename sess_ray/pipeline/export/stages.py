@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from sess_ray.io.access import Access, use
-from sess_ray.io.store import Store, map_of
+from sess_ray.io.maps import map_of
+from sess_ray.io.store import Store
 from sess_ray.labels import Labelled, as_coco, as_voc, label_image, objects_of, shown
 from sess_ray.metrics.localization import reaches
 from sess_ray.pipeline.cluster.rows import Row, tables

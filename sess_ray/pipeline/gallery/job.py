@@ -24,9 +24,10 @@ from sess_ray.io.annotation_formats import read_annotations
 from sess_ray.io.annotations import Annotations
 from sess_ray.io.decode import decode
 from sess_ray.io.inputs import find_images
+from sess_ray.io.maps import encode_map, map_of
 from sess_ray.io.names import read_class_names
 from sess_ray.io.reading import stream_items
-from sess_ray.io.store import FINISHED, Store, digest, encode_map, map_of
+from sess_ray.io.store import FINISHED, Store, digest
 from sess_ray.metrics.suite import SUITE
 from sess_ray.models import load_model
 from sess_ray.pipeline.cluster.rows import Row, tables

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sess_ray.io.store import quantize
+from sess_ray.io.maps import quantize
 from sess_ray.pictures.overlay import CORNERS
 
 SIDE = 384  # of a thumbnail, in pixels

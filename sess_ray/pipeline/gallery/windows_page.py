@@ -8,7 +8,8 @@ from PIL import Image
 
 from sess_ray.engine.fusion import fuse
 from sess_ray.engine.sess import SESS, Explanation
-from sess_ray.io.store import Store, encode_map
+from sess_ray.io.maps import encode_map
+from sess_ray.io.store import Store
 from sess_ray.pictures.plots import best_first, crop, rectangle, window_maps
 from sess_ray.pipeline.gallery import pages
 

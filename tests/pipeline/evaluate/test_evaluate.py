@@ -19,7 +19,7 @@ from sess_ray import SessError
 from sess_ray.cli import command
 from sess_ray.cli import evaluate as evaluate_dataset
 from sess_ray.io.access import Access
-from sess_ray.io.store import decode_map
+from sess_ray.io.maps import decode_map
 from sess_ray.metrics.localization import EnergyPointingGame, PointingGame, boxes_region
 from sess_ray.metrics.perturbation import AverageDrop, Deletion, Insertion, at_input_size
 from sess_ray.pipeline.evaluate import job as evaluate

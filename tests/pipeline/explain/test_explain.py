@@ -16,7 +16,8 @@ from PIL import Image
 from sess_ray import SESS, load_model, methods, open_run
 from sess_ray.io.access import Access
 from sess_ray.io.decode import shrunk
-from sess_ray.io.store import MAPS, decode_map
+from sess_ray.io.maps import decode_map
+from sess_ray.io.store import MAPS
 from sess_ray.pipeline.cluster.session import pool
 from sess_ray.pipeline.explain.actor import ExplainActor
 from sess_ray.pipeline.explain.config import ExplainConfig

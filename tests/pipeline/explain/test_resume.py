@@ -12,12 +12,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
+from torchvision.models import squeezenet1_1
 
 from sess_ray import SessError
+from sess_ray.pipeline.explain.code import MAKERS, PACKAGE, code_sha256
 from sess_ray.pipeline.explain.config import ExplainConfig
 from sess_ray.pipeline.explain.job import run
 from sess_ray.pipeline.explain.prepare import prepare
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "output-0.1.0"
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -109,6 +114,149 @@ def test_other_weights_or_code_are_refused_unless_forced(half):
     path.unlink()
     with pytest.raises(SessError, match=r"no started.json that says of which run"):
         explain(**half)
+
+
+def test_one_place_may_be_spelled_in_several_ways(half, images, tmp_path, monkeypatch):
+    monkeypatch.chdir(images.parent)
+    (tmp_path / "link").symlink_to(images)
+    for place in (f"{images}/", f"./{images.name}", images.name, f"file://{images}", f"{tmp_path}/link"):
+        job = prepare(ExplainConfig(**half | {"input": place}, model="tests.fragile:model", num_scales=1))
+        assert job.finished == 2, place
+        assert job.settings["input"] == str(images)
+
+
+def test_class_names_that_lie_elsewhere_are_others(images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("names.txt", "others.txt"):
+        (tmp_path / name).write_text("a\nb\nc\n")
+    given = {"model": "tests.fragile:model", "num_scales": 1, "input": str(images), "output": "out", "limit": 1}
+    prepare(ExplainConfig(**given, class_names=str(tmp_path / "names.txt"))).start()
+    assert prepare(ExplainConfig(**given, class_names="./names.txt"))
+    with pytest.raises(SessError, match=r"class_names was .*names.txt' and is .*others.txt'\): add --resume-anyway"):
+        prepare(ExplainConfig(**given, class_names="others.txt"))
+
+
+def test_images_that_have_moved_go_on_when_forced(half, images, tmp_path):
+    shutil.copytree(images, tmp_path / "moved")
+    moved = half | {"input": str(tmp_path / "moved")}
+    with pytest.raises(SessError, match=r"input was .* and is .*/moved'\): add --resume-anyway to go on, --overwrite"):
+        explain(**moved)
+    with pytest.raises(SessError, match=r"\(num_scales was 1 and is 2\): add --overwrite to replace"):
+        explain(**moved, num_scales=2, resume_anyway=True)
+    assert explain(**moved, resume_anyway=True).total.images == 5
+    assert explain(**moved).total.images == 5  # it is this input's now
+
+
+def test_the_same_weights_elsewhere_are_the_same(images, tmp_path):
+    (tmp_path / "b").mkdir()
+    given = {"model": "squeezenet1_1", "input": str(images), "output": str(tmp_path / "out"), "num_scales": 1}
+    state = squeezenet1_1(num_classes=4).state_dict()
+    for name in ("a.pth", "b/other.pth"):
+        torch.save(state if name == "a.pth" else {"state_dict": state}, tmp_path / name)  # other bytes
+    prepare(ExplainConfig(**given, weights=str(tmp_path / "a.pth"))).start()
+    assert prepare(ExplainConfig(**given, weights=str(tmp_path / "b" / "other.pth")))
+    state["classifier.1.bias"][0] += 1
+    torch.save(state, tmp_path / "a.pth")
+    with pytest.raises(SessError, match=r"other versions of weights \(.*--resume-anyway"):
+        prepare(ExplainConfig(**given, weights=str(tmp_path / "a.pth")))
+    assert prepare(ExplainConfig(**given, weights=str(tmp_path / "a.pth"), resume_anyway=True))
+
+
+def test_what_is_left_to_the_model_is_compared_as_it_was_decided(images, tmp_path):
+    given = {"model": "tests.fragile:model", "input": str(images), "output": str(tmp_path / "out"), "num_scales": 1}
+    job = prepare(ExplainConfig(**given))
+    job.start()
+    decided = {name: job.settings[name] for name in ("step_size", "pre_filter_ratio")}
+    assert decided["step_size"] == 224
+    assert isinstance(decided["pre_filter_ratio"], float)
+    assert prepare(ExplainConfig(**given, **decided))
+    with pytest.raises(SessError, match="step_size was 224 and is 112"):
+        prepare(ExplainConfig(**given, step_size=112))
+    path = tmp_path / "out" / "started.json"
+    started = json.loads(path.read_text())
+    started["settings"]["step_size"] = None  # as versions before wrote it
+    path.write_text(json.dumps(started))
+    assert prepare(ExplainConfig(**given, step_size=224))
+    with pytest.raises(SessError, match="step_size was 224 and is 112"):
+        prepare(ExplainConfig(**given, step_size=112))
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    """A copy of the package, whose lines may be changed."""
+    place = tmp_path_factory.mktemp("copy") / "sess_ray"
+    shutil.copytree(PACKAGE, place, ignore=shutil.ignore_patterns("__pycache__"))
+    return place
+
+
+@pytest.mark.parametrize(
+    ("file", "method", "matters"),
+    [
+        ("engine/fusion.py", "cam", True),
+        ("engine/sess.py", "cam", True),
+        ("windows.py", "cam", True),
+        ("resampling.py", "cam", True),
+        ("blur.py", "cam", True),
+        ("io/decode.py", "cam", True),
+        ("io/maps.py", "cam", True),
+        ("models/layers.py", "cam", True),
+        ("methods/cam.py", "cam", True),
+        ("methods/passes.py", "perturbation", True),
+        ("methods/perturbation.py", "perturbation", True),
+        ("methods/perturbation.py", "cam", False),
+        ("pictures/overlay.py", "cam", False),
+        ("pictures/plots.py", "cam", False),
+        ("pipeline/gallery/job.py", "cam", False),
+        ("cli/explain.py", "cam", False),
+        ("metrics/suite.py", "cam", False),
+        ("io/store.py", "cam", False),
+        ("__init__.py", "cam", False),
+    ],
+)
+def test_only_changed_code_that_makes_maps_counts(package, file, method, matters):
+    def code():
+        code_sha256.cache_clear()
+        return code_sha256(f"sess_ray.methods.{method}", package=package)
+
+    path = package / file
+    before, source = code(), path.read_text()
+    assert before == code_sha256(f"sess_ray.methods.{method}")  # wherever the package lies
+    path.write_text(f"{source}\nCHANGED = 1\n")
+    assert (code() != before) == matters
+    path.write_text(source)
+
+
+def test_a_module_that_the_engine_begins_to_import_counts(package):
+    fusion, new = package / "engine" / "fusion.py", package / "engine" / "new.py"
+    source = fusion.read_text()
+    fusion.write_text(f"{source}\nfrom . import new\n")
+    found = []
+    for text in ("ONE = 1\n", "ONE = 2\n"):
+        new.write_text(text)
+        code_sha256.cache_clear()
+        found.append(code_sha256(package=package))
+    fusion.write_text(source)
+    assert len(set(found)) == 2
+
+
+def test_every_entry_is_there():
+    assert all(PACKAGE.parent.joinpath(*name.split(".")).with_suffix(".py").is_file() for name in MAKERS)
+
+
+def test_an_output_of_the_version_before_goes_on(tmp_path):
+    shutil.copytree(GOLDEN, tmp_path / "out")
+    settings = {"output": str(tmp_path / "out"), "num_scales": 2, "max_map_side": 64, "overlays": 0, "limit": 4}
+    settings |= {"pre_filter_ratio": 0.9}  # the default then
+    before = {row["image_id"]: row["saliency"] for row in rows(tmp_path / "out")}
+    assert len(before) == 3
+    with pytest.raises(SessError, match=r"other versions of sess_ray \(38e937b275fd then, .*--resume-anyway"):
+        prepare(ExplainConfig(**settings))
+    with pytest.raises(SessError, match=r"num_scales was 2 and is 3"):
+        prepare(ExplainConfig(**settings | {"num_scales": 3, "resume_anyway": True}))
+    summary = run(prepare(ExplainConfig(**settings, resume_anyway=True, actors="1")))
+    assert (summary.images, summary.total.images) == (1, 4)
+    after = {row["image_id"]: row["saliency"] for row in rows(tmp_path / "out")}
+    assert before.items() <= after.items()
 
 
 def test_errors_are_tried_again_on_request_only(tmp_path, images):

@@ -16,7 +16,8 @@ from sess_ray.cli import command
 from sess_ray.cli import evaluate as evaluate_dataset
 from sess_ray.cli import labels as export_labels
 from sess_ray.io.annotation_formats import read_annotations
-from sess_ray.io.store import MAPS, Store, encode_map, quantize
+from sess_ray.io.maps import encode_map, quantize
+from sess_ray.io.store import MAPS, Store
 from sess_ray.metrics.localization import THRESHOLDS, reaches
 from sess_ray.pipeline.export.prepare import best_threshold
 

@@ -17,7 +17,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 
 from sess_ray.cli import command, gallery
-from sess_ray.io.store import MAPS, Store, encode_map
+from sess_ray.io.maps import encode_map
+from sess_ray.io.store import MAPS, Store
 from sess_ray.pipeline.gallery import pages
 from sess_ray.pipeline.gallery.config import GalleryConfig
 from sess_ray.pipeline.gallery.job import prepare
