@@ -42,7 +42,7 @@ class SheetConfig:
     images
         Number of images, from the first on.
     num_scales, pre_filter_ratio
-        Of SESS.
+        Of SESS; without a ratio, each method's own.
     tile
         Height of an image in the picture, in pixels.
     """
@@ -55,7 +55,7 @@ class SheetConfig:
     method_option: tuple[str, ...] = ()
     images: int = 4
     num_scales: int = 5
-    pre_filter_ratio: float = 0.9
+    pre_filter_ratio: float | None = None
     tile: int = 84
 
 

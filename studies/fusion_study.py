@@ -235,7 +235,7 @@ def main(
             board.add(windows_of(explanation, torch.from_numpy(whole.saliency)), pixels, row, facts, sess)
             maps += 1
         print(".", end="", flush=True)
-    print(f"\n{config.method}, {model.name}, {maps} maps, r = {config.pre_filter_ratio:g}\n")
+    print(f"\n{config.method}, {model.name}, {maps} maps, r = {sess.pre_filter_ratio:g}\n")
     print(board.table())
     return 0
 

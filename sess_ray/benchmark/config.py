@@ -39,14 +39,16 @@ class BenchmarkConfig:
     ratios
         Pre-filter ratios of the engine, one target.
     targets
-        Measure this many targets too, at the last ratio.
+        Measure this many targets too.
+    pre_filter_ratio
+        Of all but what is measured at `ratios`; without it, the method's own.
     images
         Images for the engine; taken again from the start where there are fewer.
     job_images
         Images for the whole job, with one worker and with all; 0 leaves it out.
     methods
         Measure these methods instead, names separated by commas or "all": their passes for each kept patch, and the
-        time of the engine over that of its passes alone, at the last ratio.
+        time of the engine over that of its passes alone.
     method_option
         For `methods`: NAME.key=value; may be given several times.
     json
@@ -65,6 +67,7 @@ class BenchmarkConfig:
     batch_size: tuple[int, ...] = ()
     ratios: tuple[float, ...] = (0.0, 0.5, 0.9)
     targets: int = 5
+    pre_filter_ratio: float | None = None
     images: int = 12
     job_images: int = 0
     methods: str = ""
@@ -74,14 +77,14 @@ class BenchmarkConfig:
 
 
 def engine(config: BenchmarkConfig, **settings: Any) -> SESS:
-    """Return the engine at the first precision and batch size and the last ratio, but for `settings`."""
+    """Return the engine at the first precision and batch size, but for `settings`."""
     shared = {
         "method": config.method,
         "num_scales": config.num_scales,
         "max_map_side": config.max_map_side,
         "precision": config.precision[0],
         "batch_size": config.batch_size[0] if config.batch_size else None,
-        "pre_filter_ratio": config.ratios[-1],
+        "pre_filter_ratio": config.pre_filter_ratio,
     }
     return SESS(_loaded(config.model, config.weights), **{**shared, **settings})
 

@@ -60,10 +60,10 @@ class _Setup:
             f"r = {ratio:g}": partial(_explain, engine(config, **shared, pre_filter_ratio=ratio), "top1")
             for ratio in config.ratios
         }
-        label = f"r = {config.ratios[-1]:g}, guided windows"
+        label = f"r = {self.sess.pre_filter_ratio:g}, guided windows"
         self.runs[label] = partial(_explain, engine(config, **shared, windows="guided"), "top1")
         if config.targets > 1:
-            label = f"r = {config.ratios[-1]:g}, {config.targets} targets"
+            label = f"r = {self.sess.pre_filter_ratio:g}, {config.targets} targets"
             self.runs[label] = partial(_explain, self.sess, f"top{config.targets}")
         self.runs[WITHOUT] = partial(_explain, engine(config, **shared, num_scales=None), "top1")
         self.seconds: dict[str, list[float]] = {name: [] for name in (FLOOR, FORWARD, *self.runs)}

@@ -57,7 +57,7 @@ def measure_job(config: BenchmarkConfig, items: list[Item], images: list[np.ndar
             method=config.method,
             num_scales=config.num_scales,
             max_map_side=config.max_map_side,
-            pre_filter_ratio=config.ratios[-1],
+            pre_filter_ratio=config.pre_filter_ratio,
             precision=config.precision[0],
             batch_size=config.batch_size[0] if config.batch_size else None,
             actors=str(actors),

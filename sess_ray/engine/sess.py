@@ -138,8 +138,9 @@ class SESS:
         model's input, one map, resized back; then neither filter nor fusion nor smoothing applies.
     step_size : int, optional
         Pixels between windows; by default the window's side.
-    pre_filter_ratio : float
-        Share of the windows, those of lowest class score, that are dropped.
+    pre_filter_ratio : float, optional
+        Share of the windows, those of lowest class score, that are dropped. By default the method's own
+        (`sess_ray.methods.registry.RATIOS`); the paper's are 0, 0.9 and 0.99.
     windows : {"all", "guided"}
         Which windows are scored. Guided: the coarse scales whole, and of each finer one those at which the Grad-CAM map
         so far is brightest (`sess_ray.engine.guided`), whatever the method; the others count as dropped by the
@@ -177,7 +178,7 @@ class SESS:
     >>> sess = SESS(load_model("squeezenet1_1", weights="random"), num_scales=2, device="cpu")
     >>> [[explanation]] = sess.explain([np.zeros((240, 320, 3), np.uint8)], targets=[[7]])
     >>> explanation.saliency.shape, explanation.target_name, explanation.num_patches, explanation.num_kept
-    ((240, 320), 'cock', 6, 1)
+    ((240, 320), 'cock', 6, 6)
     """
 
     def __init__(
@@ -186,7 +187,7 @@ class SESS:
         method: str | methods.Method = "gradcam",
         num_scales: int | None = 12,
         step_size: int | None = None,
-        pre_filter_ratio: float = 0.9,
+        pre_filter_ratio: float | None = None,
         windows: str = "all",
         whole_scales: int = 4,
         window_share: float = 0.25,
@@ -204,7 +205,8 @@ class SESS:
     ) -> None:
         self.method = methods.get(method) if isinstance(method, str) else method
         self.method_options = self.method.parsed(method_options or {})
-        _check(num_scales, step_size, pre_filter_ratio, whole_scales, window_share, batch_size, max_map_side)
+        ratio = self.method.ratio(pre_filter_ratio)
+        _check(num_scales, step_size, ratio, whole_scales, window_share, batch_size, max_map_side)
         for name, given, known in (
             ("windows", windows, WINDOWS),
             ("fusion", fusion, FUSIONS),
@@ -222,7 +224,7 @@ class SESS:
         self.looks_at = [name for name in LAYER if name in self.method.given or self.method.family == "T"]
         self.num_scales = num_scales
         self.step_size = step_size or self.model.input_size
-        self.pre_filter_ratio = pre_filter_ratio if num_scales else 0.0
+        self.pre_filter_ratio = ratio if num_scales else 0.0
         self.windows = windows if num_scales else "all"
         self.guides = self.windows == "guided"
         self.whole_scales = whole_scales

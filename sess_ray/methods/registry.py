@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from sess_ray.models import Model
 
 Family = Literal["T", "B", "P", "R"]
+# Share of the windows that are dropped by default: none where a map costs nothing beside its window's score.
+RATIOS: dict[Family, float] = {"T": 0.0, "B": 0.9, "P": 0.9, "R": 0.9}
 Check = Callable[["Model"], str | None]
 
 # What the engine hands to a function that asks for it by name, with a keyword-only parameter without a default.
@@ -95,6 +97,14 @@ class Method:
     def given(self) -> list[str]:
         """Names of what the engine hands to the function."""
         return [parameter.name for parameter in self._keywords if parameter.default is inspect._empty]
+
+    def ratio(self, given: float | None = None) -> float:
+        """Return a pre-filter ratio: the one that is given, or the method's own.
+
+        >>> get("gradcam").ratio(), get("gradcam").ratio(0.5)
+        (0.0, 0.5)
+        """
+        return RATIOS[self.family] if given is None else given
 
     def refusal(self, model: Model) -> str | None:
         """Return why the method can not explain a prepared model, or None where it can."""

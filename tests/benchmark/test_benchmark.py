@@ -56,7 +56,7 @@ def clock(monkeypatch):
 
 def test_the_windows_lie_ready_as_the_engine_batches_them(config, small_images):
     sess = engine(config)
-    assert (sess.batch_size, sess.pre_filter_ratio) == (4, 0.9)
+    assert (sess.batch_size, sess.pre_filter_ratio) == (4, 0)
     found = batches(sess, small_images[0])
     assert [len(batch) for batch in found] == [4, 3]
     assert all(batch.is_contiguous(memory_format=torch.channels_last) for batch in found)
@@ -70,7 +70,7 @@ def test_the_windows_lie_ready_as_the_engine_batches_them(config, small_images):
 def test_times_are_those_of_the_passes(config, small_images):
     """Two images of seven windows and the whole image: sixteen rows share batches; those of the floor do not."""
     found = core.measure_core(config, small_images)
-    engines = ["r = 0", "r = 0.9", "r = 0.9, guided windows", "r = 0.9, 2 targets"]
+    engines = ["r = 0", "r = 0.9", "r = 0, guided windows", "r = 0, 2 targets"]
     names = [core.FLOOR, core.FORWARD, *engines, core.WITHOUT]
     assert [(row["batch_size"], row["engine"]) for row in found] == [(size, name) for size in (4, 64) for name in names]
     for row in found:

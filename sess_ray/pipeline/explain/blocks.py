@@ -29,7 +29,7 @@ def most_rows(config: ExplainConfig, input_size: int) -> int:
     """Return how many images of a common size a block may have, lest an actor works for hours before it is written."""
     plan = sess_plan(*TYPICAL_IMAGE, input_size, config.num_scales, config.step_size or input_size)
     windows = plan.num_patches or 1
-    kept = num_kept(windows, config.pre_filter_ratio)
+    kept = num_kept(windows, config.ratio())
     passes = windows + kept * methods.get(config.method).num_passes(TYPICAL_CHANNELS)
     return min(MAX_BLOCK_ROWS, max(1, MAX_BLOCK_PASSES // passes))
 

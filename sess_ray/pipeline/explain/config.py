@@ -50,7 +50,8 @@ class ExplainConfig(OpensUrls):
     step_size
         Pixels between windows; without it, the model's input size.
     pre_filter_ratio
-        Share of the windows, those of lowest class score, that is dropped.
+        Share of the windows, those of lowest class score, that is dropped. Without it, the method's own: 0 where maps
+        cost nothing beside scores (family T of --list-methods), else 0.9. The paper's are 0, 0.9 and 0.99.
     windows
         Which windows are scored: all, or guided: of fine scales only those at which the map so far is brightest.
     whole_scales
@@ -111,7 +112,7 @@ class ExplainConfig(OpensUrls):
     class_map: str | None = None
     num_scales: int = 12
     step_size: int | None = None
-    pre_filter_ratio: float = 0.9
+    pre_filter_ratio: float | None = None
     windows: Literal["all", "guided"] = "all"
     whole_scales: int = 4
     window_share: float = 0.25
@@ -154,6 +155,12 @@ class ExplainConfig(OpensUrls):
     def method_options(self) -> dict[str, str]:
         """Return the options of the method; their values are checked by the method."""
         return key_values(self.method_option, "--method-option")
+
+    def ratio(self) -> float:
+        """Return the pre-filter ratio that is used: what is given, or the method's own; without SESS, 0."""
+        from sess_ray import methods  # needs torch
+
+        return methods.get(self.method).ratio(self.pre_filter_ratio) if self.num_scales else 0.0
 
     def needed(self, input_size: int) -> Sides | None:
         """Return how large an image has to be, for a model's input; see `sess_ray.windows.needed`."""

@@ -67,6 +67,7 @@ def record(job: Job, summary: Summary, started: datetime) -> dict[str, Any]:
     packages = ("sess-ray", "ray", "torch", "torchvision", "pyarrow", "pillow", "fsspec", "numpy")
     return {
         "config": job.config.public(),
+        "pre_filter_ratio": job.config.ratio(),  # that of config is null where it is the method's own
         "model": {
             "name": job.model.name,
             "layer": job.model.layer,

@@ -74,6 +74,6 @@ class PatchConfig:
     method_option: tuple[str, ...] = ()
     num_scales: int = 12
     step_size: int | None = None
-    pre_filter_ratio: float = 0.9
+    pre_filter_ratio: float | None = None
     fusion: Literal["seamless", "reference"] = "seamless"
     precision: Literal["fp32", "bf16"] = "fp32"

@@ -37,5 +37,6 @@ def write_patches(config: PatchConfig, store: Store) -> int:
     sess = SESS(model, **{**options, "pre_filter_ratio": 0.0, "keep_maps": True})  # type: ignore[arg-type]
     [[explanation, *_]] = sess.explain([pixels], [target])
     store.clear(GALLERY)
-    write_page(store, config.image.rsplit("/", 1)[-1], pixels, sess, explanation, config.pre_filter_ratio)
+    ratio = sess.method.ratio(config.pre_filter_ratio)
+    write_page(store, config.image.rsplit("/", 1)[-1], pixels, sess, explanation, ratio)
     return explanation.num_patches

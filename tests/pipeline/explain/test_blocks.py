@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
+from sess_ray import SESS, load_model
 from sess_ray.pipeline.cluster.rows import TABLE_BYTES, tables
 from sess_ray.pipeline.explain.blocks import BLOCK_ROWS, BLOCKS, MAX_BLOCK_ROWS, blocks, most_rows
 from sess_ray.pipeline.explain.config import ExplainConfig
@@ -59,6 +60,26 @@ def test_blocks_of_slow_methods_are_small(method, scales, passes):
     assert rows == min(MAX_BLOCK_ROWS, 2**17 // passes)
     sizes = cut([f"{number}.jpg" for number in range(3000)] + ["a.parquet#1"] * 600, 1, most=rows)
     assert max(sizes) == min(rows, 225)
+
+
+@pytest.mark.parametrize(
+    ("settings", "ratio"),
+    [
+        ({}, 0.0),
+        ({"method": "gradcam++"}, 0.0),
+        ({"method": "groupcam"}, 0.9),
+        ({"method": "gradient"}, 0.9),
+        ({"method": "tests.fragile:brightness"}, 0.9),
+        ({"method": "groupcam", "num_scales": 0}, 0.0),
+        ({"pre_filter_ratio": 0.9}, 0.9),
+        ({"method": "groupcam", "pre_filter_ratio": 0.0}, 0.0),
+    ],
+)
+def test_a_ratio_that_is_not_given_is_the_methods_own(settings, ratio):
+    config = ExplainConfig(**settings)
+    assert config.ratio() == ratio
+    sess = SESS(load_model("tests.fragile:model"), device="cpu", **config.explainer_options())
+    assert sess.pre_filter_ratio == ratio
 
 
 def test_rows_of_one_parquet_file_are_read_together_and_shards_alone():
