@@ -9,10 +9,9 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import posixpath
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -24,6 +23,7 @@ import pyarrow.parquet as pq
 
 from sess_ray.errors import SessError
 from sess_ray.io.access import one_line, open_filesystem, patiently, public
+from sess_ray.io.listing import apart_from, uri_of, walk
 
 # fmt: off
 IMAGE_EXTENSIONS = frozenset((
@@ -78,7 +78,7 @@ def find_images(url: str) -> list[Item]:
     return [Item(**row) for row in list_images(url).to_pylist()]
 
 
-def list_images(url: str, limit: int | None = None) -> pa.Table:
+def list_images(url: str, limit: int | None = None, output: str | None = None) -> pa.Table:
     """List the images of a folder (recursively), a glob, a manifest, a tar shard or one file.
 
     Parameters
@@ -91,6 +91,8 @@ def list_images(url: str, limit: int | None = None) -> pa.Table:
     limit : int, optional
         The first ones only. Of a folder no more are listed; a manifest is read to its end, since an image may have
         several rows.
+    output : str, optional
+        Where a job writes: what lies there is left out of folders and globs, or the job would explain its own pictures.
 
     Returns
     -------
@@ -103,7 +105,7 @@ def list_images(url: str, limit: int | None = None) -> pa.Table:
         If there is no such place, it holds no image, or it can not be read.
     """
     try:
-        listed = pa.concat_tables([ITEMS.empty_table(), *_chunks(_items(url, limit))])
+        listed = pa.concat_tables([ITEMS.empty_table(), *_chunks(_items(url, limit, output))])
         items = _distinct(listed, url).slice(0, limit)
     except SessError:
         raise
@@ -121,7 +123,7 @@ def _chunks(items: Iterator[Item]) -> Iterator[pa.Table]:
         yield pa.Table.from_pylist([vars(item) for item in some], ITEMS)
 
 
-def _items(url: str, limit: int | None) -> Iterator[Item]:
+def _items(url: str, limit: int | None, output: str | None = None) -> Iterator[Item]:
     filesystem, path = open_filesystem(url)
     # A web server lists nothing: what is there is one file.
     exists = patiently(filesystem.exists, path)
@@ -129,16 +131,27 @@ def _items(url: str, limit: int | None) -> Iterator[Item]:
     if exists and not folder:
         yield from _one_file(filesystem, path)
     elif folder:
-        yield from islice(_many_files(filesystem, walk(filesystem, path), path), limit)
+        yield from islice(_many_files(filesystem, apart_from(output, walk(filesystem, path), url, path), path), limit)
     elif any(character in path for character in "*?["):
-        paths = sorted(patiently(filesystem.glob, path))
-        yield from islice(_many_files(filesystem, paths, _glob_root(path)), limit)
+        root = _glob_root(path)
+        paths = apart_from(output, sorted(patiently(filesystem.glob, path)), _glob_root(url), root)
+        yield from islice(_many_files(filesystem, paths, root), limit)
     else:
         raise SessError(f"no such input: {public(url)}")
 
 
+def _is_http(filesystem: fsspec.AbstractFileSystem) -> bool:
+    return "http" in filesystem.protocol
+
+
+def _glob_root(path: str) -> str:
+    parts = path.split("/")
+    fixed = next(i for i, part in enumerate(parts) if any(character in part for character in "*?["))
+    return "/".join(parts[:fixed])
+
+
 def _one_file(filesystem: fsspec.AbstractFileSystem, path: str) -> Iterator[Item]:
-    lower, name, uri = path.lower(), posixpath.basename(path), place(filesystem, path)
+    lower, name, uri = path.lower(), posixpath.basename(path), uri_of(filesystem, path)
     if lower.endswith(".parquet"):
         yield from _parquet(filesystem, path)
     elif lower.endswith(MANIFEST_EXTENSIONS):
@@ -156,79 +169,11 @@ def _many_files(filesystem: fsspec.AbstractFileSystem, paths: Iterable[str], roo
         if name.startswith("."):
             continue
         if extension in IMAGE_EXTENSIONS:
-            yield Item(image_id, place(filesystem, path), label=posixpath.basename(posixpath.dirname(path)) or None)
+            yield Item(image_id, uri_of(filesystem, path), label=posixpath.basename(posixpath.dirname(path)) or None)
         elif extension == SHARD:
-            yield Item(image_id, place(filesystem, path))
+            yield Item(image_id, uri_of(filesystem, path))
         elif extension == ".parquet":
             yield from _parquet(filesystem, path, image_id)
-
-
-# --- listing ---
-
-
-def walk(filesystem: fsspec.AbstractFileSystem, path: str) -> Iterator[str]:
-    """Yield the files below a folder, sorted; page by page where the file system allows it."""
-    kinds = (filesystem.protocol,) if isinstance(filesystem.protocol, str) else filesystem.protocol
-    for kind in kinds:
-        if kind in _WALKS:
-            return _WALKS[kind](filesystem, path.rstrip("/"))
-    return iter(sorted(patiently(filesystem.find, path)))
-
-
-def _walk_local(_: fsspec.AbstractFileSystem, path: str, above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
-    found = os.stat(path or "/")
-    if (found.st_dev, found.st_ino) in above:  # a link to a folder that it lies in
-        return
-    above = (*above, (found.st_dev, found.st_ino))
-    with os.scandir(path or "/") as scanned:
-        entries = [(entry.name, entry.is_dir()) for entry in scanned]
-    for name, is_folder in sorted(entries, key=lambda entry: f"{entry[0]}/" if entry[1] else entry[0]):
-        if is_folder:
-            yield from _walk_local(_, f"{path}/{name}", above)
-        else:
-            yield f"{path}/{name}"
-
-
-def _walk_s3(filesystem: Any, path: str) -> Iterator[str]:
-    bucket, _, prefix = path.partition("/")
-    asked = {"Bucket": bucket, "Prefix": f"{prefix}/" if prefix else "", **filesystem.req_kw}
-    while True:
-        page = patiently(filesystem.call_s3, "list_objects_v2", **asked)
-        yield from (f"{bucket}/{entry['Key']}" for entry in page.get("Contents", ()))
-        if not page.get("IsTruncated"):
-            return
-        asked["ContinuationToken"] = page["NextContinuationToken"]
-
-
-def _walk_gcs(filesystem: Any, path: str) -> Iterator[str]:
-    bucket, _, prefix = path.partition("/")
-    token = None
-    while True:
-        asked = {"prefix": f"{prefix}/" if prefix else "", "maxResults": 1000, "pageToken": token}
-        page = patiently(filesystem.call, "GET", "b/{}/o", bucket, json_out=True, **asked)
-        yield from (f"{bucket}/{entry['name']}" for entry in page.get("items", ()))
-        token = page.get("nextPageToken")
-        if not token:
-            return
-
-
-_WALKS: dict[str, Callable[..., Iterator[str]]] = {"file": _walk_local, "s3": _walk_s3, "gs": _walk_gcs}
-
-
-def place(filesystem: fsspec.AbstractFileSystem, path: str) -> str:
-    """Return where a file is: the path itself on this machine, else its URL."""
-    local = isinstance(filesystem, fsspec.implementations.local.LocalFileSystem)
-    return path if local else filesystem.unstrip_protocol(path)
-
-
-def _is_http(filesystem: fsspec.AbstractFileSystem) -> bool:
-    return "http" in filesystem.protocol
-
-
-def _glob_root(path: str) -> str:
-    parts = path.split("/")
-    fixed = next(i for i, part in enumerate(parts) if any(character in part for character in "*?["))
-    return "/".join(parts[:fixed])
 
 
 # --- manifests ---
@@ -242,7 +187,7 @@ def _parquet(filesystem: fsspec.AbstractFileSystem, path: str, image_id: str | N
         file = pq.ParquetFile(handle)
         if image_id is not None and bytes_column(file.schema_arrow) is None:
             return  # something else that lies between the images
-        yield from _manifest_items(_parquet_rows(file), place(filesystem, path), image_id)
+        yield from _manifest_items(_parquet_rows(file), uri_of(filesystem, path), image_id)
 
 
 def _manifest_items(rows: Iterable[dict[str, Any]], uri: str, image_id: str | None = None) -> Iterator[Item]:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from sess_ray.errors import RunError, SessError
 from sess_ray.io.access import one_line, open_filesystem, patiently, public
-from sess_ray.io.inputs import walk
+from sess_ray.io.listing import WRITTEN, walk
 
 DICTIONARY = pa.dictionary(pa.int32(), pa.string())
 
@@ -49,7 +49,7 @@ MAPS = pa.schema(
 ERRORS = pa.schema([("image_id", pa.string()), ("uri", pa.string()), ("stage", pa.string()), ("error", pa.string())])
 
 STARTED, FINISHED = "started.json", "run.json"
-RUN = (STARTED, FINISHED, "maps", "errors", "overlays")  # what the explain job writes
+RUN = (STARTED, FINISHED, *WRITTEN)  # what the explain job writes
 KEYS = ("run", "image_id", "target", "problem")  # columns that tell rows apart, in any table
 
 HIDDEN = ".writing-"  # in front of the names of files that are not whole yet

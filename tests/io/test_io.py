@@ -5,6 +5,7 @@ import io
 import json
 import tarfile
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -184,6 +185,44 @@ def test_globs_files_and_other_file_systems(folder):
     [item] = find_images("memory://bucket")
     assert (item.image_id, item.uri) == ("x/1.png", memory.unstrip_protocol("/bucket/x/1.png"))
     assert isinstance(read_items([item.uri])[0], bytes)
+
+
+@pytest.mark.parametrize(
+    ("url", "output"),
+    [
+        ("{0}", "{0}/out"),
+        ("{0}/", "{0}/./out/"),
+        (".", "out"),
+        ("", "out"),
+        ("**/*.jpg", "out"),
+        ("{0}/**/*.jpg", "{0}/out"),
+        ("file://{0}", "{0}/out"),
+        ("{0}", "file://{0}/out"),
+        ("{0}", "{0}/link/out"),
+        ("memory://{0}", "memory://{0}/out/"),
+    ],
+)
+def test_an_output_below_the_input_is_left_out(tmp_path, monkeypatch, url, output):
+    monkeypatch.chdir(tmp_path)
+    files = ("a/1.jpg", "out/overlays/1.jpg", "out/deep/er/2.jpg", "outer/3.jpg")
+    for name in files:
+        for place in (str(tmp_path), f"memory://{tmp_path}"):
+            with fsspec.open(f"{place}/{name}", "wb") as file:
+                file.write(b"x")
+    (tmp_path / "link").symlink_to(tmp_path)
+    url, output = url.format(tmp_path), output.format(tmp_path)
+    found = list_images(url or ".", output=output)["image_id"].to_pylist()
+    assert found == ["a/1.jpg", "outer/3.jpg"]
+    assert list_images(url or ".", 2, output)["image_id"].to_pylist() == found  # the limit is of what is left
+    assert "out/overlays/1.jpg" in list_images(url or ".")["image_id"].to_pylist()
+
+
+def test_in_an_output_that_is_the_input_only_what_is_written_is_left_out(tmp_path):
+    for name in ("1.jpg", "overlays/1.png", "maps/x.png", "errors/x.png", "photographs/overlays/2.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    found = list_images(str(tmp_path), output=f"{tmp_path}/")["image_id"].to_pylist()
+    assert found == ["1.jpg", "photographs/overlays/2.jpg"]
 
 
 def test_what_can_not_be_read_is_returned_as_an_error(folder):

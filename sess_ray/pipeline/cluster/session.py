@@ -10,24 +10,37 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from sess_ray.errors import RunError, SessError
 from sess_ray.io.access import one_line
 from sess_ray.pipeline.cluster import embedded
-from sess_ray.pipeline.cluster.settings import actor_range
+from sess_ray.pipeline.cluster.settings import TASK_CPUS, actor_range
+from sess_ray.pipeline.cluster.silence import heard, logger, whats_missing
 
 # Read when ray is imported. Under `uv run`, Ray would have every worker build a second environment of its own; workers
 # of the embedded Ray use the driver's.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
 SPARE_CPUS = 2  # for reading and writing, beside the actors: without them the plan waits for itself
-# Less than an actor's: two read while one waits for the network, and Ray does not fuse them into the actors.
-TASK_CPUS = 0.5
 KNOCK_SECONDS = 15
 BLOCK_BYTES = 32 * 2**20  # some dozens of photographs: what a worker that dies takes with it
 # Of map_batches: whole blocks as Arrow tables, without a copy.
 ARROW: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None, "zero_copy_batch": True}
+
+__all__ = [
+    "ARROW",
+    "TASK_CPUS",
+    "Workers",
+    "arriving",
+    "connect",
+    "fitting",
+    "map_blocks",
+    "pool",
+    "resources_here",
+    "start_early",
+]
 
 _connecting = threading.Lock()
 
@@ -110,6 +123,27 @@ def _knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS).close()
 
 
+@dataclass(frozen=True)
+class Workers:
+    """How many actors run, and what each takes.
+
+    Attributes
+    ----------
+    low, high : int
+        Actors, at least and at most.
+    gpus, cpus : float
+        Share of a GPU, and of a CPU, that each takes.
+    note : str
+        In a line, why they are fewer than was asked for; empty where they are not.
+    """
+
+    low: int
+    high: int
+    gpus: float
+    cpus: float
+    note: str = ""
+
+
 def fitting(
     resources: Mapping[str, float],
     actors: str | None,
@@ -117,8 +151,8 @@ def fitting(
     most: int | None,
     *,
     may_grow: bool = False,
-) -> tuple[int, int, float]:
-    """Return how many actors run at least and at most, and the share of a GPU that each takes.
+) -> Workers:
+    """Return how many actors run: as many as leave a CPU to read and write, or the run would wait for itself.
 
     Parameters
     ----------
@@ -131,20 +165,36 @@ def fitting(
     most : int or None
         More actors than this have nothing to do.
     may_grow : bool
-        Whether this is a cluster, where actors of MIN-MAX may ask for GPUs that are not there yet.
+        Whether this is a cluster, where actors of MIN-MAX may ask for machines that are not there yet.
+
+    Raises
+    ------
+    SessError
+        If there are fewer GPUs than one actor takes.
     """
-    there = resources.get("GPU", 0)
+    cpus, there = resources.get("CPU", 1), resources.get("GPU", 0)
     gpus = gpus_per_actor
     if gpus is None:
         gpus = 1.0 if there >= 1 else 0.0
-    if gpus and there < gpus and not (may_grow and "-" in (actors or "")):
-        hint = "; if they come when asked for, use --actors MIN-MAX" if may_grow else ""
+    may_grow = may_grow and "-" in (actors or "")
+    if gpus and there < gpus and not may_grow:
+        hint = "" if actors and "-" in actors else "; if they come when asked for, use --actors MIN-MAX"
         raise SessError(f"--gpus-per-actor {gpus}: the cluster has {int(there)} GPUs{hint}")
+    room = max(1, int(there / gpus + 1e-6 if gpus else cpus - 1))
     low, high = actor_range(actors) or (0, 0)
     if not high:
-        fit = there // gpus if gpus else resources.get("CPU", 1) - SPARE_CPUS
-        low = high = max(1, int(fit) if most is None else min(int(fit), most))
-    return low, high, gpus
+        fit = room if gpus else max(1, int(cpus - SPARE_CPUS))
+        low = high = max(1, fit if most is None else min(fit, most))
+    note = ""
+    if high > room and not may_grow:
+        low, high = min(low, room), room
+        has = f"{there:g} GPUs, {gpus:g} for each" if gpus else f"{cpus:g} CPUs, and one is left to read and write"
+        more = "; for machines that come when asked for, use MIN-MAX" if low == high and "-" not in str(actors) else ""
+        note = f"--actors {actors}: {high} will run (there are {has}){more}"
+    share = 1.0
+    if high + 1 > cpus and not may_grow:  # with a GPU an actor needs less of a CPU, and on one CPU all share it
+        share = int(1e4 * max(cpus - 1, 0.4 * cpus) / high) / 1e4
+    return Workers(low, high, gpus, min(1.0, share), note)
 
 
 def resources_here() -> dict[str, float]:
@@ -179,19 +229,22 @@ def pool(
     import ray
 
     may_grow = bool(address or os.environ.get("RAY_ADDRESS"))
-    low, high, gpus = fitting(ray.cluster_resources(), actors, gpus_per_actor, most, may_grow=may_grow)
+    found = fitting(ray.cluster_resources(), actors, gpus_per_actor, most, may_grow=may_grow)
+    if found.note:
+        logger.warning(found.note)
     # An actor imports torch for seconds. Without GPUs one starts when the others are at work: the driver, Ray and the
     # first images want a core too.
-    first = low if gpus or may_grow else max(1, low - 1)
+    first = found.low if found.gpus or may_grow else max(1, found.low - 1)
     return {
-        "compute": ray.data.ActorPoolStrategy(min_size=first, max_size=high),
-        "num_gpus": gpus,
-        "num_cpus": 1,
+        "compute": ray.data.ActorPoolStrategy(min_size=first, max_size=found.high),
+        "num_gpus": found.gpus,
+        "num_cpus": found.cpus,
     }
 
 
 def arriving(dataset: Any) -> Iterator[dict[str, Any]]:
     """Yield the rows of a dataset, each block's as soon as it is there: by default Ray holds one back for the next."""
     with embedded.running():
-        for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        blocks = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+        for block in heard(blocks, whats_missing):
             yield from block.to_pylist()

@@ -11,6 +11,9 @@ from cyclopts import Group, Parameter
 from sess_ray.errors import SessError
 from sess_ray.io.access import Access, parse_options, public_settings
 
+# Of a task that reads or writes. Less than an actor's: two read while one waits for the network, and Ray does not fuse
+# them into the actors.
+TASK_CPUS = 0.5
 _SHARED = Parameter(group=Group("Places", sort_key=1))  # after the others in --help
 
 

@@ -194,7 +194,8 @@ def _place(job: Job, gpus: int | None, images: float) -> _Place:
 
         connect(config.address)
         resources, elsewhere = ray.cluster_resources(), True
-    _, actors, share = fitting(resources, config.actors, config.gpus_per_actor, ceil(images), may_grow=elsewhere)
+    workers = fitting(resources, config.actors, config.gpus_per_actor, ceil(images), may_grow=elsewhere)
+    actors, share = workers.high, workers.gpus
     cpus = None if gpus is not None else resources["CPU"] - (0 if elsewhere else SPARE_CPUS)
     sharing = int(1 / share) if 0 < share < 1 else 1 if share else os.cpu_count() or 1
     return _Place(actors, min(actors, sharing), actors * share, cpus)

@@ -89,7 +89,7 @@ def prepare(config: ExplainConfig, meanwhile: Callable[[], None] | None = None) 
     if config.input is None:
         items = _demo_items().slice(0, config.limit)
     else:
-        items = list_images(config.input, config.limit)
+        items = list_images(config.input, config.limit, config.output)
         if config.model == DEMO_MODEL and config.weights is not None:
             raise SessError("--weights need the --model that they are of")
     if meanwhile:

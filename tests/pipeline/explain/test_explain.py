@@ -341,6 +341,17 @@ def test_actors_that_do_not_share_cores_start_together(monkeypatch, gpus, addres
     assert (compute.min_size, compute.max_size) == (first, 4)
 
 
+def test_a_job_does_not_explain_its_own_pictures(good, tmp_path, monkeypatch):
+    place = tmp_path / "in"
+    place.mkdir()
+    (place / "1.jpg").write_bytes((good / "tabby" / "chelsea.jpg").read_bytes())
+    monkeypatch.chdir(place)
+    for _ in range(2):
+        summary = explain(input=".", output="out", model="tests.fragile:model", num_scales=1, overlays=1)
+        assert summary.total.images == 1
+        assert len(list((place / "out" / "overlays").iterdir())) == 1
+
+
 def test_no_name_leaves_the_output(good, tmp_path):
     names = ["../../escape.jpg", "/etc/passwd", 'a"><img src=x onerror=alert(1)>.jpg', "line\nbreak", ".."]
     lines = [{"uri": str(good / "tabby/chelsea.jpg"), "id": name} for name in names]
