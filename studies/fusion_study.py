@@ -24,10 +24,11 @@ from sess_ray.engine.sess import Explanation
 from sess_ray.errors import SessError
 from sess_ray.io.annotation_formats import read_annotations
 from sess_ray.io.inputs import find_images
-from sess_ray.metrics.localization import EnergyPointingGame, MaxBoxAcc, PointingGame
+from sess_ray.metrics.localization import EnergyPointingGame, PointingGame
 from sess_ray.metrics.metric import Metric, Summary
 from sess_ray.metrics.perturbation import Deletion, Insertion, Overall, at_input_size, scored
 from sess_ray.metrics.suite import SUITE, Facts
+from sess_ray.metrics.thresholds import MaxBoxAcc
 from sess_ray.models import load_model
 from sess_ray.pipeline.evaluate.judging import Unmeasured, facts_of
 from sess_ray.pipeline.explain.config import ExplainConfig

@@ -1,15 +1,9 @@
 """The field's own measures of saliency maps, on arrays: `update` with one map, `merge` parts, `summary`."""
 
-from sess_ray.metrics.localization import (
-    CorLoc,
-    DifficultPointingGame,
-    EnergyPointingGame,
-    MaskIoU,
-    MaxBoxAcc,
-    PointingGame,
-)
+from sess_ray.metrics.localization import DifficultPointingGame, EnergyPointingGame, PointingGame
 from sess_ray.metrics.metric import Metric, Summary
 from sess_ray.metrics.perturbation import AverageDrop, AverageIncrease, Deletion, Insertion, Overall, at_input_size
+from sess_ray.metrics.thresholds import CorLoc, MaskIoU, MaxBoxAcc, MaxBoxAccV2, PooledPxAP, PxAP
 from sess_ray.metrics.walls import walls
 
 __all__ = [
@@ -22,9 +16,12 @@ __all__ = [
     "Insertion",
     "MaskIoU",
     "MaxBoxAcc",
+    "MaxBoxAccV2",
     "Metric",
     "Overall",
     "PointingGame",
+    "PooledPxAP",
+    "PxAP",
     "Summary",
     "at_input_size",
     "walls",

@@ -7,15 +7,17 @@ are (n, 4) [x0, y0, x1, y1] in pixels, the last two exclusive; what lies outside
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from math import ceil
 from typing import ClassVar
 
 import numpy as np
+import torch
 
+from sess_ray.blur import blurred, gaussian_kernel
 from sess_ray.errors import SessError
 from sess_ray.metrics.metric import Metric
 
-THRESHOLDS = tuple(step / 20 for step in range(20))
+NEAR = 15.0  # pixels
 
 
 def boxes_region(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -40,7 +42,7 @@ def boxes_region(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
     """
     covered = np.zeros((height, width), bool)
     # The first centre x + 0.5 at or after an edge is that of the pixel ceil(edge - 0.5).
-    for x0, y0, x1, y1 in np.ceil(_clipped(boxes, height, width) - 0.5).astype(int):
+    for x0, y0, x1, y1 in np.ceil(clipped(boxes, height, width) - 0.5).astype(int):
         covered[y0:y1, x0:x1] = True
     return covered
 
@@ -68,13 +70,13 @@ def is_difficult(region: np.ndarray, others: bool) -> bool:
     return bool(others and region.mean() < 0.25)
 
 
-def box_iou(box: Sequence[float], boxes: np.ndarray) -> np.ndarray:
-    """Return the intersection over union of a box, (4,), with each of `boxes`, (n, 4): (n,)."""
-    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-    low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
-    shared = np.clip(high - low, 0, None).prod(1)
-    own = max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
-    union = own + np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(1) - shared
+def box_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the intersection over union of boxes (n, 4) with boxes (m, 4): (n, m); 0 where both cover nothing."""
+    one, other = (np.asarray(boxes, np.float64).reshape(-1, 4) for boxes in (first, second))
+    low, high = np.maximum(one[:, None, :2], other[:, :2]), np.minimum(one[:, None, 2:], other[:, 2:])
+    shared = np.clip(high - low, 0, None).prod(-1)
+    own, theirs = (np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(1) for boxes in (one, other))
+    union = own[:, None] + theirs - shared
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
@@ -99,37 +101,54 @@ def largest_boxes(saliency: np.ndarray, thresholds: Sequence[float]) -> Iterator
     SessError
         If scipy is missing.
     """
-    values = _scaled(saliency)
-    left, top = 0, 0  # of what is left of the map
-    count, box = -1, None
-    constant = not values.any()
-    for threshold in thresholds:
-        if constant:
+    for boxes, sizes in _parts(saliency, thresholds):
+        if len(sizes):
+            x0, y0, x1, y1 = boxes[sizes.argmax()].tolist()
+            yield x0, y0, x1, y1
+        else:
             yield None
-            continue
-        mask = values >= np.float32(threshold)
-        if (found := int(np.count_nonzero(mask))) != count:
-            count = found
-            # What is below this threshold is below all further ones.
-            x0, y0, x1, y1 = _tight(mask)
-            values, mask = values[y0:y1, x0:x1], mask[y0:y1, x0:x1]
-            left, top = left + x0, top + y0
-            x0, y0, x1, y1 = _tight(_largest_part(mask))
-            box = left + x0, top + y0, left + x1, top + y1
-        yield box
 
 
-def _largest_part(mask: np.ndarray) -> np.ndarray:
-    if mask.all():
-        return mask
+def part_boxes(saliency: np.ndarray, thresholds: Sequence[float]) -> Iterator[np.ndarray]:
+    """Yield, for ascending thresholds, the tight boxes around all parts of a map that reach the threshold.
+
+    Parameters
+    ----------
+    saliency, thresholds
+        As `largest_boxes` takes them.
+
+    Yields
+    ------
+    ndarray, (n, 4) int
+        x0, y0, x1, y1, the last two exclusive, by the row-major order of the parts' first pixels; (0, 4) where the map
+        is constant.
+    """
+    return (boxes for boxes, _ in _parts(saliency, thresholds))
+
+
+def _parts(saliency: np.ndarray, thresholds: Sequence[float]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield, for each threshold, the boxes of the parts that reach it, (n, 4), and their numbers of pixels, (n,)."""
     try:
         from scipy import ndimage  # type: ignore[import-untyped]
     except ImportError as error:
         raise SessError("boxes of maps: needs scipy: install sess-ray[evaluate]") from error
-    labels, count = ndimage.label(mask, np.ones((3, 3)))
-    if count == 1:
-        return mask
-    return labels == np.bincount(labels[mask]).argmax()
+    values = scaled(saliency)
+    constant = not values.any()
+    offset, count = np.zeros(4, int), -1  # of what is left of the map; pixels that reach the threshold
+    boxes, sizes = np.empty((0, 4), int), np.empty(0, int)
+    for threshold in thresholds:
+        mask = values >= np.float32(threshold)
+        if not constant and (found := int(np.count_nonzero(mask))) != count:
+            count = found
+            # What is below this threshold is below all further ones.
+            x0, y0, x1, y1 = _tight(mask)
+            values, mask = values[y0:y1, x0:x1], mask[y0:y1, x0:x1]
+            offset += (x0, y0, x0, y0)
+            labels, _ = ndimage.label(mask, np.ones((3, 3)))
+            places = ndimage.find_objects(labels)
+            boxes = np.array([(x.start, y.start, x.stop, y.stop) for y, x in places], int) + offset
+            sizes = np.bincount(labels.ravel())[1:]
+        yield boxes, sizes
 
 
 def _tight(mask: np.ndarray) -> tuple[int, int, int, int]:
@@ -152,20 +171,20 @@ def reaches(saliency: np.ndarray, threshold: float) -> np.ndarray:
     ndarray, (H, W) bool
         None where the map is constant.
     """
-    values = _scaled(saliency)
+    values = scaled(saliency)
     return values >= np.float32(threshold) if values.any() else np.zeros(values.shape, bool)
 
 
-def _scaled(saliency: np.ndarray) -> np.ndarray:
+def scaled(saliency: np.ndarray) -> np.ndarray:
     """Return `min_max` in float32: there a value of k / 255 equals the threshold that is the same number."""
     return min_max(saliency).astype(np.float32)
 
 
-def _clipped(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+def clipped(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.clip(np.asarray(boxes, np.float64).reshape(-1, 4), 0, [width, height, width, height])
 
 
-def _matching(saliency: np.ndarray, region: np.ndarray) -> np.ndarray:
+def matching(saliency: np.ndarray, region: np.ndarray) -> np.ndarray:
     """Return the map without NaN, if the region is one of its pixels."""
     if saliency.shape != region.shape or region.dtype != bool:
         raise SessError(
@@ -174,36 +193,63 @@ def _matching(saliency: np.ndarray, region: np.ndarray) -> np.ndarray:
     return np.nan_to_num(saliency)
 
 
+def peak_of(saliency: np.ndarray, smooth: float = 0.0) -> tuple[int, int]:
+    """Return where a map is largest, x and y: the first maximum in row-major order.
+
+    Parameters
+    ----------
+    saliency : ndarray, (H, W)
+        NaN counts as 0.
+    smooth : float
+        Blur it first by a Gaussian with a sigma of this share of the longer side, cut at 4 sigma; beyond the border
+        its border pixels go on. As TorchRay does.
+    """
+    values = np.nan_to_num(saliency)
+    if smooth:
+        sigma = smooth * max(values.shape)
+        image = torch.from_numpy(np.array(values, np.float32))[None, None]
+        values = blurred(image, gaussian_kernel(2 * ceil(4 * sigma) + 1, sigma), "replicate")[0, 0].numpy()
+    y, x = np.unravel_index(values.argmax(), values.shape)
+    return int(x), int(y)
+
+
 class PointingGame(Metric):
     """Whether the maximum of a map is on the target or near it: 1 or 0; the mean over classes of their hit rates.
 
     A map of all zeros or NaN points nowhere: 0. Zhang et al., Top-down Neural Attention by Excitation Backprop,
-    ECCV 2016.
+    ECCV 2016; the details as in TorchRay's benchmark (Fong et al., Extremal Perturbations, ICCV 2019).
 
     Parameters
     ----------
     tolerance : float
-        Pixels between the centres of the maximum and of the nearest pixel of the target, inclusive.
+        The centres of the maximum and of the nearest pixel of the target are less than so many pixels apart, or it is
+        that pixel.
+    smooth : float
+        The map is blurred before its maximum is looked for, with a sigma of this share of its longer side (`peak_of`).
+        The benchmark takes 0.02 for maps of pixel gradients, whose maximum is else a speck, and 0 for others.
 
     Examples
     --------
     >>> saliency = np.zeros((10, 40))
     >>> saliency[5, 30] = 1
     >>> game = PointingGame()
-    >>> game.measure(saliency, boxes_region([[0, 0, 16, 10]], 10, 40))
+    >>> game.measure(saliency, boxes_region([[0, 0, 17, 10]], 10, 40))
     1.0
-    >>> game.measure(saliency, boxes_region([[0, 0, 15, 10]], 10, 40))
+    >>> game.measure(saliency, boxes_region([[0, 0, 16, 10]], 10, 40))
     0.0
     """
 
     name: ClassVar[str] = "pointing_game"
     per_class = True
 
-    def __init__(self, tolerance: float = 15.0) -> None:
+    def __init__(self, tolerance: float = NEAR, smooth: float = 0.0) -> None:
         super().__init__()
         if not tolerance >= 0:
             raise SessError(f"tolerance is {tolerance}: use 0 pixels or more")
+        if not 0 <= smooth <= 1:
+            raise SessError(f"smooth is {smooth}: use a share of the longer side, 0 to 1")
         self.tolerance = tolerance
+        self.smooth = smooth
 
     def measure(self, saliency: np.ndarray, region: np.ndarray, peak: tuple[int, int] | None = None) -> float:
         """Return 1.0 for a hit, 0.0 for a miss.
@@ -213,15 +259,16 @@ class PointingGame(Metric):
         saliency : ndarray, (H, W)
         region : ndarray, (H, W) bool
         peak : (int, int), optional
-            x and y of the maximum, where it is known better than from the map: a stored map has 8 bits. By default the
-            first maximum in row-major order.
+            x and y of the maximum, where it is known better than from the map: a stored map has 8 bits. By default that
+            of `peak_of`.
         """
-        saliency = _matching(saliency, region)
+        saliency = matching(saliency, region)
         if not saliency.any():
             return 0.0
-        y, x = np.unravel_index(saliency.argmax(), saliency.shape) if peak is None else peak[::-1]
+        x, y = peak_of(saliency, self.smooth) if peak is None else peak
         rows, columns = np.nonzero(region)
-        return float(((rows - y) ** 2 + (columns - x) ** 2 <= self.tolerance**2).any())
+        apart = (rows - y) ** 2 + (columns - x) ** 2
+        return float(((apart < self.tolerance**2) | (apart == 0)).any())
 
 
 class DifficultPointingGame(PointingGame):
@@ -233,121 +280,14 @@ class DifficultPointingGame(PointingGame):
 class EnergyPointingGame(Metric):
     """Share of a map's sum that lies in its target's boxes; 0 for a map of all zeros or NaN.
 
-    Wang et al., Score-CAM, CVPR Workshops 2020.
+    Sharpening alone, such as squaring a map, raises it without any knowledge of the target: read it beside `PxAP`,
+    which sees the order of pixels only. Wang et al., Score-CAM, CVPR Workshops 2020.
     """
 
     name: ClassVar[str] = "energy_pointing_game"
 
     def measure(self, saliency: np.ndarray, region: np.ndarray) -> float:
         """Return the share, for a map (H, W) and a region (H, W) bool."""
-        saliency = _matching(saliency, region)
+        saliency = matching(saliency, region)
         whole = saliency.sum(dtype=np.float64)
         return float(saliency[region].sum(dtype=np.float64) / whole) if whole else 0.0
-
-
-class _AtThresholds(Metric):
-    """The mean over maps at the threshold where it is largest."""
-
-    curve = True
-
-    def __init__(self, thresholds: Sequence[float] = THRESHOLDS) -> None:
-        super().__init__()
-        self.thresholds = tuple(map(float, thresholds))
-        ascending = all(low < high for low, high in pairwise(self.thresholds))
-        if not self.thresholds or not ascending or self.thresholds[0] < 0 or self.thresholds[-1] > 1:
-            raise SessError(f"thresholds are {self.thresholds}: use ascending ones in 0..1")
-
-    def reduce(self, means: np.ndarray) -> np.ndarray:
-        return means.max(-1)
-
-    def best_threshold(self) -> float:
-        """Return the threshold where the mean over all maps is largest, the lowest of several; NaN without maps."""
-        return self.thresholds[self.means()[0].argmax()] if self.n else float("nan")
-
-
-class MaxBoxAcc(_AtThresholds):
-    """Share of maps whose box fits one of the target's boxes, at the best of all thresholds.
-
-    Choe et al., Evaluating Weakly Supervised Object Localization Methods Right, CVPR 2020. The box is that of the
-    largest connected part of the map, taken from 0 to 1, that reaches the threshold. As the paper has it: their release
-    rounds maps to 8 bits and takes what exceeds the threshold, ranks parts by the area within their outlines, and has
-    boxes a pixel larger. At threshold 0 the box is the whole image. A constant map has no box, and a value of 0
-    throughout.
-
-    Parameters
-    ----------
-    thresholds : sequence of float
-        Ascending, in 0..1.
-    iou : float
-        Intersection over union from which on boxes fit.
-    """
-
-    name: ClassVar[str] = "max_box_acc"
-
-    def __init__(self, thresholds: Sequence[float] = THRESHOLDS, iou: float = 0.5) -> None:
-        super().__init__(thresholds)
-        self.iou = iou
-
-    def measure(self, saliency: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        """Return 1.0 or 0.0 at each threshold, for a map (H, W) and boxes (n, 4)."""
-        return _fits(saliency, boxes, self.thresholds, self.iou)
-
-
-class CorLoc(Metric):
-    """Share of maps whose box fits one of the target's boxes at one threshold: 1 or 0; boxes as in `MaxBoxAcc`.
-
-    Deselaers et al., Weakly Supervised Localization and Learning with Generic Knowledge, IJCV 2012.
-
-    Parameters
-    ----------
-    threshold : float
-        By default a fifth of the maximum: Zhou et al., Learning Deep Features, CVPR 2016.
-    iou : float
-        Intersection over union from which on boxes fit.
-    """
-
-    name: ClassVar[str] = "corloc"
-
-    def __init__(self, threshold: float = 0.2, iou: float = 0.5) -> None:
-        super().__init__()
-        if not 0 <= threshold <= 1:
-            raise SessError(f"threshold is {threshold}: use a share of the maximum, 0 to 1")
-        self.threshold = threshold
-        self.iou = iou
-
-    def measure(self, saliency: np.ndarray, boxes: np.ndarray) -> float:
-        """Return 1.0 or 0.0 for a map (H, W) and boxes (n, 4)."""
-        return float(_fits(saliency, boxes, [self.threshold], self.iou)[0])
-
-
-def _fits(saliency: np.ndarray, boxes: np.ndarray, thresholds: Sequence[float], iou: float) -> np.ndarray:
-    boxes = _clipped(boxes, *saliency.shape)
-    found = largest_boxes(saliency, thresholds)
-    return np.array([float(box is not None and (box_iou(box, boxes) >= iou).any()) for box in found])
-
-
-class MaskIoU(_AtThresholds):
-    """Intersection over union of the target and of what reaches a threshold, at the best of all thresholds: peak IoU.
-
-    Maps are taken from 0 to 1; a constant map has a value of 0 at all thresholds.
-
-    Parameters
-    ----------
-    thresholds : sequence of float
-        Ascending, in 0..1.
-    """
-
-    name: ClassVar[str] = "mask_iou"
-
-    def measure(self, saliency: np.ndarray, region: np.ndarray) -> np.ndarray:
-        """Return the intersection over union at each threshold, for a map (H, W) and a region (H, W) bool."""
-        values = _scaled(_matching(saliency, region))
-        if not values.any():
-            return np.zeros(len(self.thresholds))
-        target = np.count_nonzero(region)
-        found = []
-        for threshold in self.thresholds:
-            mask = values >= np.float32(threshold)
-            shared = np.count_nonzero(mask & region)
-            found.append(shared / (np.count_nonzero(mask) + target - shared))
-        return np.array(found)

@@ -21,7 +21,12 @@ from sess_ray.models import Model
 
 Kind = Literal["cascading", "independent"]
 KINDS = get_args(Kind)
-SSIM_SIDE = 7  # of its window
+Window = Literal["uniform", "gaussian"]
+# What scikit-image takes for the two windows of SSIM, and the side of each: the second as Wang et al. (2004) have it.
+WINDOWS: dict[Window, tuple[dict[str, Any], int]] = {
+    "uniform": ({"win_size": 7}, 7),
+    "gaussian": ({"gaussian_weights": True}, 11),
+}
 
 
 @dataclass(frozen=True)
@@ -115,13 +120,19 @@ def _reinitialize(layer: nn.Module, key: str) -> None:
         own.copy_(new)
 
 
-def similarity(first: np.ndarray, second: np.ndarray) -> Similarity:
+def similarity(
+    first: np.ndarray, second: np.ndarray, window: Window = "uniform", data_range: float = 1.0
+) -> Similarity:
     """Compare two maps.
 
     Parameters
     ----------
     first, second : ndarray, (H, W)
-        At least 7 x 7 pixels; NaN counts as 0. A constant map becomes all zeros.
+        At least as large as the window; NaN counts as 0. A constant map becomes all zeros.
+    window : {"uniform", "gaussian"}
+        Of SSIM: 7 x 7 pixels that count alike, or as the authors' notebooks have it, a Gaussian of sigma 1.5 in 11 x 11.
+    data_range : float
+        Of SSIM: how far values can be apart. Maps go from 0 to 1; the notebooks leave scikit-image's 2.
 
     Returns
     -------
@@ -142,13 +153,14 @@ def similarity(first: np.ndarray, second: np.ndarray) -> Similarity:
         from skimage.metrics import structural_similarity
     except ImportError as error:
         raise SessError("similarity of maps: needs scikit-image: install sess-ray[evaluate]") from error
-    if first.shape != second.shape or min(first.shape) < SSIM_SIDE:
-        raise SessError(
-            f"maps {first.shape} and {second.shape}: give two of one size, {SSIM_SIDE} x {SSIM_SIDE} or more"
-        )
+    if window not in WINDOWS:
+        raise unknown("window of SSIM", window, WINDOWS)
+    settings, side = WINDOWS[window]
+    if first.shape != second.shape or min(first.shape) < side:
+        raise SessError(f"maps {first.shape} and {second.shape}: give two of one size, {side} x {side} or more")
     one, other = min_max(first), min_max(second)
     compare: Any = structural_similarity
-    return Similarity(float(compare(one, other, win_size=SSIM_SIDE, data_range=1)), _spearman(one, other))
+    return Similarity(float(compare(one, other, data_range=data_range, **settings)), _spearman(one, other))
 
 
 def _spearman(first: np.ndarray, second: np.ndarray) -> float:
@@ -170,6 +182,7 @@ def parameter_randomisation(
     kind: Kind,
     steps: int = 10,
     seed: int = 0,
+    window: Window = "uniform",
 ) -> Iterator[tuple[str, list[Similarity]]]:
     """Compare maps of a model with maps of the same model after randomisation.
 
@@ -185,6 +198,8 @@ def parameter_randomisation(
     kind : {"cascading", "independent"}
     steps, seed : int
         As `randomized` takes them.
+    window : {"uniform", "gaussian"}
+        As `similarity` takes it.
 
     Returns
     -------
@@ -194,15 +209,19 @@ def parameter_randomisation(
     """
     changed = randomized(model, kind, steps, seed)
     maps = explain(model)
-    return ((name, target_sensitivity(maps, explain(other))) for name, other in changed)
+    return ((name, target_sensitivity(maps, explain(other), window)) for name, other in changed)
 
 
-def target_sensitivity(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> list[Similarity]:
+def target_sensitivity(
+    first: Sequence[np.ndarray], second: Sequence[np.ndarray], window: Window = "uniform"
+) -> list[Similarity]:
     """Compare maps in pairs, such as those of two classes, image by image: maps of another class should be others.
 
     Parameters
     ----------
     first, second : sequence of ndarray (H, W)
         Equally many.
+    window : {"uniform", "gaussian"}
+        As `similarity` takes it.
     """
-    return [similarity(*pair) for pair in zip(first, second, strict=True)]
+    return [similarity(*pair, window) for pair in zip(first, second, strict=True)]

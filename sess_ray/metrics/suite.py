@@ -9,16 +9,10 @@ from functools import partial
 import numpy as np
 
 from sess_ray.errors import SessError
-from sess_ray.metrics.localization import (
-    CorLoc,
-    DifficultPointingGame,
-    EnergyPointingGame,
-    MaskIoU,
-    MaxBoxAcc,
-    PointingGame,
-)
+from sess_ray.metrics.localization import DifficultPointingGame, EnergyPointingGame, PointingGame
 from sess_ray.metrics.metric import Metric
 from sess_ray.metrics.perturbation import AverageDrop, AverageIncrease, Deletion, Insertion, Overall
+from sess_ray.metrics.thresholds import CorLoc, MaskIoU, MaxBoxAcc, MaxBoxAccV2, PooledPxAP, PxAP
 
 Value = float | np.ndarray | None
 
@@ -40,7 +34,7 @@ class Facts:
     difficult : bool
         It is small, and objects of other classes are in the image.
     peak : (int, int)
-        x and y of the map's maximum before it was stored.
+        x and y of the map's maximum before it was stored, or as the pointing game's protocol has it.
     """
 
     region: np.ndarray
@@ -87,18 +81,26 @@ def _box(metric: Metric, saliency: np.ndarray, facts: Facts) -> Value:
     return metric.measure(saliency, facts.boxes)
 
 
+def _pixels(metric: Metric, saliency: np.ndarray, facts: Facts) -> Value:
+    return metric.measure(saliency, facts.region)
+
+
+# As tables show them: first what no change of a map's contrast can move.
 SUITE: dict[str, Entry] = {
+    "pxap": Entry(PxAP, _pixels),
     "pointing_game": Entry(PointingGame, _point),
     "pointing_game_difficult": Entry(
         DifficultPointingGame, lambda metric, map_, facts: _point(metric, map_, facts) if facts.difficult else None
     ),
-    "energy_pointing_game": Entry(EnergyPointingGame, lambda metric, map_, facts: metric.measure(map_, facts.covered)),
+    "max_box_acc_v2": Entry(MaxBoxAccV2, _box, package="scipy"),
     "max_box_acc": Entry(MaxBoxAcc, _box, package="scipy"),
     "corloc": Entry(CorLoc, _box, package="scipy"),
     "mask_iou": Entry(
         MaskIoU,
         lambda metric, map_, facts: None if facts.segments is None else metric.measure(map_, facts.segments),
     ),
+    "pxap_pooled": Entry(PooledPxAP, _pixels),
+    "energy_pointing_game": Entry(EnergyPointingGame, lambda metric, map_, facts: metric.measure(map_, facts.covered)),
     **_perturbing("rise"),
     **_perturbing("groupcam"),
     "average_drop": Entry(AverageDrop),
