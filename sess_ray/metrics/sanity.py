@@ -130,7 +130,7 @@ def similarity(
     first, second : ndarray, (H, W)
         At least as large as the window; NaN counts as 0. A constant map becomes all zeros.
     window : {"uniform", "gaussian"}
-        Of SSIM: 7 x 7 pixels that count alike, or as the authors' notebooks have it, a Gaussian of sigma 1.5 in 11 x 11.
+        Of SSIM: 7 x 7 pixels that count alike, or as the authors' notebooks have it a Gaussian: sigma 1.5, 11 x 11.
     data_range : float
         Of SSIM: how far values can be apart. Maps go from 0 to 1; the notebooks leave scikit-image's 2.
 

@@ -343,8 +343,8 @@ def test_the_model_sees_each_input_once_in_full_batches(small):
     assert [len(scores) for scores in found] == [5] * 8 + [2] * 2
     assert sizes == [11] * 4  # 44 inputs
     with seen_by(model) as sizes:
-        list(scored(model, requests[:3], 16))
-    assert sizes == [16, 16, 8]
+        list(scored(model, requests[:3], 7))
+    assert sizes == [7, 7, 1]
     assert list(scored(model, [], 16)) == []
 
 
