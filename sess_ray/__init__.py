@@ -12,7 +12,8 @@ from sess_ray.errors import SessError
 
 if TYPE_CHECKING:
     from sess_ray import methods
-    from sess_ray.engine.sess import SESS, Explanation
+    from sess_ray.engine.explanation import Explanation
+    from sess_ray.engine.sess import SESS
     from sess_ray.models import Model, load_model
     from sess_ray.runs import Run, open_run
     from sess_ray.training import MapDataset
@@ -33,7 +34,7 @@ __all__ = [
 # Imported on first use: `--help` and the workers that only read and write have no need of torch.
 _HOMES = {
     "SESS": "sess_ray.engine.sess",
-    "Explanation": "sess_ray.engine.sess",
+    "Explanation": "sess_ray.engine.explanation",
     "Model": "sess_ray.models",
     "load_model": "sess_ray.models",
     "Run": "sess_ray.runs",

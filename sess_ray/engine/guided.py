@@ -6,15 +6,20 @@ what is found there sharpens the map for the scale after it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 from math import ceil
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from sess_ray.engine.fusion import min_max, over, scale_matrices, summed
 from sess_ray.windows import Plan, Scale
+
+if TYPE_CHECKING:
+    from sess_ray.engine.batches import Work
 
 SHORT_SIDE = 64  # pixels of the map that guides; windows are far larger than what it loses
 MOST_SIDES = 8  # its long side over its short one, whatever the image's
@@ -31,6 +36,27 @@ def least_scored(plan: Plan, whole_scales: int, share: float) -> int:
         scale.num_windows if number < whole_scales else num_windows(scale, share)
         for number, scale in enumerate(plan.scales)
     )
+
+
+def all_windows(work: Work) -> Iterator[list[int]]:
+    """Yield one turn: all windows."""
+    yield list(range(work.plan.num_patches))
+
+
+def guided_windows(work: Work, whole_scales: int, share: float) -> Iterator[list[int]]:
+    """Yield the windows to score, turn by turn. What is chosen for a target does not depend on the others."""
+    scales = work.plan.slices()
+    yield list(range(scales[:whole_scales][-1].stop))
+    guides = [Guide(work.plan) for _ in work.targets]
+    for number, scale in enumerate(scales):
+        if number >= whole_scales:
+            for slot, guide in enumerate(guides):
+                work.choose(slot, [scale.start + place for place in guide.best(number, share)])
+            yield (work.chosen[:, scale].any(0).nonzero()[:, 0] + scale.start).tolist()
+        for slot, guide in enumerate(guides):
+            chosen = work.chosen[slot, scale]
+            where = chosen.to(work.source.device)
+            guide.add(number, work.guides[slot][scale][where], work.scores[slot, scale][where], chosen)
 
 
 class Guide:

@@ -18,7 +18,7 @@ from sess_ray.windows import fitted
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from sess_ray.engine.sess import Explanation, ImageLike
+    from sess_ray.engine.explanation import Explanation, ImageLike
 
 COLORS = "inferno"
 

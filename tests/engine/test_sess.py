@@ -105,7 +105,7 @@ def test_the_layer_is_remembered_from_the_scoring_pass(name, monkeypatch, photog
 
     options = {"groups": 2} if name == "groupcam" else {}
     remembered, forwards = explain()
-    monkeypatch.setattr("sess_ray.engine.sess.LAYER_BYTES", 0)
+    monkeypatch.setattr("sess_ray.engine.scoring.LAYER_BYTES", 0)
     again, more = explain()
     assert more - forwards == sum(explanation.num_kept for explanation in remembered)
     for one, other in zip(remembered, again, strict=True):

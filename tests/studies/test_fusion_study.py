@@ -9,8 +9,8 @@ import torch
 
 from sess_ray import SESS, load_model
 from sess_ray.cli import command
+from sess_ray.engine.explanation import PATCH_DTYPE
 from sess_ray.engine.fusion import finish
-from sess_ray.engine.sess import PATCH_DTYPE
 from sess_ray.windows import sess_plan
 from studies import fusion_study
 from tests import nets

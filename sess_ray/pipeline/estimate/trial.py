@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import multiprocessing
 import os
 import signal
@@ -19,7 +18,8 @@ from sess_ray.io.access import one_line
 from sess_ray.pipeline.explain.stages import map_rows, succeeded
 
 if TYPE_CHECKING:
-    from sess_ray.engine.sess import SESS, Explanation
+    from sess_ray.engine.explanation import Explanation
+    from sess_ray.engine.sess import SESS
     from sess_ray.models import Model
 
 SECONDS = 6.0
@@ -219,9 +219,7 @@ def _trial(image: Image, explanations: list[Explanation], seconds: float, *, who
 
 
 def _with_scales(sess: SESS, scales: int) -> SESS:
-    fewer = copy.copy(sess)
-    fewer.num_scales = scales if sess.num_scales is not None else None
-    return fewer
+    return sess.with_scales(scales) if sess.num_scales is not None else sess
 
 
 def _ratio(sess: SESS, image: Image, trial: Trial, scales: int | None) -> float:

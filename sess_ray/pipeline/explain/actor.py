@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from functools import partial
 from time import perf_counter
@@ -13,7 +12,8 @@ import pyarrow as pa
 import ray
 import torch
 
-from sess_ray.engine.sess import SESS, Explanation
+from sess_ray.engine.explanation import Explanation
+from sess_ray.engine.sess import SESS
 from sess_ray.errors import SessError
 from sess_ray.io.access import one_line
 from sess_ray.pipeline.cluster.isolation import apart, deadly, rows_of
@@ -80,7 +80,7 @@ class ExplainActor:
 
     def _alone(self, pixels: np.ndarray, targets: str | list[tuple[int, ...]]) -> list[Explanation]:
         """Explain one image; in smaller and smaller batches while memory ends."""
-        sess = copy.copy(self._sess)
+        sess = self._sess
         while True:
             try:
                 [(_, explanations)] = sess.stream([(pixels, targets)])
@@ -88,7 +88,7 @@ class ExplainActor:
             except torch.OutOfMemoryError:
                 if sess.batch_size == 1:
                     raise
-                sess.batch_size //= 2
+                sess = sess.with_batch_size(sess.batch_size // 2)
                 if sess.device.type == "cuda":
                     torch.cuda.empty_cache()
 

@@ -22,7 +22,7 @@ from sess_ray.pipeline.cluster.rows import Row, tables
 from sess_ray.pipeline.explain import metering
 
 if TYPE_CHECKING:
-    from sess_ray.engine.sess import Explanation
+    from sess_ray.engine.explanation import Explanation
     from sess_ray.models import Model
 
 TASKS = pa.schema(

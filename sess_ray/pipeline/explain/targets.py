@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from sess_ray.engine.sess import is_top
+from sess_ray.engine.targets import is_top
 from sess_ray.errors import SessError
 from sess_ray.io.annotations import Annotations, ClassMap
 from sess_ray.io.inputs import CHUNK, is_shard

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from sess_ray.engine.sess import SESS, is_top
+from sess_ray.engine.sess import SESS
+from sess_ray.engine.targets import is_top
 from sess_ray.errors import SessError
 from sess_ray.io.access import one_line, public
 from sess_ray.io.decode import decode

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from sess_ray.engine.explanation import Explanation
 from sess_ray.engine.fusion import fuse
-from sess_ray.engine.sess import SESS, Explanation
+from sess_ray.engine.sess import SESS
 from sess_ray.io.maps import encode_map
 from sess_ray.io.store import Store
 from sess_ray.pictures.plots import best_first, crop, rectangle, window_maps

@@ -1,0 +1,98 @@
+"""What SESS returns: a map, and every window that it is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from sess_ray.windows import Plan
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ImageLike = Image.Image | np.ndarray
+
+PATCH_DTYPE = np.dtype([("scale", "i4"), ("y", "i4"), ("x", "i4"), ("score", "f4"), ("scored", "?"), ("kept", "?")])
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One saliency map, of one image for one class.
+
+    Attributes
+    ----------
+    saliency : numpy.ndarray, (H, W) float32
+        At the image's own size, or `SESS.max_map_side`'s, in 0..1.
+    target : int
+        Class explained.
+    target_name : str
+    score : float
+        Softmax probability of the target on the whole image, resized to the model's input.
+    predicted, predicted_name, predicted_score : int, str, float
+        Top class on the whole image.
+    patches : numpy.ndarray, (P,) structured
+        Every window: ``scale`` (index), ``y``, ``x`` (in pixels of the scaled image), ``score`` (probability of the
+        target; NaN where no forward pass was spent), ``scored`` (for this target's sake), ``kept``. A data frame is one
+        ``pandas.DataFrame(explanation.patches)`` away.
+    plan : Plan
+        The scales and windows.
+    patch_maps : numpy.ndarray, (K, u, v) float32, or None
+        What the base method says of the K kept windows, in their order; only with ``SESS(keep_maps=True)``.
+    """
+
+    saliency: np.ndarray
+    target: int
+    target_name: str
+    score: float
+    predicted: int
+    predicted_name: str
+    predicted_score: float
+    patches: np.ndarray
+    plan: Plan
+    patch_maps: np.ndarray | None = None
+
+    @property
+    def num_patches(self) -> int:
+        return len(self.patches)
+
+    @property
+    def num_scored(self) -> int:
+        return int(self.patches["scored"].sum())
+
+    @property
+    def num_forwards(self) -> int:
+        """Windows of the image that were scored, for all of its targets together."""
+        return int(np.isfinite(self.patches["score"]).sum())
+
+    @property
+    def num_kept(self) -> int:
+        return int(self.patches["kept"].sum())
+
+    @property
+    def peak(self) -> tuple[int, int]:
+        """(x, y) of the first maximum of the map."""
+        y, x = np.unravel_index(self.saliency.argmax(), self.saliency.shape)
+        return int(x), int(y)
+
+    def plot(self, image: ImageLike) -> Figure:
+        """Draw the image and its map, with matplotlib; see `sess_ray.pictures.plots.plot`."""
+        from sess_ray.pictures.plots import plot
+
+        return plot(self, image)
+
+    def plot_patches(self, image: ImageLike, most: int = 15) -> Figure:
+        """Draw the kept windows, those of highest score first; see `sess_ray.pictures.plots.plot_patches`."""
+        from sess_ray.pictures.plots import plot_patches
+
+        return plot_patches(self, image, most)
+
+
+def patch_table(plan: Plan, scores: np.ndarray, scored: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Return a row of `PATCH_DTYPE` for each window, from its score (NaN where there is none) and its marks."""
+    table = np.empty(plan.num_patches, PATCH_DTYPE)
+    table["scale"], table["y"], table["x"] = np.array(plan.positions()).T
+    table["score"], table["scored"], table["kept"] = scores, scored, kept
+    return table

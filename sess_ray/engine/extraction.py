@@ -1,0 +1,109 @@
+"""Maps of the kept windows, by methods that want the patches themselves."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sess_ray.engine.batches import Work
+from sess_ray.engine.cutting import cut
+from sess_ray.engine.scoring import buffer, of_layer
+from sess_ray.engine.settings import Settings
+from sess_ray.models import Model
+
+
+@dataclass(frozen=True)
+class Row:
+    """A kept window in a batch of patches: of which image, for which of its targets, and its place among the kept."""
+
+    work: Work
+    slot: int
+    window: int
+    place: int
+
+
+class Extraction:
+    """Makes maps of kept windows, many images' in one batch.
+
+    Parameters
+    ----------
+    model : Model
+        Prepared.
+    settings : Settings
+    """
+
+    def __init__(self, model: Model, settings: Settings) -> None:
+        self.model = model
+        self.settings = settings
+
+    def __call__(self, works: Iterator[Work]) -> Iterator[Work]:
+        """Yield images in their order, as soon as the maps of all of their kept windows are made."""
+        patches = buffer(self.settings)
+        rows: list[Row] = []
+        waiting: deque[Work] = deque()
+        for work in works:
+            waiting.append(work)
+            work.expect()
+            for row, patch in _kept(work):
+                patches[len(rows)].copy_(patch)
+                rows.append(row)
+                if len(rows) == len(patches):
+                    self._extract(patches, rows)
+                    rows = []
+            while waiting and waiting[0].whole:
+                yield waiting.popleft()
+        if rows:
+            self._extract(patches[: len(rows)], rows)
+        yield from waiting
+
+    def _extract(self, patches: Tensor, rows: list[Row]) -> None:
+        settings, method = self.settings, self.settings.method
+        targets = torch.tensor([row.work.targets[row.slot] for row in rows], device=settings.device)
+        offers: dict[str, object] = {"seed": settings.seed, "batch_size": settings.batch_size}
+        if "scores" in method.given:
+            offers["scores"] = torch.stack([row.work.scores[row.slot, row.window] for row in rows])
+        if settings.looks_at:
+            offers |= self._layer(patches, targets, rows)
+        if "same_as" in method.given:
+            offers["same_as"] = _same_as(rows).to(settings.device)
+        if "generators" in method.given:
+            offers["generators"] = [self._generator(row.window) for row in rows]
+        given = {name: offers[name] for name in method.given}
+        maps = method.function(self.model, patches, targets, **given, **settings.method_options).detach().float()
+        for row, found in zip(rows, maps, strict=True):
+            row.work.receive(row.slot, row.place, found)
+
+    def _layer(self, patches: Tensor, targets: Tensor, rows: list[Row]) -> dict[str, Tensor]:
+        """Return what the method asks for of the layer: kept from the scoring pass, or made again."""
+        names = self.settings.looks_at
+        kept = [row.work.recall(row.slot, row.window) for row in rows]
+        if all(values is not None for values in kept):
+            return dict(zip(names, map(torch.stack, zip(*kept, strict=True)), strict=True))  # type: ignore[arg-type]
+        return of_layer(self.model.tap(patches), targets, slice(None), names)
+
+    def _generator(self, window: int) -> torch.Generator:
+        """Return a patch's random numbers: the same in any batch, on any actor."""
+        [state] = np.random.SeedSequence([self.settings.seed, window]).generate_state(1, np.uint64)
+        return torch.Generator(self.settings.device).manual_seed(int(state >> 1))
+
+
+def _kept(work: Work) -> Iterator[tuple[Row, Tensor]]:
+    """Yield every kept window once for each target that keeps it."""
+    kept = work.kept.cpu()
+    places = kept.cumsum(1) - 1
+    wanted = kept.any(0)
+    windows = wanted.nonzero()[:, 0].tolist()
+    for window, patch in zip(windows, cut(work.source, work.plan, wanted.tolist()), strict=True):
+        for slot in kept[:, window].nonzero()[:, 0].tolist():
+            yield Row(work, slot, window, int(places[slot, window])), patch
+
+
+def _same_as(rows: Sequence[Row]) -> Tensor:
+    """Return for each row the first that holds the same window of the same image."""
+    first: dict[tuple[int, int], int] = {}
+    return torch.tensor([first.setdefault((row.work.index, row.window), number) for number, row in enumerate(rows)])

@@ -1,0 +1,130 @@
+"""How to explain: the arguments of `SESS`, checked and resolved once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from sess_ray.engine.fusion import FUSIONS
+from sess_ray.engine.guided import least_scored
+from sess_ray.errors import SessError, unknown
+from sess_ray.methods import Method
+from sess_ray.windows import Plan, fitted, sess_plan, whole_plan
+
+# On a CPU a small batch stays in the cache; a GPU wants to be full.
+BATCH_SIZES = {"cpu": 8, "cuda": 128}
+WINDOWS = ("all", "guided")
+LAYER = ("activations", "gradients")
+
+
+def default_batch_size(device: torch.device) -> int:
+    """Return how many patches a batch has where nobody says."""
+    return BATCH_SIZES.get(device.type, BATCH_SIZES["cuda"])
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The parameters of `SESS`, with all that depends on the model and the device filled in.
+
+    Attributes
+    ----------
+    window : int
+        Side of a window: the model's input size.
+    dtype : torch.dtype
+        Of the model's weights and input.
+
+    The others are `SESS`'s parameters.
+
+    Raises
+    ------
+    SessError
+        If a value is out of its range; one line names it.
+    """
+
+    method: Method
+    method_options: dict[str, Any]
+    window: int
+    num_scales: int | None
+    step_size: int
+    pre_filter_ratio: float
+    windows: str
+    whole_scales: int
+    window_share: float
+    fusion: str
+    normalize: bool
+    smooth: bool
+    dtype: torch.dtype
+    device: torch.device
+    batch_size: int
+    max_map_side: int | None
+    max_patches: int
+    seed: int
+    keep_maps: bool
+
+    def __post_init__(self) -> None:
+        for name, value, fits, wanted in (
+            (
+                "num_scales",
+                self.num_scales,
+                self.num_scales is None or self.num_scales >= 1,
+                "1 or more, or None for no SESS",
+            ),
+            ("step_size", self.step_size, self.step_size >= 1, "1 pixel or more"),
+            ("pre_filter_ratio", self.pre_filter_ratio, 0 <= self.pre_filter_ratio <= 1, "a share from 0 to 1"),
+            ("whole_scales", self.whole_scales, self.whole_scales >= 1, "1 or more"),
+            ("window_share", self.window_share, 0 < self.window_share <= 1, "a share above 0, at most 1"),
+            ("batch_size", self.batch_size, self.batch_size >= 1, "1 or more"),
+            ("max_map_side", self.max_map_side, self.max_map_side is None or self.max_map_side >= 1, "1 pixel or more"),
+        ):
+            if not fits:
+                raise SessError(f"{name} is {value}: use {wanted}")
+        for name, given, known in (("windows", self.windows, WINDOWS), ("fusion", self.fusion, FUSIONS)):
+            if given not in known:
+                raise unknown(name, given, known)
+
+    @property
+    def ratio(self) -> float:
+        """Share of the windows that the pre-filter drops; none without SESS."""
+        return self.pre_filter_ratio if self.num_scales else 0.0
+
+    @property
+    def guides(self) -> bool:
+        """Whether maps say which windows of finer scales are scored."""
+        return self.windows == "guided" and self.num_scales is not None
+
+    @property
+    def smooths(self) -> bool:
+        """Whether the fused map is smoothed; never without SESS."""
+        return self.smooth and self.num_scales is not None
+
+    @cached_property
+    def looks_at(self) -> list[str]:
+        """What the method takes from the layer in the scoring pass."""
+        return [name for name in LAYER if name in self.method.given or self.method.family == "T"]
+
+    def plan(self, height: int, width: int) -> Plan:
+        """Return the windows of an image of this size; `SessError` where they are more than `max_patches`."""
+        if self.num_scales is None:
+            return self._limited(whole_plan(height, width, self.window))
+        if max(height, width) / max(1, min(height, width)) > self.max_patches:  # do not even count them
+            raise SessError(f"an image of {width} x {height} pixels needs more than {self.max_patches} windows")
+        plan = sess_plan(height, width, self.window, self.num_scales, self.step_size)
+        if plan.num_patches > self.max_patches:
+            raise SessError(
+                f"an image of {width} x {height} pixels needs {plan.num_patches} windows,"
+                f" more than the {self.max_patches} that max_patches allows"
+            )
+        return self._limited(plan)
+
+    def _limited(self, plan: Plan) -> Plan:
+        height, width = fitted(plan.height, plan.width, self.max_map_side)
+        return replace(plan, height=height, width=width)
+
+    def num_scored(self, plan: Plan) -> int:
+        """Return how many windows of a plan are scored for one target; for several targets as many or more."""
+        if not self.guides:
+            return plan.num_patches
+        return least_scored(plan, self.whole_scales, self.window_share)

@@ -1,0 +1,39 @@
+"""Which classes to explain: what a caller may say, and what the engine makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sess_ray.errors import SessError
+from sess_ray.models import Model
+
+TargetSpec = str | int | Sequence[int | Sequence[int]]
+Targets = str | list[tuple[int, ...]]  # "topK", or for each target the classes of which the best is explained
+
+
+def is_top(spec: str) -> bool:
+    """Say whether a target reads top1, top5, ..."""
+    return spec.startswith("top") and spec[3:].isdigit() and int(spec[3:]) > 0
+
+
+def checked(spec: TargetSpec, model: Model) -> Targets:
+    """Return what a caller asks of one image as "topK" or a list of alternatives.
+
+    Raises
+    ------
+    SessError
+        If it reads otherwise, is empty, or names a class that the model does not have.
+    """
+    if isinstance(spec, str):
+        if not is_top(spec):
+            raise SessError(f"targets {spec!r}: use top1, top5 ... or class indices")
+        return f"top{min(int(spec[3:]), model.num_classes)}"
+    wanted = [
+        (entry,) if isinstance(entry, int | np.integer) else tuple(entry)
+        for entry in ([spec] if isinstance(spec, int | np.integer) else spec)
+    ]
+    if not wanted or not all(wanted):
+        raise SessError("an image without targets: give at least one class index")
+    return [tuple(model.class_index(int(target)) for target in entry) for entry in wanted]
