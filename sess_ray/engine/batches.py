@@ -41,7 +41,7 @@ class Work:
     ----------
     targets : list of int
         Classes to explain; none before `meet`.
-    probabilities : Tensor, (classes,)
+    probabilities : Tensor, (classes + groups,)
         Of the whole image.
     scores : Tensor, (targets, P)
         Probability of each target in each window; 0 where it is not scored.
@@ -128,11 +128,11 @@ class Work:
 
     # -- what is learned of them
 
-    def meet(self, probabilities: Tensor) -> None:
-        """Learn what the model says of the whole image, (classes,), and so which classes to explain."""
+    def meet(self, probabilities: Tensor, num_classes: int) -> None:
+        """Learn what the model says of the whole image, (classes + groups,), and so what to explain."""
         self.probabilities = probabilities
         if isinstance(self.spec, str):
-            self.targets = probabilities.topk(int(self.spec[3:])).indices.tolist()
+            self.targets = probabilities[:num_classes].topk(int(self.spec[3:])).indices.tolist()
         else:
             score = probabilities.tolist()
             self.targets = [max(entry, key=score.__getitem__) for entry in self.spec]

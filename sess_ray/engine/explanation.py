@@ -20,17 +20,19 @@ PATCH_DTYPE = np.dtype([("scale", "i4"), ("y", "i4"), ("x", "i4"), ("score", "f4
 
 @dataclass(frozen=True)
 class Explanation:
-    """One saliency map, of one image for one class.
+    """One saliency map, of one image for one class or group of classes.
 
     Attributes
     ----------
     saliency : numpy.ndarray, (H, W) float32
         At the image's own size, or `SESS.max_map_side`'s, in 0..1.
     target : int
-        Class explained.
+        What is explained: a class, or of a group its place behind the classes (`sess_ray.models.groups`).
     target_name : str
+    target_classes : tuple of int
+        The class, or the classes of the group.
     score : float
-        Softmax probability of the target on the whole image, resized to the model's input.
+        Softmax probability of the target on the whole image, resized to the model's input; of a group the sum.
     predicted, predicted_name, predicted_score : int, str, float
         Top class on the whole image.
     patches : numpy.ndarray, (P,) structured
@@ -46,6 +48,7 @@ class Explanation:
     saliency: np.ndarray
     target: int
     target_name: str
+    target_classes: tuple[int, ...]
     score: float
     predicted: int
     predicted_name: str

@@ -22,7 +22,7 @@ def explanations(work: Work, model: Model, settings: Settings) -> list[Explanati
     """
     if not work.probabilities.isfinite().all():
         raise SessError("the model gives scores that are not finite")
-    predicted = int(work.probabilities.argmax())
+    predicted = int(work.probabilities[: model.num_classes].argmax())
     return [_explanation(work, model, settings, slot, predicted) for slot in range(len(work.targets))]
 
 
@@ -44,7 +44,8 @@ def _explanation(work: Work, model: Model, settings: Settings, slot: int, predic
     return Explanation(
         saliency=saliency.cpu().numpy(),
         target=target,
-        target_name=model.class_name(target),
+        target_name=model.target_name(target),
+        target_classes=model.classes_of(target),
         score=float(work.probabilities[target]),
         predicted=predicted,
         predicted_name=model.class_name(predicted),

@@ -66,10 +66,10 @@ class Scoring:
 
     def _score(self, tap: Tap, segments: list[Segment]) -> None:
         """Take what a batch shows into the images that it is made of."""
-        probabilities = tap.logits.softmax(1)
+        probabilities = self.model.probabilities(tap.logits)
         for segment in segments:
             if segment.whole is not None:
-                segment.work.meet(probabilities[segment.whole])
+                segment.work.meet(probabilities[segment.whole], self.model.num_classes)
         for slot in range(max(len(segment.work.targets) for segment in segments)):
             classes = torch.zeros(len(probabilities), dtype=torch.int64)
             active = [segment for segment in segments if slot < len(segment.work.targets)]

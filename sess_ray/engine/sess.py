@@ -187,8 +187,11 @@ class SESS:
             RGB, of any sizes.
         targets : str or sequence
             ``"top1"``, ``"top5"`` ... for the classes of highest score on the whole image, or for each image its class
-            indices, such as ``[[948], [553, 235]]``. Indices in place of one, ``[[948], [(281, 282), 235]]``, are
-            alternatives: that of highest score on the whole image is explained.
+            indices, such as ``[[948], [553, 235]]``.
+
+            A dict is a group, ``[[{"dog": range(151, 269)}], [948]]``: the classes that one name means are explained
+            together, by the sum of their probabilities (`sess_ray.models.groups`). Indices in place of one,
+            ``[[948], [(281, 282), 235]]``, are alternatives: that of highest score on the whole image is explained.
 
         Returns
         -------

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from sess_ray.errors import SessError
 from sess_ray.models import Model
 
-TargetSpec = str | int | Sequence[int | Sequence[int]]
-Targets = str | list[tuple[int, ...]]  # "topK", or for each target the classes of which the best is explained
+GroupSpec = Mapping[str, Iterable[int | str]]  # a name, and the classes that it means
+TargetSpec = str | int | GroupSpec | Sequence[int | GroupSpec | Sequence[int]]
+Targets = (
+    str | list[tuple[int, ...]]
+)  # "topK", or for each target the classes (or groups) of which the best is explained
 
 
 def is_top(spec: str) -> bool:
@@ -19,7 +22,7 @@ def is_top(spec: str) -> bool:
 
 
 def checked(spec: TargetSpec, model: Model) -> Targets:
-    """Return what a caller asks of one image as "topK" or a list of alternatives.
+    """Return what a caller asks of one image as "topK" or a list of alternatives; the model learns its groups.
 
     Raises
     ------
@@ -30,10 +33,14 @@ def checked(spec: TargetSpec, model: Model) -> Targets:
         if not is_top(spec):
             raise SessError(f"targets {spec!r}: use top1, top5 ... or class indices")
         return f"top{min(int(spec[3:]), model.num_classes)}"
-    wanted = [
-        (entry,) if isinstance(entry, int | np.integer) else tuple(entry)
-        for entry in ([spec] if isinstance(spec, int | np.integer) else spec)
-    ]
+    wanted: list[tuple[int, ...]] = []
+    for entry in [spec] if isinstance(spec, int | np.integer | Mapping) else spec:
+        if isinstance(entry, Mapping):
+            groups = {name: tuple(classes) for name, classes in entry.items()}
+            model.learn(groups)
+            wanted += [(model.target_of(classes),) for classes in groups.values()]
+        else:
+            wanted.append((entry,) if isinstance(entry, int | np.integer) else tuple(entry))
     if not wanted or not all(wanted):
         raise SessError("an image without targets: give at least one class index")
-    return [tuple(model.class_index(int(target)) for target in entry) for entry in wanted]
+    return [tuple(model.target_index(int(target)) for target in entry) for entry in wanted]

@@ -36,7 +36,9 @@ def _pools_linearly(model: Model) -> str | None:
 def cam(activations: Tensor, gradients: Tensor, *, relu: bool = False) -> Tensor:
     """Channels weighted by the classifier's weights: sum_k W_ck A_k.
 
-    Where a global mean and a linear map follow, g_k is W_ck over the number of positions, everywhere alike.
+    Where a global mean and a linear map follow, g_k is W_ck over the number of positions, everywhere alike. A group of
+    classes has no weights of its own: W_ck is then the mean of its classes' weights, each by its share of the group's
+    probability on the patch.
     """
     found = torch.einsum("nkuv,nkuv->nuv", gradients, activations)
     return found.relu_() if relu else found

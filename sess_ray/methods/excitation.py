@@ -309,6 +309,8 @@ def excitation_backprop(model: Model, patches: Tensor, targets: Tensor, *, layer
     batch norms hand it through, a maximum to the largest, averages and sums (skips) to their terms in proportion to
     their values. The map sums to 1, less what reaches units without a positive input: nothing is handed on there.
 
+    From a group of classes the walk starts at each with its share of the group's probability.
+
     Where activations may be negative (behind a linear bottleneck), negative values count as 0. `layer` is a name as in
     ``named_modules()``; by default the last with a grid of a sixteenth of the input or finer.
     """
@@ -318,6 +320,6 @@ def excitation_backprop(model: Model, patches: Tensor, targets: Tensor, *, layer
     leaf, logits, reason = _run(model, chosen, patches)
     if reason:
         raise SessError(f"excitation_backprop can not explain {model.name} from layer {chosen!r} on: {reason}")
-    wanted = torch.zeros_like(logits).scatter_(1, targets[:, None], 1)
+    wanted = model.shares(logits.detach(), targets).to(logits)
     # Never negative: no ReLU is needed behind the sum.
     return torch.autograd.grad(logits, leaf, wanted)[0].float().sum(1)

@@ -68,7 +68,7 @@ def _masks(model: Model, patches: Tensor, targets: Tensor, areas: tuple[float, .
             if step % 2 == 0:
                 seen = seen.flip(3)
             seen = seen.to(patches.dtype).contiguous(memory_format=torch.channels_last)
-            reward = model.module(seen).float().gather(1, classes[:, None]).sum()
+            reward = model.logit_of(model.module(seen).float(), classes).sum()
             excess = (ascending(canvas.flatten(1)) - wanted).square().mean(1).sum()
             (gradient,) = torch.autograd.grad(weight * excess - reward, parameters)
         velocity = gradient if velocity is None else velocity * MOMENTUM + gradient * (1 - MOMENTUM)

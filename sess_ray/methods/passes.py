@@ -18,14 +18,14 @@ def input_gradients(model: Model, patches: Tensor, targets: Tensor) -> Tensor:
     """Return d(logit of the target)/d(patch), (N, 3, h, w) float32: one forward and one backward pass."""
     start = patches.detach().clone().requires_grad_()
     with torch.enable_grad():
-        logits = model.module(start).gather(1, targets[:, None])
+        logits = model.logit_of(model.module(start), targets)
         (gradient,) = torch.autograd.grad(logits.sum(), start)
     return gradient.float()
 
 
 @torch.no_grad()
 def probabilities(model: Model, inputs: Callable[[slice], Tensor], classes: Tensor, batch_size: int) -> Tensor:
-    """Return the softmax probabilities of classes[i] on input i, (M, T) float32.
+    """Return the probabilities of targets classes[i] on input i, (M, T) float32.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def probabilities(model: Model, inputs: Callable[[slice], Tensor], classes: Tens
     for start in range(0, len(classes), batch_size):
         part = slice(start, min(start + batch_size, len(classes)))
         batch = inputs(part).contiguous(memory_format=torch.channels_last)
-        result[part] = model.logits(batch).float().softmax(1).gather(1, classes[part])
+        result[part] = model.probabilities(model.logits(batch)).gather(1, classes[part])
     return result
 
 

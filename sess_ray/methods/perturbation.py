@@ -76,7 +76,7 @@ def scorecam(
 
     weights = _weights(probabilities(model, seen, classes, batch_size), alive, shared)
     if subtract_baseline:
-        baseline = model.logits(torch.zeros_like(patches[:1])).float().softmax(1)[0, targets]
+        baseline = model.probabilities(model.logits(torch.zeros_like(patches[:1])))[0, targets]
         weights = torch.where(alive, weights - baseline[:, None], 0)
     if softmax:
         weights = _softmax(weights, alive)

@@ -25,7 +25,7 @@ Check = Callable[["Model"], str | None]
 
 # What the engine hands to a function that asks for it by name, with a keyword-only parameter without a default.
 GIVEN = {
-    "scores": "softmax probabilities of the targets on the patches, (N,) float32, from the scoring pass",
+    "scores": "probabilities of the targets on the patches, (N,) float32, from the scoring pass",
     "activations": "output A of the model's layer for the patches, (N, K, u, v) float32, from the scoring pass",
     "gradients": "d(logit of the target)/dA for the patches, (N, K, u, v) float32, from the scoring pass",
     "same_as": "the first row of the batch with the same patch, (N,) int64: the others are there for their targets",

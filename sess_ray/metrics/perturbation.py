@@ -190,7 +190,7 @@ def _batches(requests: Iterable[tuple[Series, int]], buffer: Tensor) -> Iterator
 @torch.no_grad()
 def _probabilities(model: Model, inputs: Tensor, targets: list[int]) -> np.ndarray:
     classes = torch.tensor(targets, device=inputs.device)
-    return model.logits(inputs).float().softmax(1).gather(1, classes[:, None])[:, 0].double().cpu().numpy()
+    return model.probabilities(model.logits(inputs)).gather(1, classes[:, None])[:, 0].double().cpu().numpy()
 
 
 def at_input_size(pixels: np.ndarray, saliency: np.ndarray, model: Model) -> tuple[Tensor, Tensor]:

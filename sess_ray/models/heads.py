@@ -9,35 +9,86 @@ written down here instead; its values are autograd's.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-HeadGradient = Callable[[nn.Module, Tensor, Tensor], Tensor]
+from sess_ray.models.groups import Group
+
+
+@dataclass(frozen=True)
+class Head:
+    """What is known of the head of a class of models.
+
+    Attributes
+    ----------
+    container : str
+        Name of the container whose output the head takes.
+    of_class : callable
+        (module, activations (N, K, u, v), classes (N,)) to the gradient of each row's logit with respect to the
+        activations.
+    of_group : callable
+        (module, activations, classes (M,), shares (N, M)) to the sum of the gradients of those classes' logits, each
+        times its share.
+    """
+
+    container: str
+    of_class: Callable[[nn.Module, Tensor, Tensor], Tensor]
+    of_group: Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
+
+    def gradient(
+        self, module: nn.Module, activations: Tensor, logits: Tensor, targets: Tensor, groups: tuple[Group, ...]
+    ) -> Tensor:
+        """Return the gradient of each row's logit of its target, a class or a group, with respect to activations.
+
+        Where there are groups a GPU is waited for, to learn which rows have one.
+        """
+        count = logits.shape[1]
+        wanted = {target for target in targets.tolist() if target >= count} if groups else set()
+        if not wanted:
+            return self.of_class(module, activations, targets)
+        found = self.of_class(module, activations, targets.clamp(max=count - 1))
+        for target in wanted:
+            rows = (targets == target).nonzero()[:, 0]
+            members = torch.tensor(groups[target - count].classes, device=logits.device)
+            shares = logits[rows][:, members].float().softmax(1)
+            found[rows] = self.of_group(module, activations[rows], members, shares.to(activations)).to(found)
+        return found
+
+
+def _classifier(module: nn.Module, classes: Tensor) -> tuple[Tensor, Tensor]:
+    convolution = module.get_submodule("classifier.1")
+    assert isinstance(convolution, nn.Conv2d)
+    assert convolution.bias is not None
+    return convolution.weight[classes].flatten(1), convolution.bias[classes, None, None]
 
 
 def _squeezenet(module: nn.Module, activations: Tensor, classes: Tensor) -> Tensor:
     """Return w / positions wherever w A + b > 0: a logit is the mean over positions of ReLU(w A + b)."""
-    convolution = module.get_submodule("classifier.1")
-    assert isinstance(convolution, nn.Conv2d)
-    assert convolution.bias is not None
-    weights = convolution.weight[classes].flatten(1)
-    scores = torch.einsum("nkuv,nk->nuv", activations, weights) + convolution.bias[classes, None, None]
+    weights, bias = _classifier(module, classes)
+    scores = torch.einsum("nkuv,nk->nuv", activations, weights) + bias
     share = (scores > 0) / scores[0].numel()
     # Laid out like the activations of a model in channels_last.
     return (share[..., None] * weights[:, None, None]).permute(0, 3, 1, 2)
 
 
-# Model class, by name since torchvision takes a second to import -> (the container whose output the head takes,
-# (module, activations (N, K, u, v), classes (N,)) -> gradient of each row's logit with respect to the activations).
-HEADS: dict[str, tuple[str, HeadGradient]] = {"torchvision.models.squeezenet.SqueezeNet": ("features", _squeezenet)}
+def _squeezenet_group(module: nn.Module, activations: Tensor, classes: Tensor, shares: Tensor) -> Tensor:
+    """Return the sum over classes of share w / positions wherever w A + b > 0."""
+    weights, bias = _classifier(module, classes)
+    scores = torch.einsum("nkuv,mk->nmuv", activations, weights) + bias
+    share = (scores > 0) * (shares / scores[0, 0].numel())[..., None, None]
+    return torch.einsum("nmuv,mk->nuvk", share, weights).permute(0, 3, 1, 2)
 
 
-def head_gradient(module: nn.Module, layer: str) -> HeadGradient | None:
-    """Return the gradient of the head of `module` behind `layer`, or None where autograd is as good."""
-    name = f"{type(module).__module__}.{type(module).__qualname__}"
-    if name not in HEADS:
+# By the name of the model's class, since torchvision takes a second to import.
+HEADS = {"torchvision.models.squeezenet.SqueezeNet": Head("features", _squeezenet, _squeezenet_group)}
+
+
+def known_head(module: nn.Module, layer: str) -> Head | None:
+    """Return the head of `module` behind `layer`, or None where autograd is as good."""
+    head = HEADS.get(f"{type(module).__module__}.{type(module).__qualname__}")
+    if head is None:
         return None
-    container, gradient = HEADS[name]
-    *_, last = module.get_submodule(container).named_children()
-    return gradient if layer in (container, f"{container}.{last[0]}") else None
+    *_, last = module.get_submodule(head.container).named_children()
+    return head if layer in (head.container, f"{head.container}.{last[0]}") else None

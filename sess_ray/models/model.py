@@ -13,11 +13,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from sess_ray.errors import SessError, unknown
-from sess_ray.models import wordnet
-from sess_ray.models.heads import head_gradient
+from sess_ray.models.groups import Group
+from sess_ray.models.heads import known_head
 from sess_ray.models.layers import Layout, to_grid
 from sess_ray.models.onednn import TAP, fused
+from sess_ray.models.targets import Targets
 
 Precision = Literal["fp32", "bf16"]
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -33,7 +33,7 @@ class Tap:
     activations : Tensor, (N, K, u, v) float32
         Output of the chosen layer.
     gradients : callable
-        classes (N,) int64 and rows, (n,) int64 or a slice (all by default), to d(logit of the class)/d(activations)
+        targets (N,) int64 and rows, (n,) int64 or a slice (all by default), to d(logit of the target)/d(activations)
         of those rows, (n, K, u, v) float32. Costs one backward pass through the head; may be called again.
     """
 
@@ -43,7 +43,7 @@ class Tap:
 
 
 @dataclass(frozen=True)
-class Model:
+class Model(Targets):
     """A classifier, its preprocessing and the layer that is looked at. `load_model` makes one.
 
     Attributes
@@ -62,6 +62,8 @@ class Model:
         Names of the classes; empty where nobody knows them.
     aliases : dict
         Further names of classes in lower case, to indices.
+    groups : tuple of Group
+        Targets that mean several classes, behind the classes: group k is target ``num_classes + k``.
     original : nn.Module, optional
         Of a model that is prepared for a CPU: `module` in float32, which `fused` is made of.
     """
@@ -76,6 +78,7 @@ class Model:
     std: tuple[float, ...]
     classes: tuple[str, ...] = ()
     aliases: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
+    groups: tuple[Group, ...] = ()
     original: nn.Module | None = field(default=None, repr=False, compare=False)
 
     def prepared(self, device: torch.device, precision: Precision) -> Model:
@@ -101,7 +104,7 @@ class Model:
             return None
         patches = torch.randn(2, 3, self.input_size, self.input_size, generator=torch.Generator().manual_seed(0))
         patches = patches.to(self.probe().dtype).contiguous(memory_format=torch.channels_last)
-        whole = head_gradient(self.module, self.layer) is not None
+        whole = known_head(self.module, self.layer) is not None
         return fused(self.module, self.original, self.layer, patches, whole=whole)
 
     @property
@@ -129,7 +132,7 @@ class Model:
         -------
         Tap
         """
-        head = head_gradient(self.module, self.layer)
+        head = known_head(self.module, self.layer)
         leaves: list[Tensor] = []
 
         def leave(_: nn.Module, __: object, output: Tensor) -> Tensor | None:
@@ -145,11 +148,11 @@ class Model:
             logits = self.scorer(patches)
         leaf = leaves[-1]
 
-        def gradients(classes: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
+        def gradients(targets: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
             if head is not None:
-                return head(self.module, leaf[rows], classes[rows]).float()
+                return head.gradient(self.module, leaf[rows], logits[rows], targets[rows], self.groups).float()
             with torch.enable_grad():
-                wanted = logits[rows].gather(1, classes[rows, None])
+                wanted = self.logit_of(logits[rows], targets[rows])
                 gradient = torch.autograd.grad(wanted.sum(), leaf, retain_graph=True)[0][rows]
             return to_grid(gradient.float(), self.layout)
 
@@ -161,51 +164,6 @@ class Model:
         parameter = next(self.module.parameters(), torch.zeros(1))
         side = side or self.input_size
         return torch.zeros(count, 3, side, side, device=parameter.device, dtype=parameter.dtype)
-
-    def class_name(self, index: int) -> str:
-        """Return the name of a class; its number where the names are unknown."""
-        return self.classes[index] if self.classes else str(index)
-
-    def class_index(self, given: str | int) -> int:
-        """Return the index of a class given by index or by name (any case, or an alias such as a WordNet id).
-
-        Raises
-        ------
-        SessError
-            If there is no such class, or several of that name.
-        """
-        text = str(given).strip()
-        if text.lstrip("-").isdigit():
-            index = int(text)
-            if not 0 <= index < self.num_classes:
-                raise SessError(f"class {index} is out of range: {self.name} has classes 0 to {self.num_classes - 1}")
-            return index
-        found = self._named(text.lower())
-        if len(found) > 1:
-            raise SessError(
-                f"{self.name} has {len(found)} classes named {text!r}: use an index, {' or '.join(map(str, found))}"
-            )
-        if not found:
-            if not self.classes:
-                raise SessError(
-                    f"the class names of {self.name} are unknown, so {text!r} must be an index: or give class names"
-                )
-            raise unknown("class", text, self.classes, f" ({self.name})")
-        return found[0]
-
-    def knows(self, name: str) -> bool:
-        """Say whether a class, or several, have this name."""
-        return bool(self._named(name.strip().lower()))
-
-    def _named(self, key: str) -> tuple[int, ...]:
-        return self._names.get(key) or self.aliases.get(key) or wordnet.classes_of(key, self.classes)
-
-    @cached_property
-    def _names(self) -> dict[str, tuple[int, ...]]:
-        names: dict[str, tuple[int, ...]] = {}
-        for index, name in enumerate(self.classes):
-            names[name.lower()] = (*names.get(name.lower(), ()), index)
-        return names
 
     def weights_sha256(self) -> str:
         """Return the sha256 over the names and bytes of all parameters and buffers."""

@@ -12,7 +12,7 @@ from torch import nn
 
 import sess_ray
 from sess_ray import SessError
-from sess_ray.models.heads import head_gradient
+from sess_ray.models.heads import known_head
 from sess_ray.models.onednn import TAP
 
 CPU = torch.device("cpu")
@@ -87,8 +87,8 @@ def test_the_gradient_of_a_known_head_is_autograds(squeezenet):
     torch.testing.assert_close(tap.gradients(classes), expected, rtol=1e-5, atol=1e-8)
     rows = torch.tensor([1, 3])
     torch.testing.assert_close(tap.gradients(classes, rows), expected[rows], rtol=1e-5, atol=1e-8)
-    assert head_gradient(model.module, "features.12") is head_gradient(model.module, model.layer) is not None
-    assert head_gradient(model.module, "features.9") is None
+    assert known_head(model.module, "features.12") is known_head(model.module, model.layer) is not None
+    assert known_head(model.module, "features.9") is None
 
 
 def test_layers_with_in_place_work_behind_them_stay_whole():
