@@ -113,7 +113,7 @@ class Run:
         self.url = url
         self._names = Store(url).tables("maps")
         if not self._names:
-            raise SessError(f"{public(url)} has no maps: give the output of explain_dataset.py")
+            raise SessError(f"{public(url)} has no maps: give the output of sess-ray explain")
         self._recent: dict[str, pa.Table] = {}
         self._moved = None if images is None else {item.image_id: item.uri for item in find_images(images)}
 

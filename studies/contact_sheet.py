@@ -32,9 +32,9 @@ class SheetConfig:
     output
         Picture to write.
     input
-        Images, as for explain_dataset.py; without it, the sample images.
+        Images, as for sess-ray explain; without it, the sample images.
     model, weights
-        As for explain_dataset.py.
+        As for sess-ray explain.
     methods
         Names separated by commas; all without it.
     method_option

@@ -1,6 +1,6 @@
 """Compare ways to fuse the same windows: an image is explained once, in this process, and each variant makes its map.
 
-Takes the settings of explain_dataset.py, annotations among them. A new variant is a function and a line in `VARIANTS`.
+Takes the settings of sess-ray explain, annotations among them. A new variant is a function and a line in `VARIANTS`.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import cycle, islice
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from sess_ray.io.decode import shrunk
 from sess_ray.io.inputs import Item, find_images
 from sess_ray.io.reading import read_items
 from sess_ray.models import Model, load_model
+from sess_ray.pipeline.cluster.flags import INPUT, MEASUREMENT, METHOD, MODEL, OUTPUT, WINDOWS, check
 from sess_ray.pipeline.explain.config import DEMO_MODEL
 from sess_ray.windows import needed
 
@@ -31,11 +32,21 @@ class BenchmarkConfig:
     Parameters
     ----------
     input
-        Images, as for explain_dataset.py; without it, the sample images.
-    model, weights, method, num_scales, max_map_side
-        As for explain_dataset.py; weights may be "random".
-    precision, batch_size
-        As for explain_dataset.py; of several, each combination is measured, image by image in turns.
+        Images, as for sess-ray explain; without it, the sample images.
+    model
+        A classifier, as for sess-ray explain.
+    weights
+        The model's weights, a file or "random"; without it, the pretrained ones.
+    method
+        Base saliency method.
+    num_scales
+        Scales, with a short side of the model's input + 64 i pixels.
+    max_map_side
+        Make maps whose longer side has at most this many pixels.
+    precision
+        Of the model; of several, each combination with a batch size is measured, image by image in turns.
+    batch_size
+        Windows in one forward pass; several as for --precision. Without it, 8 on a CPU and 128 on a GPU.
     ratios
         Pre-filter ratios of the engine, one target.
     targets
@@ -57,23 +68,26 @@ class BenchmarkConfig:
         Two such files: measure nothing, print what is different.
     """
 
-    input: str | None = None
-    model: str = DEMO_MODEL
-    weights: str | None = None
-    method: str = "gradcam"
-    num_scales: int = 12
-    max_map_side: int | None = None
-    precision: tuple[Precision, ...] = ("fp32",)
-    batch_size: tuple[int, ...] = ()
-    ratios: tuple[float, ...] = (0.0, 0.5, 0.9)
-    targets: int = 5
-    pre_filter_ratio: float | None = None
-    images: int = 12
-    job_images: int = 0
-    methods: str = ""
-    method_option: tuple[str, ...] = ()
-    json: str | None = None
-    compare: tuple[str, str] | None = None
+    input: Annotated[str | None, INPUT] = None
+    model: Annotated[str, MODEL] = DEMO_MODEL
+    weights: Annotated[str | None, MODEL] = None
+    method: Annotated[str, METHOD] = "gradcam"
+    num_scales: Annotated[int, WINDOWS] = 12
+    max_map_side: Annotated[int | None, OUTPUT] = None
+    precision: Annotated[tuple[Precision, ...], MODEL] = ("fp32",)
+    batch_size: Annotated[tuple[int, ...], MODEL] = ()
+    ratios: Annotated[tuple[float, ...], WINDOWS] = (0.0, 0.5, 0.9)
+    targets: Annotated[int, MEASUREMENT] = 5
+    pre_filter_ratio: Annotated[float | None, WINDOWS] = None
+    images: Annotated[int, INPUT] = 12
+    job_images: Annotated[int, INPUT] = 0
+    methods: Annotated[str | None, METHOD] = None
+    method_option: Annotated[tuple[str, ...], METHOD] = ()
+    json: Annotated[str | None, OUTPUT] = None
+    compare: Annotated[tuple[str, str] | None, MEASUREMENT] = None
+
+    def __post_init__(self) -> None:
+        check(vars(self))
 
 
 def engine(config: BenchmarkConfig, **settings: Any) -> SESS:

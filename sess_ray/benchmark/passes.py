@@ -75,7 +75,7 @@ def measure_method(config: BenchmarkConfig, name: str, images: list[np.ndarray])
 
 def measure_methods(config: BenchmarkConfig, images: list[np.ndarray]) -> list[dict[str, Any]]:
     """Return a row for each method that works with the model; say how far it is."""
-    names = methods.names() if config.methods == "all" else config.methods.split(",")
+    names = methods.names() if config.methods == "all" else (config.methods or "").split(",")
     model = load_model(config.model, config.weights).prepared(torch.device("cpu"), "fp32")
     rows = []
     for name in names:

@@ -7,16 +7,16 @@ import signal
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import psutil
 from cyclopts import App, CycloptsError, Parameter
-from cyclopts.config import Yaml
 from tqdm import tqdm
 
+from sess_ray.cli.config_file import config_of
 from sess_ray.errors import RunError, SessError, unknown
 from sess_ray.io.access import one_line, public_text
+from sess_ray.pipeline.cluster.flags import GROUPS, OTHER
 from sess_ray.pipeline.cluster.settings import key_values
 
 if TYPE_CHECKING:
@@ -28,18 +28,21 @@ FAILED, WRONG_USAGE, SIGNALLED = 1, 2, 128
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 # Of a command's function: `run` has read the file before the function is called.
-ConfigFile = Annotated[str | None, Parameter(name="--config", help="A YAML file of these settings; flags win.")]
+ConfigFile = Annotated[str | None, Parameter(name="--config", help="A YAML file of these settings; flags win."), OTHER]
 
 
 def command(name: str, text: str | None) -> App:
     """Return a command line with one command; `run` runs it."""
-    return App(
+    app = App(
         name=name,
         help=text,
         version_flags=[],
+        default_parameter=Parameter(negative_iterable=()),
         result_action="return_value",
         suppress_keyboard_interrupt=False,
     )
+    app["--help"].group = GROUPS["Other"]
+    return app
 
 
 def run(app: App, arguments: Sequence[str], interrupted: str = "stopped") -> int:
@@ -61,11 +64,10 @@ def run(app: App, arguments: Sequence[str], interrupted: str = "stopped") -> int
     """
     try:
         with stoppable():
-            files = [after for flag, after in pairwise(arguments) if flag == "--config"]
-            app.config = tuple(Yaml(path, must_exist=True, allow_unknown=False, search_parents=False) for path in files)
+            app.config = config_of(arguments)
             result: int | None = app(arguments, exit_on_error=False, print_error=False)
-    except (CycloptsError, FileNotFoundError) as error:
-        return _failed(f"{error} (see --help)", WRONG_USAGE)
+    except CycloptsError as error:
+        return _failed(f"{_plain(error)} (see --help)", WRONG_USAGE)
     except SessError as error:
         return _failed(str(error), WRONG_USAGE)
     except Stopped as stopped:
@@ -165,6 +167,10 @@ def leave(code: int) -> NoReturn:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _plain(error: CycloptsError) -> str:
+    return " ".join(str(error).split())
 
 
 def _failed(message: str, code: int) -> int:

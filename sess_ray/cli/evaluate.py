@@ -1,4 +1,4 @@
-"""Evaluate runs of explain_dataset.py by the field's metrics, and compare them."""
+"""Evaluate runs of sess-ray explain by the field's metrics, and compare them."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ Without flags: sample images, a small model that comes with a package, results i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -12,6 +13,7 @@ from cyclopts import Parameter
 from sess_ray.cli import command
 from sess_ray.errors import SessError
 from sess_ray.io.access import public
+from sess_ray.pipeline.cluster.flags import METHOD, MODEL, OUTPUT, check
 from sess_ray.pipeline.explain.config import ExplainConfig
 
 if TYPE_CHECKING:
@@ -45,10 +47,14 @@ def explain(
     config: Annotated[ExplainConfig, Parameter(name="*")] = ExplainConfig(),  # noqa: B008 - frozen
     *,
     config_file: command.ConfigFile = None,
-    list_methods: Annotated[bool, Parameter(help="Print a table of the base methods, and stop.", negative="")] = False,
-    list_models: Annotated[bool, Parameter(help="Print a table of the models, and stop.", negative="")] = False,
-    gpus: Annotated[int | None, Parameter(help="With --dry-run: estimate for so many GPUs like that here.")] = None,
-    price_per_gpu_hour: Annotated[float | None, Parameter(help="With --dry-run: estimate the cost.")] = None,
+    list_methods: Annotated[
+        bool, METHOD, Parameter(help="Print a table of the methods, and stop.", negative="")
+    ] = False,
+    list_models: Annotated[bool, MODEL, Parameter(help="Print a table of the models, and stop.", negative="")] = False,
+    gpus: Annotated[
+        int | None, OUTPUT, Parameter(help="With --dry-run: estimate for so many GPUs like that here.")
+    ] = None,
+    price_per_gpu_hour: Annotated[float | None, OUTPUT, Parameter(help="With --dry-run: estimate the cost.")] = None,
 ) -> int:
     """Explain a dataset; return the exit code."""
     if list_methods or list_models:
@@ -58,6 +64,7 @@ def explain(
     from sess_ray.pipeline.explain.prepare import prepare
 
     del config_file  # read by command.run, before the flags are
+    check({"gpus": gpus, "price_per_gpu_hour": price_per_gpu_hour})
     if config.dry_run:
         _describe(prepare(config), gpus, price_per_gpu_hour)
         return 0
@@ -99,7 +106,7 @@ def _describe(job: Job, gpus: int | None, price: float | None) -> None:
         f" {job.model.num_classes} classes"
     )
     for task in job.tasks.slice(0, 5).to_pylist():
-        print(f"  {task['image_id']!r}: {task['error'] or task['top'] or _named(task['targets'])}")
+        print(f"  {task['image_id']!r}: {task['error'] or task['top'] or _named(task['targets'], job.model.classes)}")
     if job.tasks["error"].null_count:
         from sess_ray.pipeline.estimate.reckoning import estimate
 
@@ -125,7 +132,7 @@ def _tell(found: Estimate, price: float | None) -> None:
         f" ({found.measured} images), and {found.task_seconds_per_image:.3g} s of a CPU to read, decode and encode it"
     )
     start = f"; an engine was ready after {found.start_seconds:.1f} s" if found.start_seconds else ""
-    print(f"time:    {least}{hours:.3g} hours with {workers}, after the start (Ray, imports, the model{start})")
+    print(f"time:    {least}{duration(found.seconds)} with {workers}, after the start (Ray, imports, the model{start})")
     if price is not None and found.gpus:
         print(f"cost:    {least}{found.gpus * hours * price:,.2f}")
     elif price is not None:
@@ -134,11 +141,28 @@ def _tell(found: Estimate, price: float | None) -> None:
         print("This machine has no GPU: give the command on one that has, to know what GPUs take.")
 
 
-def _named(targets: list[list[int]] | None) -> str:
+def duration(seconds: float) -> str:
+    """Return how long something takes, in the unit that a person would use.
+
+    Examples
+    --------
+    >>> duration(19.04), duration(250), duration(40_000), duration(1e6)
+    ('19 s', '4.2 minutes', '11 hours', '12 days')
+    """
+    for unit, size in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.2g} {unit}" if seconds < 100 * size else f"{seconds / size:,.0f} {unit}"
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
+
+
+def _named(targets: list[list[int]] | None, names: Sequence[str]) -> str:
     """Return the classes to explain of an image; of several that one label means, the model will choose."""
     if targets is None:
         return "its label"
-    return ", ".join(" or ".join(map(str, alternatives)) for alternatives in targets)
+    return "; ".join(
+        " or ".join(f"{index} ({names[index]})" if names else str(index) for index in alternatives)
+        for alternatives in targets
+    )
 
 
 def _report(job: Job, summary: Summary) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -30,6 +31,9 @@ def run(name: str, arguments: Sequence[str]) -> int:
 
 def main(name: str | None = None) -> NoReturn:
     """Run the command that is named, here or by the first argument, with the others; end the process."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that has no such letter ends no run
+            stream.reconfigure(errors="backslashreplace")
     arguments = sys.argv[1:]
     if name is None:
         name, arguments = (arguments[0], arguments[1:]) if arguments else ("--help", [])

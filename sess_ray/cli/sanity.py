@@ -1,6 +1,6 @@
 """Do maps change when the model's weights, or the class explained, are others? Adebayo et al., NeurIPS 2018.
 
-Takes the settings of explain_dataset.py, and few images: each is explained again and again, in this process.
+Takes the settings of sess-ray explain, and few images: each is explained again and again, in this process.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from cyclopts import Parameter
 
 from sess_ray import SESS, demo
 from sess_ray.cli import command
+from sess_ray.io.access import use
 from sess_ray.io.inputs import find_images
 from sess_ray.metrics.metric import Metric
 from sess_ray.metrics.sanity import KINDS, Similarity, parameter_randomisation, target_sensitivity
 from sess_ray.models import Model, load_model
+from sess_ray.pipeline.cluster.flags import MEASUREMENT, check
 from sess_ray.pipeline.explain.config import ExplainConfig
 from sess_ray.tables import markdown
 
@@ -38,9 +40,15 @@ def _row(name: str, images: list[str], similarities: list[Similarity]) -> list[s
 def main(
     config: Annotated[ExplainConfig, Parameter(name="*")] = ExplainConfig(limit=8),  # noqa: B008 - frozen
     *,
-    steps: Annotated[int, Parameter(help="Layers that are reached, from the output to the input.")] = 6,
+    steps: Annotated[
+        int, MEASUREMENT, Parameter(help="Layers whose weights are randomised, from the output to the input.")
+    ] = 6,
+    config_file: command.ConfigFile = None,
 ) -> int:
     """Check; return the exit code."""
+    del config_file  # read by command.run, before the flags are
+    check({"steps": steps})
+    use(config.access())
     model = load_model(config.model, config.weights, config.layer)
     items = demo.images() if config.input is None else find_images(config.input)
     images = dict(islice(command.readable(items, config.max_pixels), config.limit))

@@ -1,6 +1,6 @@
 """Explain and evaluate a dataset with every combination of some settings: tables, and plots over settings and cost.
 
-    python jobs/sweep.py --sweep num_scales=1,2,5,10 --sweep pre_filter_ratio=0,0.9 --input IMAGES --annotations FILE
+    sess-ray sweep --sweep num_scales=1,2,5,10 --sweep pre_filter_ratio=0,0.9 --input IMAGES --annotations FILE
 
 Runs that an earlier sweep has finished in the same output are used again. Of several methods,
 --method-option METHOD.key=value is for one.
@@ -21,6 +21,7 @@ from sess_ray.cli import command
 from sess_ray.errors import SessError, unknown
 from sess_ray.io.access import public
 from sess_ray.io.store import FINISHED, Store
+from sess_ray.pipeline.cluster.flags import MEASUREMENT, METRICS
 from sess_ray.pipeline.cluster.settings import key_values
 from sess_ray.pipeline.evaluate.config import EvaluateConfig
 from sess_ray.pipeline.evaluate.report import Line
@@ -29,12 +30,12 @@ from sess_ray.pipeline.explain.resume import refuse_other_settings
 from sess_ray.tables import markdown
 
 app = command.command("sess-ray sweep", __doc__)
-reader = command.command("explain_dataset.py", None)
+reader = command.command("sess-ray explain", None)
 
 
 @reader.default
 def read(config: Annotated[ExplainConfig, Parameter(name="*")] = ExplainConfig()) -> ExplainConfig:  # noqa: B008
-    """Return settings as explain_dataset.py takes them."""
+    """Return settings as sess-ray explain takes them."""
     return config
 
 
@@ -102,7 +103,7 @@ def _own_options(config: ExplainConfig, methods: Collection[str]) -> ExplainConf
 
 
 def _parsed(name: str, text: str) -> Any:
-    """Return a setting's value out of text, as explain_dataset.py takes it."""
+    """Return a setting's value out of text, as sess-ray explain takes it."""
     return getattr(reader([f"--{name.replace('_', '-')}={text}"], exit_on_error=False, print_error=False), name)
 
 
@@ -118,9 +119,17 @@ def finished(url: str, config: ExplainConfig) -> dict[str, Any] | None:
 def main(
     config: Annotated[ExplainConfig, Parameter(name="*")] = ExplainConfig(output="out/sweep"),  # noqa: B008 - frozen
     *,
-    sweep: Annotated[tuple[str, ...], Parameter(help="SETTING=VALUE,VALUE,...; may be given several times.")] = (),
-    metrics: Annotated[str | None, Parameter(help="As for evaluate_dataset.py.")] = None,
-    evaluation_batch_size: Annotated[int | None, Parameter(help="Of evaluate_dataset.py.")] = None,
+    sweep: Annotated[
+        tuple[str, ...], MEASUREMENT, Parameter(help="SETTING=VALUE,VALUE,...; may be given several times.")
+    ] = (),
+    metrics: Annotated[
+        str | None,
+        METRICS,
+        Parameter(help="Names or beginnings of names, separated by commas; as for sess-ray evaluate."),
+    ] = None,
+    evaluation_batch_size: Annotated[
+        int | None, METRICS, Parameter(help="Images in one forward pass of the evaluation; without it, as there.")
+    ] = None,
     config_file: command.ConfigFile = None,
 ) -> int:
     """Sweep; return the exit code."""

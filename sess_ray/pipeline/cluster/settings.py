@@ -6,15 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from cyclopts import Group, Parameter
-
 from sess_ray.errors import SessError
 from sess_ray.io.access import Access, parse_options, public_settings
+from sess_ray.pipeline.cluster.flags import CLUSTER, INPUT, check
 
 # Of a task that reads or writes. Less than an actor's: two read while one waits for the network, and Ray does not fuse
 # them into the actors.
 TASK_CPUS = 0.5
-_SHARED = Parameter(group=Group("Places", sort_key=1))  # after the others in --help
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +34,16 @@ class OpensUrls:
         Ray cluster to use; without it, $RAY_ADDRESS (which ray job submit sets), else this machine alone.
     """
 
-    storage_option: Annotated[tuple[str, ...], _SHARED] = ()
-    read_timeout: Annotated[float, _SHARED] = Access.timeout
-    retry_seconds: Annotated[float, _SHARED] = Access.patience
-    max_bytes: Annotated[int, _SHARED] = Access.max_bytes
-    address: Annotated[str | None, _SHARED] = None
+    storage_option: Annotated[tuple[str, ...], INPUT] = ()
+    read_timeout: Annotated[float, INPUT] = Access.timeout
+    retry_seconds: Annotated[float, INPUT] = Access.patience
+    max_bytes: Annotated[int, INPUT] = Access.max_bytes
+    address: Annotated[str | None, CLUSTER] = None
+
+    def check(self) -> None:
+        """Refuse values out of range, empty text, and what is not an option of a file system; see `flags.check`."""
+        check(vars(self))
+        self.access()
 
     def access(self) -> Access:
         """Return how URLs are opened."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from sess_ray.errors import SessError, unknown
+from sess_ray.pipeline.cluster.flags import CLUSTER, INPUT, METRICS, MODEL, OUTPUT
 from sess_ray.pipeline.cluster.settings import OpensUrls, named_runs
 
 
@@ -16,14 +17,14 @@ class EvaluateConfig(OpensUrls):
     Parameters
     ----------
     run
-        A run to evaluate, as NAME=URL of the output of explain_dataset.py; may be given several times.
+        A run to evaluate, as NAME=URL of the output of sess-ray explain; may be given several times.
     compare
         A run and the one that it is compared with, as NAME=BASE; may be given several times. Without it, all are
         compared with the first.
     output
         Folder or URL for the results.
     images
-        Where the images are, as for explain_dataset.py; without it, where the run read them.
+        Where the images are now, as a folder or a URL; without it, where the run read them.
     annotations
         What is where in the images: COCO instances JSON, Pascal VOC or ImageNet XML, ImageNet's csv, or a manifest.
         Without them, only metrics that ask the model are computed.
@@ -34,10 +35,22 @@ class EvaluateConfig(OpensUrls):
         Names or beginnings of names, separated by commas; without it, all that can be computed.
     region
         What the pointing game aims at: segments (boxes where an object has none) or boxes.
-    model, weights, layer, class_names
-        As for explain_dataset.py; without --model, those of the first run.
-    precision, batch_size, actors, gpus_per_actor
-        As for explain_dataset.py.
+    model
+        The model that metrics ask, as for sess-ray explain; without it, that of the first run.
+    weights
+        Weights of --model; without --model, those of the first run.
+    layer
+        Layer of --model for class activation maps; found by itself without it.
+    class_names
+        A text file with the names of the classes, one a line.
+    precision
+        Of the model: fp32, or bf16, which is faster where the processor has it.
+    batch_size
+        Images in one forward pass; without it, 8 on a CPU and 128 on a GPU.
+    actors
+        Workers that hold the model, N or MIN-MAX; without it, one for each GPU, or for each CPU where there is none.
+    gpus_per_actor
+        Share of a GPU for each worker; without it, 1 where the cluster has GPUs.
     limit
         Evaluate the first N maps of each run only.
     overwrite
@@ -46,31 +59,31 @@ class EvaluateConfig(OpensUrls):
         Refuse larger images.
     """
 
-    run: tuple[str, ...] = ()
-    compare: tuple[str, ...] = ()
-    output: str = "out/evaluation"
-    images: str | None = None
-    annotations: str | None = None
-    class_map: str | None = None
-    metrics: str | None = None
-    region: Literal["segments", "boxes"] = "segments"
-    model: str | None = None
-    weights: str | None = None
-    layer: str | None = None
-    class_names: str | None = None
-    precision: Literal["fp32", "bf16"] = "fp32"
-    batch_size: int | None = None
-    actors: str | None = None
-    gpus_per_actor: float | None = None
-    limit: int | None = None
-    overwrite: bool = False
-    max_pixels: int = 100_000_000
+    run: Annotated[tuple[str, ...], INPUT] = ()
+    compare: Annotated[tuple[str, ...], METRICS] = ()
+    output: Annotated[str, OUTPUT] = "out/evaluation"
+    images: Annotated[str | None, INPUT] = None
+    annotations: Annotated[str | None, METRICS] = None
+    class_map: Annotated[str | None, METRICS] = None
+    metrics: Annotated[str | None, METRICS] = None
+    region: Annotated[Literal["segments", "boxes"], METRICS] = "segments"
+    model: Annotated[str | None, MODEL] = None
+    weights: Annotated[str | None, MODEL] = None
+    layer: Annotated[str | None, MODEL] = None
+    class_names: Annotated[str | None, MODEL] = None
+    precision: Annotated[Literal["fp32", "bf16"], MODEL] = "fp32"
+    batch_size: Annotated[int | None, MODEL] = None
+    actors: Annotated[str | None, CLUSTER] = None
+    gpus_per_actor: Annotated[float | None, CLUSTER] = None
+    limit: Annotated[int | None, INPUT] = None
+    overwrite: Annotated[bool, OUTPUT] = False
+    max_pixels: Annotated[int, INPUT] = 100_000_000
 
     def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise SessError(f"--limit {self.limit}: use 1 or more")
+        self.check()
+        if self.class_map is not None and self.annotations is None:
+            raise SessError("--class-map says what labels of --annotations mean: give both")
         self.compared()
-        self.access()
 
     def runs(self) -> dict[str, str]:
         """Return the runs' names and where they are."""

@@ -118,13 +118,13 @@ def prepare(config: EvaluateConfig) -> Evaluation:
     """
     use(config.access())
     if not config.run:
-        raise SessError("nothing to evaluate: give --run NAME=OUTPUT, the output of explain_dataset.py")
+        raise SessError("nothing to evaluate: give --run NAME=OUTPUT, the output of sess-ray explain")
     metrics = choose(config.metric_names(), annotated=config.annotations is not None)
     runs = {name: Store(url) for name, url in config.runs().items()}
     store = Store(config.output)
     for name, found in runs.items():
         if not found.tables("maps"):
-            raise SessError(f"run {name}: {found.url} has no maps: give the --output of explain_dataset.py")
+            raise SessError(f"run {name}: {found.url} has no maps: give the --output of sess-ray explain")
         if found.url == store.url:
             raise SessError(f"--output {store.url} is run {name} itself: choose another folder")
     if not config.overwrite and store.is_used(EVALUATION):

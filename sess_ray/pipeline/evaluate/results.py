@@ -26,7 +26,7 @@ def results_of(evaluation: Store, run: str) -> pa.Table:
     """
     record = evaluation.read_json("summary.json")
     if record is None:
-        raise SessError(f"{public(evaluation.url)} has no summary.json: give the --output of evaluate_dataset.py")
+        raise SessError(f"{public(evaluation.url)} has no summary.json: give the --output of sess-ray evaluate")
     pairs = (entry.partition("=") for entry in record["config"]["run"])
     names = {url.rstrip("/"): name for name, _, url in pairs}
     place = public(run).rstrip("/")

@@ -3,10 +3,11 @@
 # Annotations are no text here: those of `OpensUrls` are read from the modules of its subclasses.
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from sess_ray.errors import SessError
 from sess_ray.io.decode import Sides
+from sess_ray.pipeline.cluster.flags import CLUSTER, INPUT, METHOD, MODEL, OUTPUT, TARGETS, WINDOWS
 from sess_ray.pipeline.cluster.settings import OpensUrls, actor_range, key_values
 from sess_ray.windows import needed
 
@@ -41,10 +42,10 @@ class ExplainConfig(OpensUrls):
         Classes to explain: auto (what the annotations or the manifest say, else top1), label (of the manifest, else the
         folder's name), top1, top5 ..., or class indices or names, separated by commas.
     annotations
-        Explain what is annotated in each image, as for evaluate_dataset.py. Where a label means several classes, the
+        Explain what is annotated in each image, as for sess-ray evaluate. Where a label means several classes, the
         one of highest score.
     class_map
-        Which classes of the model a label of the annotations means, as for evaluate_dataset.py.
+        Which classes of the model a label of the annotations means, as for sess-ray evaluate.
     num_scales
         Scales, with a short side of the model's input + 64 i pixels; 0 explains without SESS.
     step_size
@@ -99,58 +100,54 @@ class ExplainConfig(OpensUrls):
         Of methods that draw random numbers.
     """
 
-    input: str | None = None
-    output: str = "out"
-    model: str = DEMO_MODEL
-    weights: str | None = None
-    layer: str | None = None
-    class_names: str | None = None
-    method: str = "gradcam"
-    method_option: tuple[str, ...] = ()
-    targets: str = "auto"
-    annotations: str | None = None
-    class_map: str | None = None
-    num_scales: int = 12
-    step_size: int | None = None
-    pre_filter_ratio: float | None = None
-    windows: Literal["all", "guided"] = "all"
-    whole_scales: int = 4
-    window_share: float = 0.25
-    fusion: Literal["seamless", "reference"] = "seamless"
-    normalize: bool = True
-    smooth: bool = True
-    precision: Literal["fp32", "bf16"] = "fp32"
-    batch_size: int | None = None
-    actors: str | None = None
-    gpus_per_actor: float | None = None
-    limit: int | None = None
-    overwrite: bool = False
-    retry_errors: bool = False
-    resume_anyway: bool = False
-    dry_run: bool = False
-    max_errors: int | None = None
-    max_pixels: int = 100_000_000
-    max_map_side: int | None = None
-    max_patches: int = 5000
-    overlays: int = 8
-    seed: int = 0
+    input: Annotated[str | None, INPUT] = None
+    output: Annotated[str, OUTPUT] = "out"
+    model: Annotated[str, MODEL] = DEMO_MODEL
+    weights: Annotated[str | None, MODEL] = None
+    layer: Annotated[str | None, MODEL] = None
+    class_names: Annotated[str | None, MODEL] = None
+    method: Annotated[str, METHOD] = "gradcam"
+    method_option: Annotated[tuple[str, ...], METHOD] = ()
+    targets: Annotated[str, TARGETS] = "auto"
+    annotations: Annotated[str | None, TARGETS] = None
+    class_map: Annotated[str | None, TARGETS] = None
+    num_scales: Annotated[int, WINDOWS] = 12
+    step_size: Annotated[int | None, WINDOWS] = None
+    pre_filter_ratio: Annotated[float | None, WINDOWS] = None
+    windows: Annotated[Literal["all", "guided"], WINDOWS] = "all"
+    whole_scales: Annotated[int, WINDOWS] = 4
+    window_share: Annotated[float, WINDOWS] = 0.25
+    fusion: Annotated[Literal["seamless", "reference"], WINDOWS] = "seamless"
+    normalize: Annotated[bool, WINDOWS] = True
+    smooth: Annotated[bool, WINDOWS] = True
+    precision: Annotated[Literal["fp32", "bf16"], MODEL] = "fp32"
+    batch_size: Annotated[int | None, MODEL] = None
+    actors: Annotated[str | None, CLUSTER] = None
+    gpus_per_actor: Annotated[float | None, CLUSTER] = None
+    limit: Annotated[int | None, INPUT] = None
+    overwrite: Annotated[bool, OUTPUT] = False
+    retry_errors: Annotated[bool, OUTPUT] = False
+    resume_anyway: Annotated[bool, OUTPUT] = False
+    dry_run: Annotated[bool, OUTPUT] = False
+    max_errors: Annotated[int | None, OUTPUT] = None
+    max_pixels: Annotated[int, INPUT] = 100_000_000
+    max_map_side: Annotated[int | None, OUTPUT] = None
+    max_patches: Annotated[int, WINDOWS] = 5000
+    overlays: Annotated[int, OUTPUT] = 8
+    seed: Annotated[int, METHOD] = 0
 
     def __post_init__(self) -> None:
         if self.num_scales < 0:
             raise SessError(f"--num-scales {self.num_scales}: use 1 or more, or 0 for no SESS")
-        if self.limit is not None and self.limit < 1:
-            raise SessError(f"--limit {self.limit}: use 1 or more")
-        if self.max_map_side is not None and self.max_map_side < 1:
-            raise SessError(f"--max-map-side {self.max_map_side}: use 1 pixel or more")
-        if self.gpus_per_actor is not None and self.gpus_per_actor < 0:
-            raise SessError(f"--gpus-per-actor {self.gpus_per_actor}: use 0 or more")
+        self.check()
         if self.annotations is not None and self.targets != "auto":
             raise SessError("--annotations say which classes to explain: leave out --targets")
+        if self.class_map is not None and self.annotations is None:
+            raise SessError("--class-map says what labels of --annotations mean: give both")
         if self.overwrite and (self.retry_errors or self.resume_anyway):
             raise SessError("--overwrite starts anew: leave out --retry-errors and --resume-anyway")
         actor_range(self.actors)
         self.method_options()
-        self.access()
 
     def method_options(self) -> dict[str, str]:
         """Return the options of the method; their values are checked by the method."""

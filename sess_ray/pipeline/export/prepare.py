@@ -62,7 +62,7 @@ def prepare(config: ExportConfig) -> Export:
     stored, store = Store(config.run), Store(config.output)
     files = stored.tables("maps")
     if not files:
-        raise SessError(f"--run {public(config.run)} has no maps: give the --output of explain_dataset.py")
+        raise SessError(f"--run {public(config.run)} has no maps: give the --output of sess-ray explain")
     if not config.overwrite and store.is_used(EXPORT):
         raise SessError(f"output {public(store.url)} has labels already: add --overwrite, or choose another --output")
     threshold = config.threshold

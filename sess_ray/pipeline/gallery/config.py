@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from sess_ray.errors import SessError
+from sess_ray.pipeline.cluster.flags import INPUT, METHOD, MODEL, OUTPUT, TARGETS, WINDOWS, check
 from sess_ray.pipeline.cluster.settings import OpensUrls, named_runs
 from sess_ray.pipeline.explain.config import DEMO_MODEL
 
@@ -17,34 +17,32 @@ class GalleryConfig(OpensUrls):
     Parameters
     ----------
     run
-        NAME=OUTPUT of explain_dataset.py; may be given several times, for maps side by side.
+        NAME=OUTPUT of sess-ray explain; may be given several times, for maps side by side.
     output
         Folder or URL for the pages: open its index.html.
     images
         Where the images are now, if they have moved.
     annotations
-        Boxes to draw, as for evaluate_dataset.py.
+        Boxes to draw, as for sess-ray evaluate.
     evaluation
-        The output of evaluate_dataset.py on these runs: to order by its metrics.
+        The output of sess-ray evaluate on these runs: to order by its metrics.
     limit
         Show the first N maps only.
     overwrite
         Replace the gallery that is in the output.
     """
 
-    run: tuple[str, ...] = ()
-    output: str = "out/gallery"
-    images: str | None = None
-    annotations: str | None = None
-    evaluation: str | None = None
-    limit: int | None = None
-    overwrite: bool = False
+    run: Annotated[tuple[str, ...], INPUT] = ()
+    output: Annotated[str, OUTPUT] = "out/gallery"
+    images: Annotated[str | None, INPUT] = None
+    annotations: Annotated[str | None, INPUT] = None
+    evaluation: Annotated[str | None, INPUT] = None
+    limit: Annotated[int | None, INPUT] = None
+    overwrite: Annotated[bool, OUTPUT] = False
 
     def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise SessError(f"--limit {self.limit}: use 1 or more")
+        self.check()
         self.runs()
-        self.access()
 
     def runs(self) -> dict[str, str]:
         """Return the runs' names and where they are."""
@@ -61,19 +59,40 @@ class PatchConfig:
         Instead of runs: one image, of which the page shows every window.
     target
         A class of the model, by index or name; top1 for the likeliest.
-    model, weights, layer, method, method_option, num_scales, step_size, pre_filter_ratio, fusion, precision
-        As for explain_dataset.py; all windows are explained, and the slider begins at this ratio.
+    model
+        For --image: a classifier, as for sess-ray explain.
+    weights
+        For --image: the model's weights, a file or "random"; without it, the pretrained ones.
+    layer
+        For --image: layer for class activation maps; found by itself without it.
+    method
+        For --image: base saliency method; all windows are explained.
+    method_option
+        For --image: an option of the method as key=value; may be given several times.
+    num_scales
+        For --image: scales, with a short side of the model's input + 64 i pixels.
+    step_size
+        For --image: pixels between windows; without it, the model's input size.
+    pre_filter_ratio
+        For --image: where the page's slider begins, which drops the windows of lowest class score.
+    fusion
+        For --image: how maps of windows become one, as for sess-ray explain.
+    precision
+        For --image: of the model.
     """
 
-    image: str | None = None
-    target: str = "top1"
-    model: str = DEMO_MODEL
-    weights: str | None = None
-    layer: str | None = None
-    method: str = "gradcam"
-    method_option: tuple[str, ...] = ()
-    num_scales: int = 12
-    step_size: int | None = None
-    pre_filter_ratio: float | None = None
-    fusion: Literal["seamless", "reference"] = "seamless"
-    precision: Literal["fp32", "bf16"] = "fp32"
+    image: Annotated[str | None, INPUT] = None
+    target: Annotated[str, TARGETS] = "top1"
+    model: Annotated[str, MODEL] = DEMO_MODEL
+    weights: Annotated[str | None, MODEL] = None
+    layer: Annotated[str | None, MODEL] = None
+    method: Annotated[str, METHOD] = "gradcam"
+    method_option: Annotated[tuple[str, ...], METHOD] = ()
+    num_scales: Annotated[int, WINDOWS] = 12
+    step_size: Annotated[int | None, WINDOWS] = None
+    pre_filter_ratio: Annotated[float | None, WINDOWS] = None
+    fusion: Annotated[Literal["seamless", "reference"], WINDOWS] = "seamless"
+    precision: Annotated[Literal["fp32", "bf16"], MODEL] = "fp32"
+
+    def __post_init__(self) -> None:
+        check(vars(self))

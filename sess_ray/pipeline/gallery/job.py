@@ -108,7 +108,7 @@ def _rows(config: GalleryConfig) -> list[dict[str, Any]]:
         stored = Store(url)
         files = stored.tables("maps")
         if not files:
-            raise SessError(f"--run {public(url)} has no maps: give the --output of explain_dataset.py")
+            raise SessError(f"--run {public(url)} has no maps: give the --output of sess-ray explain")
         for file, table in zip(files, stored.read_tables(files, list(KNOWN)), strict=True):
             for line, row in enumerate(table.to_pylist()):
                 key = row["image_id"], row["target"]

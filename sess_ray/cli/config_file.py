@@ -1,0 +1,71 @@
+"""``--config FILE.yaml``: settings out of a file, refused where one of them is not a setting."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Any
+
+import yaml
+from cyclopts.config import Dict
+
+from sess_ray.errors import SessError
+
+FLAG = "--config"
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is there twice, of which YAML itself would take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise SessError(f"{key!r} is there twice")
+        return super().construct_mapping(node, deep)
+
+
+def config_of(arguments: Sequence[str]) -> tuple[Dict, ...]:
+    """Return the settings of the file that the arguments of a command name, as cyclopts takes them.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        With ``--config FILE`` or ``--config=FILE``, or without.
+
+    Raises
+    ------
+    SessError
+        If there is no such file, if it is no YAML of settings, or if two files are named.
+    """
+    files = list(_named(arguments))
+    if len(files) > 1:
+        raise SessError(f"{FLAG} {files[0]} and {FLAG} {files[1]}: give one file")
+    return tuple(
+        Dict(_read(path), source=path, allow_unknown=False, use_commands_as_keys=False)  # type: ignore[call-arg]
+        for path in files
+    )
+
+
+def _named(arguments: Sequence[str]) -> Iterator[str]:
+    for place, argument in enumerate(arguments):
+        flag, sign, value = argument.partition("=")
+        if flag == FLAG:
+            yield value if sign else "".join(arguments[place + 1 : place + 2])
+
+
+def _read(path: str) -> dict[str, Any]:
+    if not path or path.startswith("--"):
+        raise SessError(f"{FLAG} needs a YAML file")
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            settings = yaml.load(file, _Loader)  # noqa: S506 - derived from SafeLoader
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, SessError) as error:
+        told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise SessError(f"cannot read {FLAG} {path}: {' '.join(told.split())}") from error
+    if settings is None:
+        return {}
+    if not isinstance(settings, dict) or not all(isinstance(key, str) for key in settings):
+        raise SessError(f"{FLAG} {path} is no list of settings: use lines such as num_scales: 6")
+    if "config" in settings:
+        raise SessError(f"{FLAG} {path} names another file of settings: give one file")
+    return settings
