@@ -38,9 +38,9 @@ def augmented_gradcam(
 ) -> Tensor:
     """Fine map h whose turned, shifted and reduced copies are the Grad-CAMs g of the patch turned and shifted alike.
 
-    Minimises sum_i |D T_i h - g_i|^2 + tv |dh|_1 + energy |h|^2 from zero by Adam; each g_i is over its own largest
-    value, T_i turns by up to 0.5 rad and shifts by up to 30 pixels, T_0 does nothing, D takes means of cells. ``mean``
-    and ``max`` take the Grad-CAMs enlarged and turned back instead.
+    Adam minimises sum_i |D T_i h - g_i|^2 + tv |dh|_1 + energy |h|^2 from zero. Each g_i is divided by its own largest
+    value, T_i turns by up to 0.5 rad and shifts by up to 30 pixels, T_0 does nothing, and D takes means of cells.
+    ``aggregation="mean"`` and ``"max"`` take the Grad-CAMs as they are, enlarged and turned back, in place of h.
     """
     side = patches.shape[-1]
     draws = torch.stack([torch.rand(samples, 3, generator=own, device=patches.device) for own in generators])
@@ -55,6 +55,8 @@ def augmented_gradcam(
         own = slice(one, one + 1)
         cams = _coarse(model, patches[own], targets[own], angles[own], shifts[own], batch_size)
         if aggregation == "super_resolution":
+            largest = cams.amax((2, 3), keepdim=True)
+            cams = cams / largest.where(largest > 0, 1)
             maps.append(_super_resolved(cams, angles[own], shifts[own], side, steps, tv, energy)[0])
             continue
         grid = _normalised(_turned_back(pixels, angles[one], shifts[one], side), side)
@@ -93,7 +95,7 @@ def _normalised(points: Tensor, side: int) -> Tensor:
 
 
 def _coarse(model: Model, patches: Tensor, targets: Tensor, angles: Tensor, shifts: Tensor, batch_size: int) -> Tensor:
-    """Return the Grad-CAM of every turned copy over its largest value, (N, samples, u, v)."""
+    """Return the Grad-CAM of every turned copy, (N, samples, u, v)."""
     n, samples = angles.shape
     side = patches.shape[-1]
     pixels = _pixels(side, patches.device)
@@ -108,8 +110,7 @@ def _coarse(model: Model, patches: Tensor, targets: Tensor, angles: Tensor, shif
         gradients = tap.gradients(targets[rows[part]])
         cams.append(get("gradcam").function(tap.activations, gradients))
     found = torch.cat(cams)
-    largest = found.amax((1, 2), keepdim=True)
-    return (found / largest.where(largest > 0, 1)).view(n, samples, *found.shape[1:])
+    return found.view(n, samples, *found.shape[1:])
 
 
 def _super_resolved(
@@ -130,8 +131,9 @@ def _super_resolved(
 class Reduction:
     """D T_i: turned and shifted copies of a fine map, reduced to the size of the coarse ones.
 
-    A coarse pixel is the mean of its cell, taken at 4 x 4 points. (The release reads four neighbouring pixels in the
-    middle of a cell: with coarse maps of 7 x 7 most pixels of the fine map are then never seen.)
+    A coarse pixel is the mean of its cell, taken at 4 x 4 points. The authors' code reads one point of each cell, its
+    first pixel (TensorFlow 1's bilinear resizing from 224 to 14 pixels): the other pixels of the cell count by what
+    the turned copies see of them alone.
 
     Parameters
     ----------

@@ -51,14 +51,19 @@ def gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
 
 
 @register("gradcam++", family="T", paper="Chattopadhay et al., Grad-CAM++, WACV 2018", passes="0")
-def gradcam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
+def gradcam_plus_plus(activations: Tensor, gradients: Tensor, *, normalize_alpha: bool = False) -> Tensor:
     """Channels weighted by sum(alpha ReLU(g)) with alpha = g^2 / (2 g^2 + S_k g^3), S_k the sum of A_k.
 
     A denominator of 0 becomes 1. The factor e^y of the paper is constant over a map and cancels in its min-max.
+    ``normalize_alpha`` divides the alphas of a channel by their sum over the positions with g > 0, which the authors'
+    code does and the paper does not.
     """
     squares = gradients.square()
     sums = activations.sum((2, 3), keepdim=True)
     denominators = 2 * squares + sums * squares * gradients
     denominators = torch.where(denominators == 0, 1.0, denominators)
     alphas = squares / denominators
+    if normalize_alpha:
+        totals = torch.where(gradients > 0, alphas, 0).sum((2, 3), keepdim=True)
+        alphas = alphas / torch.where(totals == 0, 1.0, totals)
     return _combine((alphas * gradients.relu()).sum((2, 3)), activations)

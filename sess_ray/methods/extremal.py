@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import ceil
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,8 @@ STEP, SIGMA = 7, 21  # pixels between the mask's parameters, and how far each re
 COLDNESS = 20.0  # of the smooth maximum
 RATE, MOMENTUM = 0.01, 0.9
 AREA_WEIGHT, AREA_GROWTH = 300.0, 1.0035
+Border = Literal["replicate", "zero"]
+Canvas = Literal["whole", "cropped"]
 TIE = 2.0**-14  # mask values as near as this count as equal
 
 
@@ -35,26 +37,52 @@ def extremal_perturbation(
     batch_size: int,
     areas: tuple[float, ...] = (0.025, 0.05, 0.1, 0.2),
     steps: int = 800,
+    border: Border = "replicate",
+    canvas: Canvas = "whole",
+    smooth: float = 0.0,
 ) -> Tensor:
     """Sum over areas of the mask that preserves the target's logit best; what a mask hides is blurred.
 
-    Stochastic gradient descent on the logit less the squared distance of the sorted mask from one that is 1 on the
-    share `areas` and 0 elsewhere; every other step sees the patch mirrored.
+    Gradient descent with momentum raises the logit less the squared distance of the sorted mask from one that is 1 on
+    the share `areas` and 0 elsewhere; every other step sees the patch mirrored.
+
+    The benchmark of the authors' code (facebookresearch/TorchRay) is ``border="zero"``, ``canvas="cropped"`` and
+    ``smooth=0.09``. `border` is what the blur finds beyond the patch: its border pixel, or zeros, which are the mean
+    colour. `canvas` says whether the areas are shares of whole cells of 7 pixels, or of 6 pixels less along each axis.
+    `smooth` is the sigma of a Gaussian over the summed masks, with zeros around them, as a share of the patch's side.
     """
     together = max(1, batch_size // len(areas))
     found = torch.zeros(len(patches), *patches.shape[-2:], device=patches.device)
     for start in range(0, len(patches), together):
         part = slice(start, start + together)
         for first in range(0, len(areas), batch_size):
-            found[part] += _masks(model, patches[part], targets[part], areas[first : first + batch_size], steps).sum(1)
-    return found
+            some = areas[first : first + batch_size]
+            found[part] += _masks(model, patches[part], targets[part], some, steps, border, canvas).sum(1)
+    return smoothed(found, smooth * min(found.shape[1:]))
 
 
-def _masks(model: Model, patches: Tensor, targets: Tensor, areas: tuple[float, ...], steps: int) -> Tensor:
+def smoothed(maps: Tensor, sigma: float) -> Tensor:
+    """Blur maps (N, h, w) by a Gaussian of so many pixels that sees zeros around them; 0 leaves them alone."""
+    return blurred(maps[:, None], _gaussian(sigma), "constant")[:, 0] if sigma else maps
+
+
+def _gaussian(sigma: float) -> Tensor:
+    return gaussian_kernel(2 * ceil(4 * sigma) + 1, sigma) if sigma else torch.ones(1)
+
+
+def _masks(
+    model: Model,
+    patches: Tensor,
+    targets: Tensor,
+    areas: tuple[float, ...],
+    steps: int,
+    border: Border = "replicate",
+    canvas: Canvas = "whole",
+) -> Tensor:
     """Return the masks (N, areas, h, w)."""
     n, count, side = len(patches), len(areas), patches.shape[-1]
-    pyramid = blur_pyramid(patches)
-    smooth = SmoothMask(side, patches.device)
+    pyramid = blur_pyramid(patches, border)
+    smooth = SmoothMask(side, patches.device, canvas)
     parameters = torch.ones(n * count, smooth.cells, smooth.cells, device=patches.device)
     velocity: Tensor | None = None
     wanted = _sorted_masks(areas, smooth.canvas**2, patches.device).repeat(n, 1)
@@ -63,13 +91,13 @@ def _masks(model: Model, patches: Tensor, targets: Tensor, areas: tuple[float, .
     for step in range(steps):
         with torch.enable_grad():
             parameters.requires_grad_()
-            canvas = smooth(parameters)
-            seen = perturbed(pyramid, smooth.cropped(canvas).view(n, count, side, side)).flatten(0, 1)
+            drawn = smooth(parameters)
+            seen = perturbed(pyramid, smooth.cropped(drawn).view(n, count, side, side)).flatten(0, 1)
             if step % 2 == 0:
                 seen = seen.flip(3)
             seen = seen.to(patches.dtype).contiguous(memory_format=torch.channels_last)
             reward = model.logit_of(model.module(seen).float(), classes).sum()
-            excess = (ascending(canvas.flatten(1)) - wanted).square().mean(1).sum()
+            excess = (ascending(drawn.flatten(1)) - wanted).square().mean(1).sum()
             (gradient,) = torch.autograd.grad(weight * excess - reward, parameters)
         velocity = gradient if velocity is None else velocity * MOMENTUM + gradient * (1 - MOMENTUM)
         parameters = (parameters.detach() - RATE * velocity).clamp_(0, 1)
@@ -92,14 +120,11 @@ def ascending(values: Tensor) -> Tensor:
     return values.gather(1, order)
 
 
-def blur_pyramid(patches: Tensor) -> Tensor:
-    """Return patches from most blurred to clear, (N, levels, 3, h, w) float32; borders are repeated."""
-    levels = []
-    for level in range(LEVELS):
-        sigma = BLUR * (1 - level / (LEVELS - 1))
-        kernel = gaussian_kernel(2 * ceil(4 * sigma) + 1, sigma) if sigma else torch.ones(1)
-        levels.append(blurred(patches.float(), kernel, "replicate"))
-    return torch.stack(levels, 1)
+def blur_pyramid(patches: Tensor, border: Border = "replicate") -> Tensor:
+    """Return patches from most blurred to clear, (N, levels, 3, h, w) float32."""
+    sigmas = [BLUR * (1 - level / (LEVELS - 1)) for level in range(LEVELS)]
+    beyond: Literal["replicate", "constant"] = "replicate" if border == "replicate" else "constant"
+    return torch.stack([blurred(patches.float(), _gaussian(sigma), beyond) for sigma in sigmas], 1)
 
 
 def perturbed(pyramid: Tensor, masks: Tensor) -> Tensor:
@@ -158,14 +183,17 @@ class SmoothMask:
     side : int
         Of the patch.
     device : torch.device
+    canvas : {"whole", "cropped"}
+        Whether the canvas ends with the last cell, or after the first pixel of that, as in TorchRay.
     """
 
-    def __init__(self, side: int, device: torch.device) -> None:
+    def __init__(self, side: int, device: torch.device, canvas: Canvas = "whole") -> None:
         self.side = side
         self.cells = ceil(side / STEP)
         self.margin = ceil(SIGMA / STEP)  # in cells
         self.radius = 1 + ceil(SIGMA / STEP)
-        self.canvas = STEP * (self.cells + 2 * self.margin)
+        self.whole = STEP * (self.cells + 2 * self.margin)
+        self.canvas = self.whole - (STEP - 1 if canvas == "cropped" else 0)
         # A pixel is so far into its cell, and so many cells from a neighbour: the same weights in every cell.
         phases = torch.arange(STEP, device=device)[:, None] - STEP * torch.arange(
             -self.radius, self.radius + 1, device=device
@@ -181,7 +209,7 @@ class SmoothMask:
         padded = F.pad(parameters[:, None], (self.margin + reach,) * 4)
         near = F.unfold(padded, 2 * reach + 1)  # (M, neighbours, cells of the canvas)
         flat: Tensor = _SmoothMaximum.apply(near, self.weights)  # (M, phases, cells of the canvas)
-        return F.fold(flat, (self.canvas, self.canvas), STEP, stride=STEP)[:, 0]
+        return F.fold(flat, (self.whole, self.whole), STEP, stride=STEP)[:, 0, : self.canvas, : self.canvas]
 
     def cropped(self, canvas: Tensor) -> Tensor:
         """Return the patch's part of a canvas, (M, side, side)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import ceil
 from typing import Literal
 
@@ -76,8 +77,7 @@ def scorecam(
 
     weights = _weights(probabilities(model, seen, classes, batch_size), alive, shared)
     if subtract_baseline:
-        baseline = model.probabilities(model.logits(torch.zeros_like(patches[:1])))[0, targets]
-        weights = torch.where(alive, weights - baseline[:, None], 0)
+        weights = torch.where(alive, weights - _baseline(model, patches, targets)[:, None], 0)
     if softmax:
         weights = _softmax(weights, alive)
     return _combined(weights, activations, size)
@@ -95,6 +95,11 @@ def _weights(scores: Tensor, alive: Tensor, shared: Shared) -> Tensor:
     weights = scores.new_zeros(patches, alive.shape[1], targets)
     weights[alive[shared.rows]] = scores
     return weights.transpose(1, 2)[shared.own]
+
+
+def _baseline(model: Model, patches: Tensor, targets: Tensor) -> Tensor:
+    """Return the score of each target on the mean colour, (N,)."""
+    return model.probabilities(model.logits(torch.zeros_like(patches[:1])))[0, targets]
 
 
 def _softmax(weights: Tensor, alive: Tensor) -> Tensor:
@@ -121,6 +126,8 @@ def sscam(
     aggregate: Literal["mean", "max"] = "max",
     samples: int = 10,
     std: float = 0.1,
+    noise: Literal["mask", "input"] = "mask",
+    subtract_baseline: bool = False,
     softmax: bool = True,
 ) -> Tensor:
     """Score-CAM with noise on the masks: softmax over channels of the mean, or the largest, of the noisy scores.
@@ -131,21 +138,45 @@ def sscam(
     The energy-based pointing game on 16 ImageNet images (SqueezeNet 1.1, 4 samples, max) chose `std`: 59.0, 58.9, 58.7
     and 58.7 % at 0.1, 0.3, 1 and 2; without the softmax, which makes all weights nearly equal, 70.0, 66.8, 59.1, 56.5.
     """
+    alive, shared = _alive(activations), Shared.of(targets, same_as)
+    every = noisy_scores(model, patches, activations, shared, generators, batch_size, samples, std, noise)
+    scores = torch.stack(list(every))
+    weights = scores.amax(0) if aggregate == "max" else scores.mean(0)
+    if subtract_baseline:
+        weights = torch.where(alive, weights - _baseline(model, patches, targets)[:, None], 0)
+    return _combined(_softmax(weights, alive) if softmax else weights, activations, _size(patches))
+
+
+def noisy_scores(
+    model: Model,
+    patches: Tensor,
+    activations: Tensor,
+    shared: Shared,
+    generators: list[torch.Generator],
+    batch_size: int,
+    samples: int,
+    std: float,
+    noise: Literal["mask", "input"],
+) -> Iterator[Tensor]:
+    """Yield, `samples` times, the score of each row seen through each channel and noise, (N, K): 0 for a dead one."""
     size, alive = _size(patches), _alive(activations)
-    shared = Shared.of(targets, same_as)
     rows, channels, classes = _channels(alive, shared)
-    scores = torch.zeros(classes.shape, device=patches.device)
+    shape: tuple[int, ...] = size
+    spread = torch.full((), std, device=patches.device)
+    if noise == "input":
+        shape = (3, *size)
+        spread = std * (patches.amax((1, 2, 3)) - patches.amin((1, 2, 3))).float().view(-1, 1, 1, 1)
     for _ in range(samples):
-        noise = std * torch.stack([torch.randn(size, generator=own, device=patches.device) for own in generators])
+        draws = spread * torch.stack([torch.randn(shape, generator=own, device=patches.device) for own in generators])
 
-        def seen(part: slice, noise: Tensor = noise) -> Tensor:
-            masks = _masks(activations[rows[part], channels[part]], size) + noise[rows[part]]
-            return _of_rows(patches, rows[part]) * masks[:, None].to(patches.dtype)
+        def seen(part: slice, draws: Tensor = draws) -> Tensor:
+            masks = _masks(activations[rows[part], channels[part]], size)[:, None]
+            shown, noised = _of_rows(patches, rows[part]), _of_rows(draws, rows[part])
+            if noise == "mask":
+                return shown * (masks + noised[:, None]).to(patches.dtype)
+            return shown * masks.to(patches.dtype) + noised.to(patches.dtype)
 
-        found = probabilities(model, seen, classes, batch_size)
-        scores = scores.maximum(found) if aggregate == "max" else scores + found / samples
-    weights = _weights(scores, alive, shared)
-    return _combined(_softmax(weights, alive) if softmax else weights, activations, size)
+        yield _weights(probabilities(model, seen, classes, batch_size), alive, shared)
 
 
 @register(
@@ -165,10 +196,11 @@ def groupcam(
     batch_size: int,
     groups: int = 32,
 ) -> Tensor:
-    """Weigh groups of channels by what each adds to a blurred patch: sum_g ReLU(p(x_g) - p(blur)) M_g.
+    """Weigh groups of channels by what each adds to a blurred patch: sum_g ReLU(p(x_g) - p(blur)) S_g.
 
-    M_g is ReLU(sum of mean(g_k) A_k over the group), up-sampled and min-max; x_g = x M_g + blur(x) (1 - M_g). Channels
-    are split in order; where their number is no multiple of `groups`, the first groups have one more.
+    S_g is ReLU(sum of mean(g_k) A_k over the group), up-sampled. Its min-max M_g is the mask through which the patch is
+    seen, x_g = x M_g + blur(x) (1 - M_g); the sum takes S_g itself, as the paper and its release do. The channels are
+    split in order; where their number is no multiple of `groups`, the first groups have one more.
     """
     size = _size(patches)
     weighted = gradients.mean((2, 3))[..., None, None] * activations
@@ -177,21 +209,16 @@ def groupcam(
     alive = _alive(maps)
     rows, numbers = alive.nonzero(as_tuple=True)
     blur = blurred(patches, BLUR)
-    low, high = (torch.empty(len(rows), device=patches.device) for _ in range(2))
 
     def seen(part: slice) -> Tensor:
-        masks = up_sampled(maps[rows[part], numbers[part]], size)
-        low[part], high[part] = masks.amin((1, 2)), masks.amax((1, 2))
-        masks = (masks - low[part, None, None]) / (high - low)[part, None, None]
+        masks = _masks(maps[rows[part], numbers[part]], size)
         return torch.lerp(_of_rows(blur, rows[part]), _of_rows(patches, rows[part]), masks[:, None].to(patches.dtype))
 
     base = probabilities(model, lambda part: blur[part], targets[:, None], batch_size)
-    gains = (probabilities(model, seen, targets[rows, None], batch_size) - base[rows])[:, 0].relu_() / (high - low)
-    # The sum of masks without their up-sampling, with which it commutes.
-    weights, offsets = torch.zeros_like(alive, dtype=torch.float32), torch.zeros(len(patches), device=patches.device)
-    weights[alive] = gains
-    offsets.index_add_(0, rows, gains * low)
-    return torch.einsum("ng,nguv->nuv", weights, maps) - offsets[:, None, None]
+    weights = torch.zeros_like(alive, dtype=torch.float32)
+    weights[alive] = (probabilities(model, seen, targets[rows, None], batch_size) - base[rows])[:, 0].relu_()
+    # Not up-sampled: the sum commutes with that.
+    return torch.einsum("ng,nguv->nuv", weights, maps)
 
 
 @register(

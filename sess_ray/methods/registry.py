@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import takewhile
 from math import prod
@@ -58,6 +58,8 @@ class Method:
         factors of their number, K of them the layer's live channels.
     check : callable
         Takes a prepared `Model`; returns why the method can not explain it, or None.
+    former : mapping
+        Options that the method had once, and what is written in their place.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Method:
     paper: str = ""
     passes: str = ""
     check: Check | None = None
+    former: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def summary(self) -> str:
@@ -119,6 +122,8 @@ class Method:
             If there is no such option, or its value does not fit: counts start at 1, other numbers at 0.
         """
         for name in options:
+            if name in self.former:
+                raise SessError(f"{self.name} has no option {name!r} any more: use {self.former[name]}")
             if name not in self.options:
                 if not self.options:
                     raise SessError(f"{self.name} has no options, so not {name!r} either")
@@ -163,7 +168,13 @@ _METHODS: dict[str, Method] = {}
 
 
 def register(
-    name: str, *, family: Family = "P", paper: str = "", passes: str = "", check: Check | None = None
+    name: str,
+    *,
+    family: Family = "P",
+    paper: str = "",
+    passes: str = "",
+    check: Check | None = None,
+    former: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
     """Register a base method under `name`; a decorator. The parameters are the attributes of `Method`.
 
@@ -179,7 +190,7 @@ def register(
     def add(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         if name in _METHODS:
             raise SessError(f"a method named {name!r} is registered already")
-        method = Method(name, family, function, paper, passes, check)
+        method = Method(name, family, function, paper, passes, check, former or {})
         for wanted in method.given:
             if wanted not in GIVEN:
                 raise SessError(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sess_ray.methods.gradients import attributions
+from sess_ray.methods.gradients import Rule, attributions
 from sess_ray.methods.registry import register
 from sess_ray.models import Model
 
@@ -32,18 +32,29 @@ def _has_segmentation(_: Model) -> str | None:
     passes="200 forwards + backwards",
     check=_has_segmentation,
 )
-def xrai(model: Model, patches: Tensor, targets: Tensor, *, steps: int = 100) -> Tensor:
+def xrai(
+    model: Model,
+    patches: Tensor,
+    targets: Tensor,
+    *,
+    steps: int = 100,
+    baselines: Literal["black_white", "extremes"] = "black_white",
+    rule: Rule = "midpoint",
+    segment_at: Literal["patch", "224"] = "patch",
+) -> Tensor:
     """Regions of the patch, each with the mean attribution of the pixels that it adds, the best region first.
 
-    Attributions are integrated gradients from a black and from a white patch, their mean, the largest colour.
+    The attributions are integrated gradients from two patches of one colour, their mean, the largest colour. Those are
+    black and white; PAIR-code/saliency takes ``baselines="extremes"``, the smallest and the largest number of the
+    normalised patch in all three colours, ``rule="linspace"`` (see `integrated_gradients`) and ``segment_at="224"``:
+    it segments the patch at 224 x 224 pixels, whatever its size, and enlarges or reduces the segments to it.
     """
     found = torch.zeros(patches.shape, device=patches.device)
-    for shade in (0.0, 1.0):
-        colour = [(shade - mean) / std for mean, std in zip(model.mean, model.std, strict=True)]
-        baseline = torch.tensor(colour, device=patches.device).view(1, 3, 1, 1).expand(patches.shape)
-        found += attributions(model, patches, targets, baseline.to(patches.dtype), steps) / 2
+    for baseline in _baselines(model, patches, baselines):
+        found += attributions(model, patches, targets, baseline.to(patches.dtype), steps, rule) / 2
+    side = None if segment_at == "patch" else int(segment_at)
     maps = [
-        ranked(values, regions(patch))
+        ranked(values, regions(patch, side))
         for values, patch in zip(
             found.amax(1).double().cpu().numpy(), patches.float().permute(0, 2, 3, 1).cpu().numpy(), strict=True
         )
@@ -51,19 +62,47 @@ def xrai(model: Model, patches: Tensor, targets: Tensor, *, steps: int = 100) ->
     return torch.from_numpy(np.stack(maps)).float().to(patches.device)
 
 
-def regions(patch: np.ndarray) -> np.ndarray:
-    """Segment a patch (h, w, 3) at all scales; return overlapping regions (M, h, w) bool."""
+def _baselines(model: Model, patches: Tensor, kind: str) -> list[Tensor]:
+    """Return a dark and a bright patch of one colour for each patch."""
+    if kind == "extremes":
+        ends = (patches.amin((1, 2, 3)), patches.amax((1, 2, 3)))
+        return [end[:, None, None, None].expand(patches.shape) for end in ends]
+    colours = [[(shade - mean) / std for mean, std in zip(model.mean, model.std, strict=True)] for shade in (0.0, 1.0)]
+    return [torch.tensor(colour, device=patches.device).view(1, 3, 1, 1).expand(patches.shape) for colour in colours]
+
+
+def regions(patch: np.ndarray, side: int | None = None) -> np.ndarray:
+    """Segment a patch at all scales.
+
+    Parameters
+    ----------
+    patch : numpy.ndarray, (h, w, 3) float
+    side : int, optional
+        Segment it at `side` x `side` pixels. By default it is segmented at its own size.
+
+    Returns
+    -------
+    numpy.ndarray, (M, h, w) bool
+        Regions that overlap: every segment, grown by 5 pixels.
+    """
     from skimage.measure import regionprops
     from skimage.morphology import isotropic_dilation
     from skimage.segmentation import felzenszwalb
+    from skimage.transform import resize
 
     low, high = patch.min(), patch.max()
     scaled = (patch - low) / (high - low if high > low else 1) * 2 - 1
+    resized = side is not None and patch.shape[:2] != (side, side)
+    if resized:
+        scaled = resize(scaled, (side, side), order=3, mode="constant", preserve_range=True, anti_aliasing=True)
     segmentation: Any = felzenszwalb
     boxes: Any = regionprops
     found = []
     for scale in SCALES:
         labels = segmentation(scaled, scale=scale, sigma=SIGMA, min_size=SMALLEST)
+        if resized:
+            labels = resize(labels, patch.shape[:2], order=0, mode="constant", preserve_range=True, anti_aliasing=False)
+            labels = np.unique(labels, return_inverse=True)[1].reshape(patch.shape[:2])  # a reduced one may lack some
         masks = np.zeros((labels.max() + 1, *labels.shape), bool)
         for label, region in enumerate(boxes(labels + 1)):  # label 0 would be no region
             top, left, bottom, right = region.bbox

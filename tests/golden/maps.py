@@ -1,6 +1,7 @@
 """Maps of six photographs under settings that together run every part of the engine, kept to compare later ones with.
 
-``python -m tests.golden.maps`` makes ``maps.npz`` again: only where a map is meant to change.
+``python -m tests.golden.maps NAME ...`` makes the maps of these settings again, and leaves the others what they are:
+only where a map is meant to change.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ def maps(model: Any, photographs: dict[str, np.ndarray], name: str) -> Iterator[
 
 
 if __name__ == "__main__":
+    import sys
+
     import torch
     from PIL import Image
 
@@ -57,5 +60,8 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     lite0 = demo.efficientnet_lite0()
     images = {item.image_id: np.asarray(Image.open(item.uri).convert("RGB")) for item in demo.images()}
-    found = {key: saliency for name in SETTINGS for key, saliency in maps(lite0, images, name)}
-    np.savez_compressed(KEPT, **found)
+    with np.load(KEPT) as kept:
+        made = {key: kept[key] for key in kept}
+    for name in sys.argv[1:]:
+        made |= dict(maps(lite0, images, name))
+    np.savez_compressed(KEPT, **made)

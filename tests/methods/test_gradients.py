@@ -72,21 +72,42 @@ def test_smoothgrad_without_noise_is_the_gradient():
     patches = nets.patches(3)
     found = run("smoothgrad", model, patches, samples=3, std=0.0, generators=nets.generators(3))
     torch.testing.assert_close(found, run("gradient", model, patches))
-    squared = run("smoothgrad", model, patches, samples=2, std=0.0, squared=True, generators=nets.generators(3))
+    squared = run("smoothgrad", model, patches, samples=2, std=0.0, average="squared", generators=nets.generators(3))
     torch.testing.assert_close(squared, run("gradient", model, patches).square())
 
 
-def test_smoothgrad_is_the_mean_over_noisy_copies():
+@pytest.mark.parametrize(
+    ("average", "of"), [("signed", lambda g: g), ("absolute", torch.abs), ("squared", torch.square)]
+)
+def test_smoothgrad_is_the_mean_over_noisy_copies(average, of):
     model, module = nets.small()
     patches = nets.patches(3)
-    found = run("smoothgrad", model, patches, samples=4, std=0.2, generators=nets.generators(3, seed=5))
+    options = {"samples": 4, "std": 0.2, "average": average}
+    found = run("smoothgrad", model, patches, generators=nets.generators(3, seed=5), **options)
     for patch, target, generator, one in zip(patches, TARGETS, nets.generators(3, seed=5), found, strict=True):
         total = torch.zeros(3, nets.SIDE, nets.SIDE, dtype=torch.float64)
         for _ in range(4):
             noise = nets.noise(generator)
             copy = (patch + 0.2 * (patch.max() - patch.min()) * noise).double().requires_grad_()
-            total += torch.autograd.grad(module(copy[None])[0, target], copy)[0].abs() / 4
-        torch.testing.assert_close(one.double(), total.amax(0), atol=1e-5, rtol=1e-4)
+            total += of(torch.autograd.grad(module(copy[None])[0, target], copy)[0]) / 4
+        torch.testing.assert_close(one.double(), total.abs().amax(0), atol=1e-5, rtol=1e-4)
+
+
+def test_smoothgrad_says_what_became_of_an_option():
+    with pytest.raises(SessError, match="smoothgrad has no option 'squared' any more: use average=squared"):
+        methods.get("smoothgrad").parsed({"squared": "true"})
+
+
+def test_the_rules_of_integrated_gradients_meet_and_the_midpoint_is_nearer():
+    model, _ = nets.small()
+    patches = nets.patches(3)
+    exact = run("integrated_gradients", model, patches, steps=400)
+    errors = [
+        (run("integrated_gradients", model, patches, steps=steps, rule=rule) - exact).abs().max()
+        for rule, steps in (("midpoint", 20), ("linspace", 20), ("linspace", 200))
+    ]
+    assert errors[0] < errors[1]
+    assert errors[2] < errors[1] / 4
 
 
 class Rectified(nn.Module):

@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sess_ray import methods
+from sess_ray import SESS, methods
 from sess_ray.blur import blurred
 from sess_ray.methods.perturbation import BLUR, RandomMasks
-from tests import nets
+from tests import literal, nets
 
 TARGETS = torch.tensor([3, 0, 4])
 CLOSE = {"atol": 2e-5, "rtol": 1e-4}
@@ -58,20 +58,36 @@ def test_score_cam(nets_and_patches):
         torch.testing.assert_close(third, expected, **CLOSE)
 
 
-@pytest.mark.parametrize("aggregate", ["mean", "max"])
-def test_ss_cam(nets_and_patches, aggregate):
+@pytest.mark.parametrize(
+    ("aggregate", "noise", "subtract_baseline", "softmax"),
+    [
+        ("mean", "mask", False, True),
+        ("max", "mask", True, False),
+        ("max", "mask", True, True),
+        ("mean", "input", False, False),
+        ("max", "input", True, True),
+    ],
+)
+def test_ss_cam(nets_and_patches, aggregate, noise, subtract_baseline, softmax):
     model, module, patches = nets_and_patches
-    options = {"aggregate": aggregate, "samples": 3, "std": 0.4}
-    found = run("sscam", model, patches, batch_size=5, generators=nets.generators(3, seed=8), **options)
+    options = {"aggregate": aggregate, "noise": noise, "subtract_baseline": subtract_baseline, "softmax": softmax}
+    options |= {"samples": 3, "std": 0.4, "batch_size": 5, "generators": nets.generators(3, seed=8)}
+    found = run("sscam", model, patches, **options)
     for patch, target, generator, one in zip(patches, TARGETS, nets.generators(3, seed=8), found, strict=True):
-        noises = [torch.randn(nets.SIDE, nets.SIDE, generator=generator).double() for _ in range(3)]
+        shape = (nets.SIDE, nets.SIDE) if noise == "mask" else (3, nets.SIDE, nets.SIDE)
+        draws = [0.4 * torch.randn(shape, generator=generator).double() for _ in range(3)]
 
-        def scores(masks, patch=patch, target=target, noises=noises):
-            rows = [
-                torch.stack([nets.probability(module, patch * (mask + 0.4 * noise), target) for noise in noises])
-                for mask in masks
-            ]
-            return torch.stack([row.mean() if aggregate == "mean" else row.max() for row in rows]).softmax(0)
+        def score(mask, draw, patch=patch, target=target):
+            if noise == "mask":
+                return nets.probability(module, patch * (mask + draw), target)
+            return nets.probability(module, patch * mask + (patch.max() - patch.min()) * draw, target)
+
+        def scores(masks, patch=patch, target=target, draws=draws, score=score):
+            rows = [torch.stack([score(mask, draw) for draw in draws]) for mask in masks]
+            values = torch.stack([row.mean() if aggregate == "mean" else row.max() for row in rows])
+            if subtract_baseline:
+                values = values - nets.probability(module, torch.zeros_like(patch), target)
+            return values.softmax(0) if softmax else values
 
         expected, _ = score_cam(module, patch, target, scores)
         torch.testing.assert_close(one, expected, **CLOSE)
@@ -79,7 +95,7 @@ def test_ss_cam(nets_and_patches, aggregate):
 
 def test_ss_cam_without_noise_is_score_cam_with_a_softmax(nets_and_patches):
     model, _, patches = nets_and_patches
-    found = run("sscam", model, patches, batch_size=64, generators=nets.generators(3), samples=2, std=0.0)
+    found = run("sscam", model, patches, batch_size=64, generators=nets.generators(3), samples=2, std=0.0, softmax=True)
     torch.testing.assert_close(found, run("scorecam", model, patches, batch_size=64, softmax=True))
 
 
@@ -142,8 +158,41 @@ def test_group_cam_with_groups_of_uneven_size(nets_and_patches):
             if value.max() > value.min():
                 mask = nets.min_max(value)
                 gain = nets.probability(module, patch * mask + blur * (1 - mask), target) - base
-                expected += max(gain, 0) * mask
+                expected += max(gain, 0) * value
         torch.testing.assert_close(nets.up(one), expected, **CLOSE)
+
+
+def group_cam(module, layer, patch, target, groups=32):
+    """Group-CAM as its release has it, float32, a group at a time: a map of the patch's size after min-max."""
+    kept = {}
+    handle = module.get_submodule(layer).register_forward_hook(lambda _, __, out: kept.update(a=out) or out)
+    with torch.enable_grad():
+        logit = module(patch[None].clone().requires_grad_())[0, target]
+        (gradient,) = torch.autograd.grad(logit, kept["a"])
+    handle.remove()
+    weighted = gradient.mean((2, 3), keepdim=True) * kept["a"].detach()
+    blur = blurred_by_hand(patch).float()
+    with torch.no_grad():
+        base = module(blur[None]).softmax(1)[0, target]
+        total = torch.zeros(patch.shape[1:])
+        for part in weighted.chunk(groups, 1):
+            value = F.interpolate(part.sum(1, keepdim=True).relu(), size=patch.shape[1:], mode="bilinear")[0, 0]
+            if value.max() > value.min():
+                mask = nets.min_max(value)
+                seen = patch * mask + blur * (1 - mask)
+                total += (module(seen[None]).softmax(1)[0, target] - base).relu() * value
+    return nets.min_max(total).double() if total.max() > total.min() else total.double()
+
+
+def test_group_cam_within_sess_is_the_release_within_sess(lite0, photographs, monkeypatch):
+    monkeypatch.setattr(literal, "grad_cam", group_cam)
+    pixels, settings = photographs["chelsea.png"], {"num_scales": 2, "fusion": "reference"}
+    expected, _, kept = nets.literally(literal.sess, lite0, pixels, 281, step=224, ratio=0.6, **settings)
+    sess = SESS(lite0, "groupcam", pre_filter_ratio=0.6, normalize=False, smooth=False, device="cpu", **settings)
+    [[found]] = sess.explain([pixels], [[281]])
+    assert set(np.flatnonzero(found.patches["kept"])) == kept
+    assert found.saliency.max() > 0.1
+    np.testing.assert_allclose(found.saliency, expected, atol=1e-4)
 
 
 def enlarged_by_hand(grid, length):
