@@ -20,7 +20,8 @@ def evaluate(
     config_file: command.ConfigFile = None,
 ) -> int:
     """Evaluate; return the exit code."""
-    from sess_ray.pipeline.evaluate.job import as_text, prepare, run
+    from sess_ray.pipeline.evaluate.job import as_text, run
+    from sess_ray.pipeline.evaluate.prepare import prepare
 
     del config_file  # read by command.run, before the flags are
     evaluation = prepare(config)

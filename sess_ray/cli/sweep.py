@@ -135,6 +135,7 @@ def main(
     """Sweep; return the exit code."""
     from sess_ray import methods
     from sess_ray.pipeline.evaluate import job as evaluate
+    from sess_ray.pipeline.evaluate.prepare import prepare as prepare_evaluation
     from sess_ray.pipeline.explain import job as explain
     from sess_ray.pipeline.explain.prepare import prepare
 
@@ -171,7 +172,7 @@ def main(
         overwrite=True,
     )
     print(f"evaluating {len(chosen)} runs", flush=True)
-    evaluation = evaluate.prepare(settings)
+    evaluation = prepare_evaluation(settings)
     outcome = evaluate.run(evaluation)
     store = Store(config.output)
     text = evaluate.as_text(evaluation, outcome)

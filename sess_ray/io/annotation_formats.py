@@ -224,7 +224,7 @@ def _read_xml(found: Annotations, content: bytes, name: str) -> None:
     for entry in root.findall("object"):
         box = entry.find("bndbox")
         corners = None if box is None else [box.findtext(corner) for corner in XML_CORNERS]
-        _add(found, image, entry.findtext("name"), corners, convention)
+        _add(found, image, entry.findtext("name"), corners, convention, difficult=entry.findtext("difficult") == "1")
 
 
 def _xml_id(root: ET.Element, name: str) -> str:
@@ -308,7 +308,14 @@ def _image(found: Annotations, image_id: str, size: Mapping[str, Any]) -> Annota
 
 
 def _add(
-    found: Annotations, image: Annotation, label: object, box: object, convention: str, segments: object = None
+    found: Annotations,
+    image: Annotation,
+    label: object,
+    box: object,
+    convention: str,
+    segments: object = None,
+    *,
+    difficult: bool = False,
 ) -> None:
     """Add an object to an image, or say in the problems why not."""
     name = _text(label)
@@ -320,7 +327,7 @@ def _add(
     outline, complete = _outline(segments)
     if not complete:
         found.problems.append((image.image_id, f"an object {name!r} with segments that are neither polygons nor RLE"))
-    image.objects.append(Object(name, CONVENTIONS[convention](*numbers), outline))
+    image.objects.append(Object(name, CONVENTIONS[convention](*numbers), outline, difficult))
 
 
 def _outline(segments: object) -> tuple[Segments | None, bool]:

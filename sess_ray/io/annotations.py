@@ -40,11 +40,14 @@ class Object:
     segments : list of lists of float, or dict, or None
         Polygons x, y, x, y, ... in pixels, or a run-length code of "size" [height, width] and "counts"
         (list, or compressed str or bytes).
+    difficult : bool
+        Pascal VOC's mark of what is hard to recognise: not counted by itself.
     """
 
     label: str
     box: Box
     segments: Segments | None = None
+    difficult: bool = False
 
 
 @dataclass(slots=True)

@@ -23,6 +23,7 @@ from sess_ray.io.inputs import list_images
 from sess_ray.io.store import Store
 from sess_ray.pipeline.evaluate import job as evaluate
 from sess_ray.pipeline.evaluate.config import EvaluateConfig
+from sess_ray.pipeline.evaluate.prepare import prepare as prepare_evaluation
 from sess_ray.pipeline.explain import job as explain
 from sess_ray.pipeline.explain.config import ExplainConfig
 from sess_ray.pipeline.explain.prepare import prepare
@@ -125,7 +126,7 @@ def test_maps_on_s3_are_evaluated(server, whole):
         storage_option=tuple(server.options),
         limit=6,
     )
-    outcome = evaluate.run(evaluate.prepare(config))
+    outcome = evaluate.run(prepare_evaluation(config))
     assert not outcome.problems
     assert {line.summary.n for line in outcome.lines if line.group == "all"} == {6}
     assert json.loads(server.filesystem().cat_file("results/evaluation/summary.json"))["maps"] == 6

@@ -98,6 +98,14 @@ def test_coco(place):
     assert found.labels() == ["cat", "dog"]
 
 
+def test_voc_marks_what_is_difficult(place):
+    marked = xml([("dog", 1, 1, 5, 5), ("cat", 1, 1, 9, 9)])
+    marked = marked.replace("<name>dog</name>", "<name>dog</name><difficult>1</difficult>")
+    marked = marked.replace("<name>cat</name>", "<name>cat</name><difficult>0</difficult>")
+    [annotation] = read_annotations(place({"000005.xml": marked, "empty.txt": ""})).by_id.values()
+    assert [(thing.label, thing.difficult) for thing in annotation.objects] == [("dog", True), ("cat", False)]
+
+
 def test_voc_counts_from_1_and_includes_the_last_pixel(place):
     url = place(
         {

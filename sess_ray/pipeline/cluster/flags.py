@@ -28,6 +28,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "max_patches": (1, MOST),
     "max_pixels": (1, MOST),
     "overlays": (0, MOST),
+    "pointing_smooth": (0, 1),
     "price_per_gpu_hour": (0, 10**6),
     "read_timeout": (0.001, 10**9),
     "retry_seconds": (0, 10**9),

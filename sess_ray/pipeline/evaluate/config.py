@@ -34,7 +34,10 @@ class EvaluateConfig(OpensUrls):
     metrics
         Names or beginnings of names, separated by commas; without it, all that can be computed.
     region
-        What the pointing game aims at: segments (boxes where an object has none) or boxes.
+        What the pointing game and PxAP aim at: segments (boxes where an object has none) or boxes.
+    pointing_smooth
+        Blur maps before the pointing game, with a sigma of this share of their longer side; without it as its benchmark
+        does: 0.02 for maps of pixel gradients (methods of family B), 0 for others.
     model
         The model that metrics ask, as for sess-ray explain; without it, that of the first run.
     weights
@@ -67,6 +70,7 @@ class EvaluateConfig(OpensUrls):
     class_map: Annotated[str | None, METRICS] = None
     metrics: Annotated[str | None, METRICS] = None
     region: Annotated[Literal["segments", "boxes"], METRICS] = "segments"
+    pointing_smooth: Annotated[float | None, METRICS] = None
     model: Annotated[str | None, MODEL] = None
     weights: Annotated[str | None, MODEL] = None
     layer: Annotated[str | None, MODEL] = None

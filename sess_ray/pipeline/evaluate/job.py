@@ -10,81 +10,23 @@ What cannot be measured becomes a row of problems/ with the reason; what a run l
 
 from __future__ import annotations
 
-import platform
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
-from importlib.util import find_spec
 from typing import Any
 
 import pyarrow as pa
 
-from sess_ray.errors import SessError
-from sess_ray.io.access import public, public_command, use
-from sess_ray.io.annotation_formats import read_annotations
-from sess_ray.io.annotations import Annotations
-from sess_ray.io.inputs import find_images
-from sess_ray.io.names import read_class_names
-from sess_ray.io.store import Store
-from sess_ray.metrics.suite import SUITE, choose
-from sess_ray.models import Model, load_model
+from sess_ray.io.access import public, public_command
+from sess_ray.metrics.suite import SUITE
+from sess_ray.pipeline.cluster.output import versions
 from sess_ray.pipeline.cluster.session import ARROW, TASK_CPUS, arriving, connect, map_blocks, pool
-from sess_ray.pipeline.evaluate.config import EvaluateConfig
-from sess_ray.pipeline.evaluate.judging import (
-    MAP_ROWS,
-    PROBLEMS,
-    EvaluateActor,
-    problem,
-    read_maps,
-    results_schema,
-    write_results,
-)
+from sess_ray.pipeline.evaluate.judging import PROBLEMS, EvaluateActor, read_maps, results_schema, write_results
+from sess_ray.pipeline.evaluate.prepare import EVALUATION, Evaluation
 from sess_ray.pipeline.evaluate.report import Line, as_csv, as_markdown, as_records, report
-from sess_ray.pipeline.explain.targets import label_classes
 from sess_ray.tables import markdown
-
-EVALUATION = ("summary.json", "summary.csv", "summary.md", "results", "problems")
-
-
-@dataclass
-class Evaluation:
-    """An evaluation that has been checked and can start: `prepare` makes it, `run` runs it.
-
-    Attributes
-    ----------
-    config : EvaluateConfig
-    metrics : list of str
-        Of the suite.
-    runs : dict of str to Store
-    store : Store
-        For the results.
-    model : Model
-    annotations : Annotations or None
-    classes : dict of str to tuple of int
-        What each label of the annotations means to the model; nothing for some.
-    blocks : list of pa.Table
-        The maps, those of a file together.
-    missing : list of dict
-        Rows of problems/ that are known before any map is read.
-    """
-
-    config: EvaluateConfig
-    metrics: list[str]
-    runs: dict[str, Store]
-    store: Store
-    model: Model
-    annotations: Annotations | None
-    classes: dict[str, tuple[int, ...]]
-    blocks: list[pa.Table]
-    missing: list[dict[str, Any]]
-
-    @property
-    def maps(self) -> int:
-        """Number of maps."""
-        return sum(block.num_rows for block in self.blocks)
 
 
 @dataclass
@@ -108,112 +50,6 @@ class Outcome:
     seconds: float
 
 
-def prepare(config: EvaluateConfig) -> Evaluation:
-    """Check everything that can be checked before Ray starts.
-
-    Raises
-    ------
-    SessError
-        With one line on what is wrong and what to do.
-    """
-    use(config.access())
-    if not config.run:
-        raise SessError("nothing to evaluate: give --run NAME=OUTPUT, the output of sess-ray explain")
-    metrics = choose(config.metric_names(), annotated=config.annotations is not None)
-    runs = {name: Store(url) for name, url in config.runs().items()}
-    store = Store(config.output)
-    for name, found in runs.items():
-        if not found.tables("maps"):
-            raise SessError(f"run {name}: {found.url} has no maps: give the --output of sess-ray explain")
-        if found.url == store.url:
-            raise SessError(f"--output {store.url} is run {name} itself: choose another folder")
-    if not config.overwrite and store.is_used(EVALUATION):
-        raise SessError(f"output {store.url} has an evaluation already: add --overwrite, or choose another --output")
-    model = _model(config, runs)
-    annotations = read_annotations(config.annotations) if config.annotations else None
-    _check_packages(metrics, annotations if config.region == "segments" else None)
-    classes = label_classes(annotations, config.class_map, model) if annotations else {}
-    images = {item.image_id: item.uri for item in find_images(config.images)} if config.images else None
-    blocks, missing = _blocks(config, runs, images)
-    if annotations:
-        missing += _without_map(annotations, classes, blocks, runs)
-    store.check_writable()
-    return Evaluation(config, metrics, runs, store, model, annotations, classes, blocks, missing)
-
-
-def _check_packages(metrics: list[str], annotations: Annotations | None) -> None:
-    """Say before any work starts which package is missing; `annotations` where their segments are wanted."""
-    needed = {SUITE[name].package: name for name in metrics if SUITE[name].package}
-    if annotations and any(thing.segments for found in annotations.by_id.values() for thing in found.objects):
-        needed["pycocotools"] = "--region segments"
-    for package, purpose in needed.items():
-        if find_spec(package) is None:
-            raise SessError(f"{purpose} needs {package}: install sess-ray[evaluate]")
-
-
-def _model(config: EvaluateConfig, runs: dict[str, Store]) -> Model:
-    """Load the model that is named, else that of the runs."""
-    names = read_class_names(config.class_names) if config.class_names else None
-    if config.model is not None:
-        return load_model(config.model, config.weights, config.layer, class_names=names)
-    told = {name: found.read_json("run.json") for name, found in runs.items()}
-    for name, record in told.items():
-        if record is None:
-            raise SessError(f"run {name} has no run.json, it did not finish: give its --model")
-    made = {name: record["model"]["weights_sha256"] for name, record in told.items() if record}
-    if len(set(made.values())) > 1:
-        raise SessError(f"runs {' and '.join(made)} are of different models: evaluate them apart, or give a --model")
-    [first, *_] = [record["config"] for record in told.values() if record]
-    return load_model(first["model"], first["weights"], first["layer"], class_names=names)
-
-
-def _blocks(
-    config: EvaluateConfig, runs: dict[str, Store], images: dict[str, str] | None
-) -> tuple[list[pa.Table], list[dict[str, Any]]]:
-    """List the maps of the runs; and those whose image is not among `images`."""
-    blocks, missing = [], []
-    for run, store in runs.items():
-        left = config.limit
-        names = store.tables("maps")
-        for name, table in zip(names, store.read_tables(names, ["image_id", "uri", "target"]), strict=True):
-            rows = []
-            for number, row in enumerate(table.to_pylist()):
-                uri = images.get(row["image_id"]) if images is not None else row["uri"]
-                if uri is None:
-                    missing.append(problem(run, row["image_id"], row["target"], "no image", f"not in {config.images}"))
-                else:
-                    rows.append({**row, "run": run, "file": name, "number": number, "uri": uri})
-            rows = rows[:left]
-            left = None if left is None else left - len(rows)
-            if rows:
-                blocks.append(pa.Table.from_pylist(rows, MAP_ROWS))
-    return blocks, missing
-
-
-def _without_map(
-    annotations: Annotations, classes: dict[str, tuple[int, ...]], blocks: list[pa.Table], runs: dict[str, Store]
-) -> list[dict[str, Any]]:
-    """List what is annotated and has no map, and what is wrong with the annotations themselves."""
-    targets: dict[str, dict[str, set[int]]] = {run: {} for run in runs}
-    for block in blocks:
-        for row in block.to_pylist():
-            annotation = annotations.find(row["image_id"])
-            if annotation:
-                targets[row["run"]].setdefault(annotation.image_id, set()).add(row["target"])
-    missing = [problem("", image_id, None, "annotation", detail) for image_id, detail in annotations.problems]
-    for annotation in annotations.by_id.values():
-        for label in dict.fromkeys(thing.label for thing in annotation.objects):
-            if not classes[label]:
-                missing.append(problem("", annotation.image_id, None, "unknown label", label))
-                continue
-            missing += [
-                problem(run, annotation.image_id, None, "no map", label)
-                for run, found in targets.items()
-                if not found.get(annotation.image_id, set()).intersection(classes[label])
-            ]
-    return missing
-
-
 def stream(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
     """Run the graph; yield the counts of each block as soon as it is written. Ray must be connected."""
     import ray
@@ -227,7 +63,7 @@ def stream(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
     tasks: dict[str, Any] = {**ARROW, "num_cpus": TASK_CPUS}
     reading = {"access": config.access(), "runs": urls, "pixels": asks, "max_pixels": config.max_pixels}
     writing = {"access": config.access(), "output": evaluation.store.location, "metrics": metrics}
-    settings = (model, known, metrics, config.region, config.precision, config.batch_size)
+    settings = (model, known, metrics, config.region, config.precision, config.batch_size, evaluation.smooth)
     workers = pool(config.actors, config.gpus_per_actor, len(evaluation.blocks), config.address)
     maps = ray.data.from_blocks(evaluation.blocks).map_batches(read_maps, fn_kwargs=reading, **tasks)
     judged = map_blocks(maps, EvaluateActor, fn_constructor_args=settings, **workers)
@@ -279,7 +115,7 @@ def as_text(evaluation: Evaluation, outcome: Outcome) -> str:
     config = evaluation.config
     parts = [
         f"# {public(config.output)}: {evaluation.maps} maps, {evaluation.model.name}\n",
-        "In percent, with 95 % intervals (bootstrap over images). pointing_game is the mean over classes.\n",
+        _read_as(evaluation) + "\n",
         as_markdown(outcome.lines, list(evaluation.runs), evaluation.metrics),
     ]
     if outcome.problems:
@@ -289,13 +125,27 @@ def as_text(evaluation: Evaluation, outcome: Outcome) -> str:
     return "\n".join(parts)
 
 
+def _read_as(evaluation: Evaluation) -> str:
+    """Return what one has to know to read the tables."""
+    told = ["In percent, with 95 % intervals (bootstrap over images)."]
+    if "pointing_game" in evaluation.metrics:
+        told.append("pointing_game is the mean over classes.")
+        for share in sorted(set(evaluation.smooth.values()) - {0.0}):
+            runs = ", ".join(name for name, own in evaluation.smooth.items() if own == share)
+            told.append(f"As in its benchmark, maps of {runs} are blurred for it: sigma {share:g} of the longer side.")
+    if "energy_pointing_game" in evaluation.metrics:
+        told.append("Sharpening alone raises energy_pointing_game; pxap and pointing do not change by it.")
+    return "\n".join(told)
+
+
 def _record(evaluation: Evaluation, outcome: Outcome) -> dict[str, Any]:
     packages = ("sess-ray", "ray", "torch", "torchvision", "pyarrow", "pillow", "numpy")
     return {
         "config": evaluation.config.public(),
         "model": {"name": evaluation.model.name, "weights_sha256": evaluation.model.weights_sha256()},
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "versions": versions(*packages),
         "maps": evaluation.maps,
+        "pointing_smooth": evaluation.smooth,
         "forwards": outcome.forwards,
         "seconds": round(outcome.seconds, 3),
         "problems": [

@@ -20,7 +20,7 @@ from sess_ray.io.decode import decode
 from sess_ray.io.maps import decode_map
 from sess_ray.io.reading import read_items
 from sess_ray.io.store import MAPS, Store
-from sess_ray.metrics.localization import is_difficult
+from sess_ray.metrics.localization import is_difficult, peak_of
 from sess_ray.metrics.perturbation import ModelMetric, Series, at_input_size, scored
 from sess_ray.metrics.suite import SUITE, Facts
 from sess_ray.models import Model
@@ -142,6 +142,8 @@ class EvaluateActor:
     region_kind : {"segments", "boxes"}
     precision : {"fp32", "bf16"}
     batch_size : int or None
+    smooth : mapping of str to float, optional
+        For each run, by how much its maps are blurred for the pointing game (`peak_of`).
     """
 
     def __init__(
@@ -152,10 +154,12 @@ class EvaluateActor:
         region_kind: Kind,
         precision: Precision,
         batch_size: int | None,
+        smooth: Mapping[str, float] | None = None,
     ) -> None:
         import ray
 
-        self._another = partial(EvaluateActor, model, known, metrics, region_kind, precision, batch_size)
+        self._another = partial(EvaluateActor, model, known, metrics, region_kind, precision, batch_size, smooth)
+        self._smooth = smooth or {}
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._model: Model | None = ray.get(model).prepared(device, precision) if model else None
         self._batch_size = batch_size or BATCH_SIZES[device.type]
@@ -205,6 +209,8 @@ class EvaluateActor:
         result = {name: row[name] for name in ("run", "image_id", "target", *COPIED)} | {"label": row["target_name"]}
         if self._annotations is None:
             return result
+        if share := self._smooth.get(row["run"]):
+            row["peak_x"], row["peak_y"] = peak_of(row["map"], share)
         try:
             annotation = self._annotations.find(row["image_id"])
             label, facts = facts_of(row, annotation, self._classes, self._kind)
@@ -277,6 +283,8 @@ def facts_of(
     own = [thing for thing in annotation.objects if row["target"] in classes[thing.label]]
     if not own:
         raise Unmeasured("no such object", f"class {row['target']} is not annotated in the image")
+    if all(thing.difficult for thing in own):
+        raise Unmeasured("difficult", f"all objects annotated as {own[0].label!r} are marked difficult")
     where = region(own, height, width, kind)
     covered = where if kind == "boxes" else region(own, height, width, "boxes")
     if not where.any() or not covered.any():

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 from dataclasses import dataclass, field
 from datetime import datetime
-from importlib.metadata import version
 from typing import Any
 
 from sess_ray.io.access import public_command
+from sess_ray.pipeline.cluster.output import versions
 from sess_ray.pipeline.explain.prepare import Job
 
 
@@ -77,7 +76,7 @@ def record(job: Job, summary: Summary, started: datetime) -> dict[str, Any]:
             "num_classes": job.model.num_classes,
             "weights_sha256": job.made_with["weights"],
         },
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "versions": versions(*packages),
         "started": started.isoformat(timespec="seconds"),
         "counts": {
             "inputs": job.inputs,

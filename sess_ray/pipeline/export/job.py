@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from importlib.metadata import version
 from typing import Any
 
 from sess_ray.io.access import public_command
 from sess_ray.io.store import Store
+from sess_ray.pipeline.cluster.output import versions
 from sess_ray.pipeline.cluster.session import ARROW, TASK_CPUS, arriving, connect
 from sess_ray.pipeline.export.prepare import EXPORT, Export
 from sess_ray.pipeline.export.stages import LEFT_OUT, label
@@ -70,7 +70,7 @@ def _write(export: Export, labelled: list[dict[str, Any]], counts: Counter[str])
         "config": export.config.public(),
         "threshold": export.recipe.threshold,
         "counts": dict(counts),
-        "versions": {name: version(name) for name in ("sess-ray", "numpy", "pillow")},
+        "versions": versions("sess-ray", "numpy", "pillow"),
         "command": public_command(sys.argv),
     }
     store.write_json("export.json", record)

@@ -16,6 +16,7 @@ from sess_ray.io.access import public, use
 from sess_ray.io.inputs import IMAGE_EXTENSIONS
 from sess_ray.io.store import Store, digest
 from sess_ray.metrics.suite import SUITE
+from sess_ray.pipeline.cluster.output import map_files, refuse_used
 from sess_ray.pipeline.evaluate.results import results_of
 from sess_ray.pipeline.export.config import ExportConfig
 from sess_ray.pipeline.export.stages import FILES, Recipe
@@ -60,11 +61,8 @@ def prepare(config: ExportConfig) -> Export:
     if (config.threshold is None) == (config.evaluation is None):
         raise SessError("give either --threshold or --evaluation, which has the best one")
     stored, store = Store(config.run), Store(config.output)
-    files = stored.tables("maps")
-    if not files:
-        raise SessError(f"--run {public(config.run)} has no maps: give the --output of sess-ray explain")
-    if not config.overwrite and store.is_used(EXPORT):
-        raise SessError(f"output {public(store.url)} has labels already: add --overwrite, or choose another --output")
+    files = map_files(stored, f"--run {public(config.run)}")
+    refuse_used(store, EXPORT, "labels", overwrite=config.overwrite)
     threshold = config.threshold
     if threshold is None:
         assert config.evaluation is not None

@@ -30,6 +30,7 @@ from sess_ray.io.reading import stream_items
 from sess_ray.io.store import FINISHED, Store, digest
 from sess_ray.metrics.suite import SUITE
 from sess_ray.models import load_model
+from sess_ray.pipeline.cluster.output import map_files, refuse_used
 from sess_ray.pipeline.cluster.rows import Row, tables
 from sess_ray.pipeline.cluster.session import ARROW, TASK_CPUS, arriving, connect
 from sess_ray.pipeline.evaluate.results import results_of
@@ -91,10 +92,7 @@ def unused(config: GalleryConfig) -> Store:
     """Return the output; `SessError` where it has a gallery that is not to be replaced, or can not be written."""
     use(config.access())
     store = Store(config.output)
-    if not config.overwrite and store.is_used(GALLERY):
-        raise SessError(
-            f"output {public(store.url)} has a gallery already: add --overwrite, or choose another --output"
-        )
+    refuse_used(store, GALLERY, "a gallery", overwrite=config.overwrite)
     store.check_writable()
     return store
 
@@ -106,9 +104,7 @@ def _rows(config: GalleryConfig) -> list[dict[str, Any]]:
     moved = {item.image_id: item.uri for item in find_images(config.images)} if config.images else {}
     for place, url in enumerate(runs):
         stored = Store(url)
-        files = stored.tables("maps")
-        if not files:
-            raise SessError(f"--run {public(url)} has no maps: give the --output of sess-ray explain")
+        files = map_files(stored, f"--run {public(url)}")
         for file, table in zip(files, stored.read_tables(files, list(KNOWN)), strict=True):
             for line, row in enumerate(table.to_pylist()):
                 key = row["image_id"], row["target"]

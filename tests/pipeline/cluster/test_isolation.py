@@ -20,6 +20,7 @@ from sess_ray.pipeline.cluster.session import ARROW
 from sess_ray.pipeline.evaluate import job as evaluate
 from sess_ray.pipeline.evaluate.config import EvaluateConfig
 from sess_ray.pipeline.evaluate.judging import read_maps
+from sess_ray.pipeline.evaluate.prepare import prepare as prepare_evaluation
 from sess_ray.pipeline.explain.config import ExplainConfig
 from sess_ray.pipeline.explain.job import run
 from sess_ray.pipeline.explain.prepare import prepare
@@ -124,14 +125,14 @@ def problems(output):
 def test_a_map_that_kills_who_measures_it_is_a_problem(maps, tmp_path):
     output = tmp_path / "evaluation"
     settings = {"model": "tests.fragile:deadly_model", "metrics": "average_drop", "actors": "1"}
-    evaluation = evaluate.prepare(EvaluateConfig(run=(f"sess={maps}",), output=str(output), **settings))
+    evaluation = prepare_evaluation(EvaluateConfig(run=(f"sess={maps}",), output=str(output), **settings))
     [line] = [line for line in evaluate.run(evaluation).lines if line.group == "all"]
     assert line.summary.n == 2
     assert problems(output) == [("rocket.jpg", "evaluate", REASON)]
 
 
 def test_of_an_image_that_kills_who_decodes_it_the_map_is_measured(ray_session, maps):
-    evaluation = evaluate.prepare(EvaluateConfig(run=(f"sess={maps}",), output=f"{maps}/evaluation"))
+    evaluation = prepare_evaluation(EvaluateConfig(run=(f"sess={maps}",), output=f"{maps}/evaluation"))
     reading = {"access": Access(), "runs": {"sess": maps}, "pixels": True, "max_pixels": Deadly(10**6)}
     read = ray_session.data.from_blocks(evaluation.blocks).map_batches(read_maps, fn_kwargs=reading, **ARROW).take_all()
     assert {row["image_id"]: row["problem"] for row in read} == {

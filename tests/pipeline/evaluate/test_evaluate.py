@@ -19,12 +19,15 @@ from sess_ray import SessError
 from sess_ray.cli import command
 from sess_ray.cli import evaluate as evaluate_dataset
 from sess_ray.io.access import Access
+from sess_ray.io.annotations import Annotation, Object
 from sess_ray.io.maps import decode_map
 from sess_ray.metrics.localization import EnergyPointingGame, PointingGame, boxes_region
 from sess_ray.metrics.perturbation import AverageDrop, Deletion, Insertion, at_input_size
+from sess_ray.metrics.thresholds import MaxBoxAccV2, PooledPxAP, PxAP
 from sess_ray.pipeline.evaluate import job as evaluate
 from sess_ray.pipeline.evaluate.config import EvaluateConfig
-from sess_ray.pipeline.evaluate.judging import READ, EvaluateActor, read_maps
+from sess_ray.pipeline.evaluate.judging import READ, EvaluateActor, Unmeasured, facts_of, read_maps
+from sess_ray.pipeline.evaluate.prepare import prepare as prepare_evaluation
 from sess_ray.pipeline.evaluate.results import results_of
 from sess_ray.pipeline.explain import job as explain
 from sess_ray.pipeline.explain.config import ExplainConfig
@@ -65,6 +68,10 @@ def annotations(tmp_path_factory):
     rows[1]["objects"].append({"label": str(MISSILE), "box": [0, 0, 60, 60]})  # nobody explains it
     rows.append({"image_id": "gone.png", "objects": [{"label": str(TABBY), "box": MEASURED["gone.png"]}]})
     rows.append({"image_id": "broken.png", "objects": [{"label": "tabby"}]})
+    # Nobody has asked about this one.
+    rows.append(
+        {"image_id": "stranger.png", "objects": [{"label": name, "box": [0, 0, 9, 9]} for name in ("7", "orc")]}
+    )
     path.write_text("\n".join(map(json.dumps, rows)))
     return path
 
@@ -88,7 +95,7 @@ def runs(images, tmp_path_factory):
 
 def evaluated(runs, output, **settings):
     config = EvaluateConfig(run=tuple(f"{name}={url}" for name, url in runs.items()), output=str(output), **settings)
-    evaluation = evaluate.prepare(config)
+    evaluation = prepare_evaluation(config)
     return evaluation, evaluate.run(evaluation)
 
 
@@ -99,7 +106,7 @@ def whole(runs, annotations, tmp_path_factory):
         runs,
         output,
         annotations=str(annotations),
-        metrics="pointing_game,energy_pointing_game,max_box_acc,overall_groupcam,average",
+        metrics="pxap,pointing_game,energy_pointing_game,max_box_acc,overall_groupcam,average",
         batch_size=5,
     )
     return output, evaluation, outcome
@@ -123,9 +130,12 @@ def test_rows_are_what_the_metrics_say_of_each_map_alone(whole, runs, images):
                 peak = stored["peak_x"], stored["peak_y"]
                 assert row["pointing_game"] == PointingGame().measure(saliency, region, peak)
                 assert row["energy_pointing_game"] == pytest.approx(EnergyPointingGame().measure(saliency, region))
+                assert row["pxap"] == pytest.approx(PxAP().measure(saliency, region))
+                assert row["pxap_pooled"] == PooledPxAP().measure(saliency, region).tolist()
                 assert row["area"] == region.mean()
                 assert row["label"] == str(stored["target"])
                 assert len(row["max_box_acc"]) == 20
+                assert row["max_box_acc_v2"] == MaxBoxAccV2().measure(saliency, [box]).tolist()
             else:
                 assert row["energy_pointing_game"] is None
             if stored["image_id"] == "gone.png":
@@ -171,6 +181,42 @@ def test_what_cannot_be_measured_is_named(whole):
     text = (output / "summary.md").read_text()
     for kind in ("nothing there", "another size", "no annotation", "no image", "no map", "unknown label"):
         assert f"| {kind} " in text
+    assert "Sharpening alone raises energy_pointing_game" in text
+
+
+def test_maps_of_pixel_gradients_are_blurred_before_they_point(runs, annotations, tmp_path):
+    """As in the benchmark: the maximum of the blurred map counts, not the one that is stored."""
+    gradient = tmp_path / "gradient"
+    shutil.copytree(runs["base"], gradient)
+    for path in (gradient / "maps").iterdir():
+        stored = pq.read_table(path)
+        rows = [{**row, "method": "guided_backprop", "peak_x": 0, "peak_y": 0} for row in stored.to_pylist()]
+        pq.write_table(pa.Table.from_pylist(rows, stored.schema), path)
+    both = {"gradient": str(gradient), "cam": runs["base"]}
+    given = {"annotations": str(annotations), "metrics": "pointing_game"}
+    evaluation, _ = evaluated(both, tmp_path / "out", **given)
+    assert evaluation.smooth == {"gradient": 0.02, "cam": 0.0}
+    found = {row["image_id"]: row for row in table(tmp_path / "out", "results/gradient")}
+    maps = {row["image_id"]: decode_map(row["saliency"]["bytes"]) for row in table(gradient, "maps")}
+    for name, box in MEASURED.items():
+        expected = PointingGame(smooth=0.02).measure(maps[name], boxes_region([box], 240, 320))
+        assert found[name]["pointing_game"] == expected
+    assert any(found[name]["pointing_game"] for name in MEASURED)  # not what the corner would say
+    record = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert record["pointing_smooth"] == evaluation.smooth
+    assert "maps of gradient are blurred for it: sigma 0.02" in (tmp_path / "out" / "summary.md").read_text()
+    told = EvaluateConfig(run=(f"gradient={gradient}",), output=str(tmp_path / "sharp"), **given, pointing_smooth=0.0)
+    assert prepare_evaluation(told).smooth == {"gradient": 0.0}
+
+
+def test_a_class_of_difficult_objects_alone_is_left_out():
+    row = {"height": 40, "width": 50, "target": 3, "peak_x": 1, "peak_y": 1}
+    easy, hard = Object("cat", (0, 0, 9, 9)), Object("cat", (20, 20, 30, 30), difficult=True)
+    classes = {"cat": (3,)}
+    with pytest.raises(Unmeasured, match="all objects annotated as 'cat' are marked difficult"):
+        facts_of(row, Annotation("a.jpg", [hard, hard]), classes, "boxes")
+    _, facts = facts_of(row, Annotation("a.jpg", [hard, easy]), classes, "boxes")
+    assert facts.region.sum() == 81 + 100  # beside others, difficult ones count: as in the benchmark
 
 
 def test_the_summary_is_the_mean_of_the_rows(whole):

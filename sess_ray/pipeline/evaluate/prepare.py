@@ -1,0 +1,216 @@
+"""What is checked before an evaluation starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import pyarrow as pa
+
+from sess_ray import methods
+from sess_ray.errors import SessError
+from sess_ray.io.access import public, use
+from sess_ray.io.annotation_formats import read_annotations
+from sess_ray.io.annotations import Annotations
+from sess_ray.io.inputs import find_images
+from sess_ray.io.names import read_class_names
+from sess_ray.io.store import FINISHED, STARTED, Store
+from sess_ray.metrics.suite import SUITE, choose
+from sess_ray.models import Model, load_model
+from sess_ray.pipeline.cluster.output import map_files, refuse_used
+from sess_ray.pipeline.evaluate.config import EvaluateConfig
+from sess_ray.pipeline.evaluate.judging import MAP_ROWS, problem
+from sess_ray.pipeline.explain.targets import label_classes
+
+EVALUATION = ("summary.json", "summary.csv", "summary.md", "report.html", "results", "problems")
+# The pointing game of TorchRay blurs maps of pixel gradients by this share of their longer side, and no others.
+BLUR = 0.02
+NOT_BLURRED = ("excitation_backprop",)  # of the methods that go back through the network
+
+
+@dataclass
+class Evaluation:
+    """An evaluation that has been checked and can start: `prepare` makes it, `run` runs it.
+
+    Attributes
+    ----------
+    config : EvaluateConfig
+    metrics : list of str
+        Of the suite.
+    runs : dict of str to Store
+    store : Store
+        For the results.
+    model : Model
+    annotations : Annotations or None
+    classes : dict of str to tuple of int
+        What each label of the annotations means to the model; nothing for some.
+    blocks : list of pa.Table
+        The maps, those of a file together.
+    missing : list of dict
+        Rows of problems/ that are known before any map is read.
+    smooth : dict of str to float
+        For each run, by how much its maps are blurred for the pointing game, as a share of the longer side.
+    records : dict of str to dict
+        What each run says of itself, in run.json or, before it has finished, in started.json; nothing for some.
+    """
+
+    config: EvaluateConfig
+    metrics: list[str]
+    runs: dict[str, Store]
+    store: Store
+    model: Model
+    annotations: Annotations | None
+    classes: dict[str, tuple[int, ...]]
+    blocks: list[pa.Table]
+    missing: list[dict[str, Any]]
+    smooth: dict[str, float]
+    records: dict[str, dict[str, Any]]
+
+    @property
+    def maps(self) -> int:
+        """Number of maps."""
+        return sum(block.num_rows for block in self.blocks)
+
+
+def prepare(config: EvaluateConfig) -> Evaluation:
+    """Check everything that can be checked before Ray starts.
+
+    Raises
+    ------
+    SessError
+        With one line on what is wrong and what to do.
+    """
+    use(config.access())
+    if not config.run:
+        raise SessError("nothing to evaluate: give --run NAME=OUTPUT, the output of sess-ray explain")
+    metrics = choose(config.metric_names(), annotated=config.annotations is not None)
+    runs = {name: Store(url) for name, url in config.runs().items()}
+    store = Store(config.output)
+    files = {name: map_files(found, f"run {name}: {public(found.url)}") for name, found in runs.items()}
+    for name, found in runs.items():
+        if found.url == store.url:
+            raise SessError(f"--output {public(store.url)} is run {name} itself: choose another folder")
+    refuse_used(store, EVALUATION, "an evaluation", overwrite=config.overwrite)
+    model = _model(config, runs)
+    annotations = read_annotations(config.annotations) if config.annotations else None
+    _check_packages(metrics, annotations if config.region == "segments" else None)
+    classes = label_classes(annotations, config.class_map, model) if annotations else {}
+    images = {item.image_id: item.uri for item in find_images(config.images)} if config.images else None
+    blocks, missing = _blocks(config, runs, images)
+    if annotations:
+        missing += _without_map(annotations, classes, blocks, runs)
+    smooth = {name: _smooth(config, found, files[name]) for name, found in runs.items()}
+    records = {name: found.read_json(FINISHED) or found.read_json(STARTED) or {} for name, found in runs.items()}
+    store.check_writable()
+    return Evaluation(config, metrics, runs, store, model, annotations, classes, blocks, missing, smooth, records)
+
+
+def _smooth(config: EvaluateConfig, run: Store, files: list[str]) -> float:
+    """Return the blur before a run's maxima: what is set, else that of the benchmark for its method."""
+    if config.pointing_smooth is not None:
+        return config.pointing_smooth
+    [table] = run.read_tables(files[:1], ["method"])
+    return benchmark_blur(table["method"][0].as_py()) if table.num_rows else 0.0
+
+
+def benchmark_blur(method: str) -> float:
+    """Return the blur that the pointing game's benchmark gives maps of a method, as a share of the longer side.
+
+    >>> benchmark_blur("guided_backprop"), benchmark_blur("gradcam"), benchmark_blur("excitation_backprop")
+    (0.02, 0.0, 0.0)
+    """
+    known = method in methods.names() and method not in NOT_BLURRED  # one of the user's own need not be at hand
+    return BLUR if known and methods.get(method).family == "B" else 0.0
+
+
+def _check_packages(metrics: list[str], annotations: Annotations | None) -> None:
+    """Say before any work starts which package is missing; `annotations` where their segments are wanted."""
+    needed = {SUITE[name].package: name for name in metrics if SUITE[name].package}
+    if annotations and any(thing.segments for found in annotations.by_id.values() for thing in found.objects):
+        needed["pycocotools"] = "--region segments"
+    for package, purpose in needed.items():
+        if find_spec(package) is None:
+            raise SessError(f"{purpose} needs {package}: install sess-ray[evaluate]")
+
+
+def _model(config: EvaluateConfig, runs: dict[str, Store]) -> Model:
+    """Load the model that is named, else that of the runs."""
+    names = read_class_names(config.class_names) if config.class_names else None
+    if config.model is not None:
+        return load_model(config.model, config.weights, config.layer, class_names=names)
+    told = {name: found.read_json("run.json") for name, found in runs.items()}
+    for name, record in told.items():
+        if record is None:
+            raise SessError(f"run {name} has no run.json, it did not finish: give its --model")
+    made = {name: record["model"]["weights_sha256"] for name, record in told.items() if record}
+    if len(set(made.values())) > 1:
+        raise SessError(f"runs {' and '.join(made)} are of different models: evaluate them apart, or give a --model")
+    [first, *_] = [record["config"] for record in told.values() if record]
+    return load_model(first["model"], first["weights"], first["layer"], class_names=names)
+
+
+def _blocks(
+    config: EvaluateConfig, runs: dict[str, Store], images: dict[str, str] | None
+) -> tuple[list[pa.Table], list[dict[str, Any]]]:
+    """List the maps of the runs; and those whose image is not among `images`."""
+    blocks, missing = [], []
+    for run, store in runs.items():
+        left = config.limit
+        names = store.tables("maps")
+        for name, table in zip(names, store.read_tables(names, ["image_id", "uri", "target"]), strict=True):
+            rows = []
+            for number, row in enumerate(table.to_pylist()):
+                uri = images.get(row["image_id"]) if images is not None else row["uri"]
+                if uri is None:
+                    missing.append(problem(run, row["image_id"], row["target"], "no image", f"not in {config.images}"))
+                else:
+                    rows.append({**row, "run": run, "file": name, "number": number, "uri": uri})
+            rows = rows[:left]
+            left = None if left is None else left - len(rows)
+            if rows:
+                blocks.append(pa.Table.from_pylist(rows, MAP_ROWS))
+    return blocks, missing
+
+
+def _without_map(
+    annotations: Annotations, classes: dict[str, tuple[int, ...]], blocks: list[pa.Table], runs: dict[str, Store]
+) -> list[dict[str, Any]]:
+    """List what is annotated and has no map, and what is wrong with the annotations themselves.
+
+    An image that no run was given is nobody's loss: it is left out.
+    """
+    targets: dict[str, dict[str, set[int]]] = {run: {} for run in runs}
+    for block in blocks:
+        for row in block.to_pylist():
+            annotation = annotations.find(row["image_id"])
+            if annotation:
+                targets[row["run"]].setdefault(annotation.image_id, set()).add(row["target"])
+    given = {image_id for found in targets.values() for image_id in found} | _failed(annotations, runs)
+    missing = [problem("", image_id, None, "annotation", detail) for image_id, detail in annotations.problems]
+    for annotation in annotations.by_id.values():
+        if annotation.image_id not in given:
+            continue
+        for label in dict.fromkeys(thing.label for thing in annotation.objects):
+            if not classes[label]:
+                missing.append(problem("", annotation.image_id, None, "unknown label", label))
+                continue
+            if all(thing.difficult for thing in annotation.objects if thing.label == label):
+                continue
+            missing += [
+                problem(run, annotation.image_id, None, "no map", label)
+                for run, found in targets.items()
+                if not found.get(annotation.image_id, set()).intersection(classes[label])
+            ]
+    return missing
+
+
+def _failed(annotations: Annotations, runs: dict[str, Store]) -> set[str]:
+    """Return the annotated images that a run could not explain."""
+    found = set()
+    for store in runs.values():
+        for table in store.read_tables(store.tables("errors"), ["image_id"]):
+            found |= {
+                annotation.image_id for annotation in map(annotations.find, table["image_id"].to_pylist()) if annotation
+            }
+    return found
