@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,8 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("SESS_RAY_DATA", ROOT.parent / "shared" / "data"))
-WITH_RAY = {"cli", "pipeline", "docs", "cloud", "faults", "infra", "scale"}  # folders
+NEEDS = {"ray_session": "ray", "browser": "browser"}  # fixture -> mark
+NOT_FAST = {"ray", "server", "browser", "slow"}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,16 +34,33 @@ def _threads():
     torch.set_num_threads(1)
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m leaves some out
+def pytest_collection_modifyitems(items):
+    """Mark tests by the fixtures that they use; those without any mark of what takes long are `fast`."""
+    for item in items:
+        for fixture in NEEDS.keys() & set(getattr(item, "fixturenames", ())):
+            item.add_marker(NEEDS[fixture])
+        if NOT_FAST.isdisjoint(mark.name for mark in item.iter_markers()):
+            item.add_marker("fast")
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Leave everything that starts Ray to one of pytest-xdist's workers, beside the rest."""
+    """Leave everything that starts Ray to one of pytest-xdist's workers, which does it first, beside the rest."""
     from xdist.scheduler import LoadScopeScheduling
 
     class OneWithRay(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            return "ray" if WITH_RAY & set(nodeid.split("::")[0].split("/")) else nodeid
+            return "ray" if starts_ray(nodeid.split("::")[0]) else nodeid
 
     return OneWithRay(config, log)
+
+
+@cache
+def starts_ray(file):
+    """Say whether tests of a file start Ray, as their fixtures or marks say; the scheduler knows no more than names."""
+    text = (ROOT / file).read_text()
+    return re.search(r"ray_session|mark\.ray\b", text) is not None
 
 
 @pytest.fixture(scope="session")

@@ -85,6 +85,7 @@ def assert_one_line(told, message):
     assert len(told.strip().splitlines()) == 1
 
 
+@pytest.mark.ray
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://localhost:1"])
 def test_a_cluster_that_is_not_there_is_one_line_at_once(address, tmp_path, image):
     given = ["--input", image.parent, "--output", tmp_path / "out", "--address", address]
@@ -136,6 +137,7 @@ def test_errors_are_counted_and_max_errors_fails(tmp_path, image, capfd):
     assert "targets was 'auto' and is 'top2'" in capfd.readouterr().err
 
 
+@pytest.mark.ray
 def test_the_demo_and_nobody_is_impatient(tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S", "1")  # Ray's default: half an hour, and the run ends
     done = job("--output", tmp_path / "demo", "--num-scales", 2)
@@ -181,6 +183,7 @@ def test_the_embedded_ray_starts_nothing_that_nobody_asks():
     assert not {"monitor.py", "log_monitor.py", "dashboard.py"} & started
 
 
+@pytest.mark.ray
 def test_a_run_in_the_embedded_ray_starts_no_actors_that_watch_it(tmp_path):
     """In a process of its own: other tests ask Ray Data for more."""
     Image.new("RGB", (64, 64), "gray").save(tmp_path / "x.png")

@@ -57,6 +57,7 @@ def test_the_wheel_holds_package_licence_and_readme_and_nothing_else(wheel):
     assert "Project-URL: Homepage, https://" in metadata
 
 
+@pytest.mark.ray
 def test_an_installed_command_explains_a_sample_image(environment, tmp_path):
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     settings = {"cwd": tmp_path, "env": clean}

@@ -18,6 +18,8 @@ from sess_ray.pipeline.explain import job as explain
 from sess_ray.pipeline.explain.config import ExplainConfig
 from sess_ray.pipeline.explain.prepare import prepare
 
+pytestmark = pytest.mark.server
+
 IMAGES = 9
 
 

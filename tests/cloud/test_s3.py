@@ -29,7 +29,7 @@ from sess_ray.pipeline.explain.config import ExplainConfig
 from sess_ray.pipeline.explain.prepare import prepare
 from tests.cloud.servers import KEY, SECRET, seaweed
 
-pytestmark = pytest.mark.usefixtures("ray_session")
+pytestmark = [pytest.mark.server, pytest.mark.usefixtures("ray_session")]
 
 IMAGES = 60
 OUTAGE_SECONDS = 10

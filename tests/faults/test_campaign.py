@@ -13,6 +13,8 @@ from tests.faults.bench import Bench
 from tests.faults.campaign import run
 from tests.faults.jobs import MISSED
 
+pytestmark = pytest.mark.ray
+
 
 @pytest.fixture(scope="module")
 def bench():

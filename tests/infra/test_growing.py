@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from contextlib import closing
 
+import pytest
+
 from tests.infra.nodes import Nodes, actors, autoscaling, raylets, wait_for
 from tests.infra.runs import IMAGES, SMALL, assert_all_rows_once, checkout, shipped, start_head
+
+pytestmark = pytest.mark.ray
 
 
 def test_gpus_come_when_actors_ask_for_them_and_go_with_the_run(place):

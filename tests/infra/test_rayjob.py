@@ -8,6 +8,7 @@ import signal
 from contextlib import closing
 
 import pyarrow.parquet as pq
+import pytest
 
 from tests.infra.files import ROOT, flags, rayjob
 from tests.infra.nodes import Nodes, actors, kill, wait_for
@@ -20,6 +21,8 @@ from tests.infra.runs import (
     start_worker,
     written,
 )
+
+pytestmark = pytest.mark.ray
 
 
 def test_the_entrypoint_dies_with_its_cluster_goes_on_in_the_next_and_outlives_nodes(place):
