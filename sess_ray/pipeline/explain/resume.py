@@ -62,7 +62,7 @@ def settings(config: ExplainConfig, sess: SESS | None = None) -> dict[str, Any]:
         found[name] = None if given is None else public(resolved(given))
     for name in DECIDED:
         if found[name] is None and sess is not None:
-            found[name] = getattr(sess, name)
+            found[name] = getattr(sess.settings, name)
     return found
 
 
