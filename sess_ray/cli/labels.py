@@ -25,7 +25,8 @@ def main(
 
     del config_file  # read by command.run, before the flags are
     export = prepare(config)
-    print(f"threshold: {export.recipe.threshold:g} of a map's maximum", flush=True)
+    refinement = export.recipe.refinement
+    print(f"threshold: {export.recipe.threshold:g} of a map's maximum; refinement: {refinement}", flush=True)
     with command.progress("map") as progress:
         counts = run(export, progress)
     print(
@@ -33,5 +34,7 @@ def main(
         f" of {counts['maps']} maps {counts['empty']} show nothing, {counts['damaged']} are damaged,"
         f" {counts['unlikely']} are below --min-score {config.min_score:g}"
     )
+    if counts["unrefined"]:
+        print(f"{counts['unrefined']} masks are not refined: export.json says why their images could not be read")
     print(f"written: {public(export.store.url)}: annotations.json; Annotations/, SegmentationClass/, ...; labels.txt")
     return 0 if counts["objects"] else command.FAILED

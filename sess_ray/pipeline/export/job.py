@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from itertools import islice
 from typing import Any
 
 from sess_ray.io.access import public_command
@@ -18,6 +19,9 @@ from sess_ray.pipeline.cluster.output import versions
 from sess_ray.pipeline.cluster.session import ARROW, TASK_CPUS, arriving, connect
 from sess_ray.pipeline.export.prepare import EXPORT, Export
 from sess_ray.pipeline.export.stages import LEFT_OUT, label
+from sess_ray.refinement import opencv
+
+ERRORS = 100  # images that export.json names
 
 
 def run(export: Export, progress: Any = None) -> Counter[str]:
@@ -32,8 +36,9 @@ def run(export: Export, progress: Any = None) -> Counter[str]:
     Returns
     -------
     Counter
-        Of maps, images and objects; of objects that lie wholly under others in the label images; of maps that show
-        nothing, are damaged, or are below `min_score`.
+        Of maps, images and objects; of objects that lie wholly under others in the label images (covered); of maps
+        that could not be refined, and of those that show nothing (empty), are damaged or are below `min_score`
+        (unlikely).
     """
     import ray
 
@@ -42,7 +47,8 @@ def run(export: Export, progress: Any = None) -> Counter[str]:
     store.clear(EXPORT)
     given = {"access": config.access(), "run": Store(config.run).location, "output": store.location}
     given |= {"recipe": export.recipe}
-    dataset = ray.data.from_blocks(export.blocks).map_batches(label, fn_kwargs=given, **ARROW, num_cpus=TASK_CPUS)
+    cpus = TASK_CPUS if export.recipe.refinement is None else 1  # a refinement computes longer than it waits
+    dataset = ray.data.from_blocks(export.blocks).map_batches(label, fn_kwargs=given, **ARROW, num_cpus=cpus)
     rows: list[dict[str, Any]] = []
     for row in arriving(dataset):
         rows.append(row)
@@ -53,24 +59,31 @@ def run(export: Export, progress: Any = None) -> Counter[str]:
     counts = Counter(
         images=len(labelled),
         objects=sum(len(row["objects"]) for row in rows),
-        **{name: sum(row[name] for row in rows) for name in ("maps", "covered", *LEFT_OUT)},
+        **{name: sum(row[name] for row in rows) for name in ("maps", "covered", "unrefined", *LEFT_OUT)},
     )
-    _write(export, labelled, counts)
+    errors = {row["image_id"]: row["error"] for row in rows if row["error"]}
+    _write(export, labelled, counts, errors)
     return counts
 
 
-def _write(export: Export, labelled: list[dict[str, Any]], counts: Counter[str]) -> None:
+def _write(export: Export, labelled: list[dict[str, Any]], counts: Counter[str], errors: dict[str, str]) -> None:
     store, classes = export.store, export.recipe.classes
     store.write("annotations.json", as_json(labelled, classes).encode())
     names = ["__background__", *(name for _, name in classes.values())]
     store.write("labels.txt", "".join(f"{name}\n" for name in names).encode())
     for kind in ("Main", "Segmentation"):
         store.write(f"ImageSets/{kind}/train.txt", "".join(f"{row['name']}\n" for row in labelled).encode())
+    refined = export.recipe.refinement
+    known = versions("sess-ray", "numpy", "pillow")
+    if refined:
+        known["opencv"] = opencv().__version__
     record = {
         "config": export.config.public(),
         "threshold": export.recipe.threshold,
+        "refinement": refined and {"name": export.config.refine, **vars(refined)},
         "counts": dict(counts),
-        "versions": versions("sess-ray", "numpy", "pillow"),
+        "unreadable_images": dict(islice(errors.items(), ERRORS)),
+        "versions": known,
         "command": public_command(sys.argv),
     }
     store.write_json("export.json", record)

@@ -13,13 +13,14 @@ import pyarrow as pa
 
 from sess_ray.errors import SessError
 from sess_ray.io.access import public, use
-from sess_ray.io.inputs import IMAGE_EXTENSIONS
+from sess_ray.io.inputs import IMAGE_EXTENSIONS, find_images
 from sess_ray.io.store import Store, digest
 from sess_ray.metrics.suite import SUITE
 from sess_ray.pipeline.cluster.output import map_files, refuse_used
 from sess_ray.pipeline.evaluate.results import results_of
-from sess_ray.pipeline.export.config import ExportConfig
+from sess_ray.pipeline.export.config import THRESHOLD, ExportConfig
 from sess_ray.pipeline.export.stages import FILES, Recipe
+from sess_ray.refinement import refinement
 
 EXPORT = (
     *("SegmentationClass", "SegmentationObject", "Annotations", "ImageSets"),
@@ -58,27 +59,39 @@ def prepare(config: ExportConfig) -> Export:
         With one line on what is wrong and what to do.
     """
     use(config.access())
-    if (config.threshold is None) == (config.evaluation is None):
-        raise SessError("give either --threshold or --evaluation, which has the best one")
     stored, store = Store(config.run), Store(config.output)
     files = map_files(stored, f"--run {public(config.run)}")
     refuse_used(store, EXPORT, "labels", overwrite=config.overwrite)
-    threshold = config.threshold
-    if threshold is None:
-        assert config.evaluation is not None
+    threshold = THRESHOLD if config.threshold is None else config.threshold
+    if config.evaluation is not None:
         threshold = best_threshold(Store(config.evaluation), config.run)
-    tables = stored.read_tables(files, ["image_id", "target", "target_name"])
+    refined = refinement(config.refine, config.refine_options()) if config.refine else None
+    tables = stored.read_tables(files, ["image_id", "uri", "target", "target_name"])
     targets = dict(sorted((row["target"], row["target_name"]) for table in tables for row in _targets(table)))
     classes = {target: (number, name) for number, (target, name) in enumerate(targets.items(), 1)}
-    ids = [table["image_id"].unique().to_pylist() for table in tables]
-    names = file_names(image_id for found in ids for image_id in found)
-    blocks = [
-        pa.table({"file": [file], "image_ids": [found], "names": [[names[image_id] for image_id in found]]}, FILES)
-        for file, found in zip(files, ids, strict=True)
-    ]
     store.check_writable()
-    recipe = Recipe(classes, threshold, config.instances, config.min_part, config.min_score)
-    return Export(config, recipe, blocks, store)
+    recipe = Recipe(classes, threshold, config.instances, config.min_part, config.min_score, refined, config.max_pixels)
+    return Export(config, recipe, _blocks(files, tables, config.images), store)
+
+
+def _blocks(files: list[str], tables: list[pa.Table], images: str | None) -> list[pa.Table]:
+    """Return a table of `FILES` for each file of maps."""
+    moved = {item.image_id: item.uri for item in find_images(images)} if images else {}
+    # The images of each file, in its order; all rows of one say the same URI.
+    found = [dict(zip(*(table[name].to_pylist() for name in ("image_id", "uri")), strict=True)) for table in tables]
+    names = file_names(image_id for uris in found for image_id in uris)
+    return [
+        pa.table(
+            {
+                "file": [file],
+                "image_ids": [list(uris)],
+                "names": [[names[image_id] for image_id in uris]],
+                "uris": [[moved.get(image_id, uri) for image_id, uri in uris.items()]],
+            },
+            FILES,
+        )
+        for file, uris in zip(files, found, strict=True)
+    ]
 
 
 def _targets(table: pa.Table) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The stage of an export: from a file of maps to label images, and what COCO says of each object."""
+"""The stage of an export: from a file of maps, and the pixels of their images, to label images and objects."""
 
 from __future__ import annotations
 
@@ -11,17 +11,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from sess_ray.io.access import Access, use
+from sess_ray.errors import SessError
+from sess_ray.io.access import Access, one_line, use
+from sess_ray.io.decode import decode
 from sess_ray.io.maps import map_of
+from sess_ray.io.reading import stream_items
 from sess_ray.io.store import Store
 from sess_ray.labels import Labelled, as_coco, as_voc, label_image, objects_of, shown
 from sess_ray.metrics.localization import reaches
 from sess_ray.pipeline.cluster.rows import Row, tables
+from sess_ray.refinement import Refinement
 
 # Maps that give no object.
 LEFT_OUT = ("empty", "damaged", "unlikely")
-FILES = pa.schema(
-    [("file", pa.string()), ("image_ids", pa.list_(pa.string())), ("names", pa.list_(pa.string()))]  # of a file of maps
+FILES = pa.schema(  # a row for a file of maps: its images, the names of their labels, and where they are
+    [("file", pa.string()), *((name, pa.list_(pa.string())) for name in ("image_ids", "names", "uris"))]
 )
 LABELLED = pa.schema(
     [
@@ -32,6 +36,8 @@ LABELLED = pa.schema(
         ("maps", pa.int64()),
         ("objects", pa.list_(pa.string())),  # JSON
         ("covered", pa.int64()),
+        ("unrefined", pa.int64()),
+        ("error", pa.string()),  # why the image's pixels are not there
         *((name, pa.int64()) for name in LEFT_OUT),
     ]
 )
@@ -49,6 +55,9 @@ class Recipe:
     instances : bool
     min_part, min_score : float
         As in `ExportConfig`.
+    refinement : Refinement or None
+    max_pixels : int
+        Of an image that is read for its refinement.
     """
 
     classes: dict[int, tuple[int, str]]
@@ -56,6 +65,12 @@ class Recipe:
     instances: bool
     min_part: float
     min_score: float
+    refinement: Refinement | None
+    max_pixels: int
+
+    def likely(self, row: Row) -> bool:
+        """Say whether the target of a map has the probability that is asked for."""
+        return bool(row["score"] >= self.min_score)
 
 
 def label(table: pa.Table, access: Access, run: str, output: str, recipe: Recipe) -> Iterator[pa.Table]:
@@ -67,11 +82,13 @@ def label(table: pa.Table, access: Access, run: str, output: str, recipe: Recipe
 
 def _labelled(block: Row, run: Store, store: Store, recipe: Recipe) -> Iterator[Row]:
     names = dict(zip(block["image_ids"], block["names"], strict=True))
+    uris = dict(zip(block["image_ids"], block["uris"], strict=True))
     images: dict[str, list[Row]] = {}
     for row in run.read_table(block["file"]).to_pylist():
         images.setdefault(row["image_id"], []).append(row)
-    for image_id, rows in images.items():
-        objects, counts = objects_in(rows, recipe)
+    for image_id, pixels in _with_pixels(images, uris, recipe):
+        rows = images[image_id]
+        objects, counts = objects_in(rows, recipe, pixels if isinstance(pixels, np.ndarray) else None)
         if objects:
             counts["covered"] = _write(store, names[image_id], image_id, objects, recipe.classes)
         yield {
@@ -81,30 +98,61 @@ def _labelled(block: Row, run: Store, store: Store, recipe: Recipe) -> Iterator[
             "width": rows[0]["width"],
             "maps": len(rows),
             "objects": [_as_json(entry) for entry in objects],
-            **{name: counts[name] for name in ("covered", *LEFT_OUT)},
+            "error": one_line(pixels) if isinstance(pixels, Exception) else None,
+            **{name: counts[name] for name in ("covered", "unrefined", *LEFT_OUT)},
         }
 
 
-def objects_in(rows: list[Row], recipe: Recipe) -> tuple[list[Labelled], Counter[str]]:
-    """Return the objects of an image, the likeliest first, and how many of its maps are `LEFT_OUT`.
+def _with_pixels(
+    images: dict[str, list[Row]], uris: dict[str, str], recipe: Recipe
+) -> Iterator[tuple[str, np.ndarray | Exception | None]]:
+    """Yield each image with its pixels, (H, W, 3) uint8, or why they are not there; with None where none are needed."""
+    needed = [image_id for image_id, rows in images.items() if recipe.refinement and any(map(recipe.likely, rows))]
+    yield from ((image_id, None) for image_id in images if image_id not in needed)
+    for number, content in stream_items([uris[image_id] for image_id in needed]):
+        image_id = needed[number]
+        try:
+            if isinstance(content, Exception):
+                raise content
+            pixels = decode(content, recipe.max_pixels)
+            known = images[image_id][0]["height"], images[image_id][0]["width"]
+            if pixels.shape[:2] != known:
+                found = " x ".join(map(str, pixels.shape[1::-1]))
+                raise SessError(f"the image has {found} pixels now, its map is of {known[1]} x {known[0]}")
+        except Exception as error:
+            yield image_id, error
+        else:
+            yield image_id, pixels
+
+
+def objects_in(rows: list[Row], recipe: Recipe, pixels: np.ndarray | None) -> tuple[list[Labelled], Counter[str]]:
+    """Return the objects of an image, the likeliest first, and how many of its maps are `LEFT_OUT` or not refined.
 
     Parameters
     ----------
     rows : list of dict
         Of maps/.
     recipe : Recipe
+    pixels : ndarray (H, W, 3) uint8, or None
+        Without them no mask is refined.
     """
     found: list[Labelled] = []
     counts: Counter[str] = Counter()
     for row in sorted(rows, key=lambda row: -row["score"]):
-        if not row["score"] >= recipe.min_score:
+        if not recipe.likely(row):
             counts["unlikely"] += 1
             continue
         saliency = map_of(row)
         if saliency is None:
             counts["damaged"] += 1
             continue
-        masks = objects_of(reaches(saliency, recipe.threshold), instances=recipe.instances, min_part=recipe.min_part)
+        mask = reaches(saliency, recipe.threshold)
+        if mask.any() and recipe.refinement:
+            if pixels is None:
+                counts["unrefined"] += 1
+            else:
+                mask = recipe.refinement(pixels, saliency, recipe.threshold)
+        masks = objects_of(mask, instances=recipe.instances, min_part=recipe.min_part)
         counts["empty"] += not masks
         number, _ = recipe.classes[row["target"]]
         found.extend(Labelled(number, mask, saliency, row["score"]) for mask in masks)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
@@ -18,7 +18,8 @@ from sess_ray.cli import labels as export_labels
 from sess_ray.io.annotation_formats import read_annotations
 from sess_ray.io.maps import encode_map, quantize
 from sess_ray.io.store import MAPS, Store
-from sess_ray.metrics.localization import THRESHOLDS, reaches
+from sess_ray.metrics.localization import reaches
+from sess_ray.metrics.thresholds import THRESHOLDS
 from sess_ray.pipeline.export.prepare import best_threshold
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -96,7 +97,8 @@ def test_labels_score_what_the_evaluation_says(folder, things, evaluation):
     output = folder / "labels"
     assert export("--run", folder / "run", "--evaluation", folder / "evaluation", "--output", output) == 0
     record = json.loads((output / "export.json").read_text())
-    counts = {"images": 20, "objects": 30, "maps": 32, "covered": 0, "empty": 1, "damaged": 1, "unlikely": 0}
+    counts = {"images": 20, "objects": 30, "maps": 32, "covered": 0, "unrefined": 0}
+    counts |= {"empty": 1, "damaged": 1, "unlikely": 0}
     assert record["counts"] == counts
     coco = COCO(output / "annotations.json")
     assert {entry["id"]: entry["name"] for entry in coco.loadCats(coco.getCatIds())} == {1: "mouse", 2: "two words"}
@@ -179,6 +181,73 @@ def test_an_evaluation_chooses_by_masks_else_by_boxes(folder, tmp_path, left_out
     assert best_threshold(results, f"{folder}/run") == THRESHOLDS[best]
 
 
+def drawn(things, folder, name):
+    """Write the image of an entry of `things`: what is annotated is red, the rest green, with noise; seed 5."""
+    draw = np.random.default_rng(5)
+    mask = Image.new("1", (WIDTH, HEIGHT))
+    for (image, _), (corners, _, _) in things.items():
+        if image == name:
+            ImageDraw.Draw(mask).polygon(corners, fill=1)
+    thing = np.asarray(mask)[..., None]
+    pixels = np.where(thing, (200, 60, 50), (60, 150, 70)) + draw.normal(0, 8, (HEIGHT, WIDTH, 3))
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path, quality=95)
+
+
+def overlaps(things, output):
+    """Return the intersection over union of each object with the truth, by image and class."""
+    coco = COCO(output / "annotations.json")
+    found = {}
+    for entry in coco.loadAnns(coco.getAnnIds()):
+        [image] = coco.loadImgs(entry["image_id"])
+        [category] = coco.loadCats(entry["category_id"])
+        key = image["file_name"], category["target"]
+        truth = rle.merge(rle.frPyObjects([things[key][0]], HEIGHT, WIDTH))
+        found[key] = rle.iou([entry["segmentation"]], [truth], [0]).item()
+        x0, y0, x1, y1 = Image.fromarray(coco.annToMask(entry)).getbbox()
+        assert entry["bbox"] == [x0, y0, x1 - x0, y1 - y0]
+    return found
+
+
+def test_refined_masks_follow_the_images_and_bad_images_keep_their_maps(folder, things, capsys):
+    images = folder / "images"
+    alone = [name for name, _ in things if (name, 2) not in things]
+    for name in alone:
+        drawn(things, images, name)
+    absent, broken, another = sorted(alone)[:3]
+    (images / absent).unlink()
+    (images / broken).write_bytes(b"no picture")
+    Image.new("RGB", (WIDTH + 1, HEIGHT)).save(images / another)
+    plain, refined, again = (folder / name for name in ("plain", "refined", "again"))
+    arguments = ["--run", folder / "run", "--min-score", 0]
+    assert export(*arguments, "--output", plain) == 0
+    capsys.readouterr()
+    for output in (refined, again):
+        options = ["--refine", "grabcut", "--refine-option", "background=0.05", "--images", images]
+        assert export(*arguments, *options, "--output", output) == 0
+    assert "refinement: GrabCut(background=0.05" in (said := capsys.readouterr().out)
+    record = json.loads((refined / "export.json").read_text())
+    assert record["refinement"]["background"] == 0.05
+    assert record["versions"]["opencv"]
+    unread = {name for name, _ in things} - set(alone) | {absent, broken, another}
+    maps = sum(name in unread for name, _ in things)
+    assert record["counts"]["unrefined"] == maps
+    assert f"{maps} masks are not refined" in said
+    errors = record["unreadable_images"]
+    assert unread <= set(errors)
+    assert "not an image" in errors[broken]
+    assert f"the image has {WIDTH + 1} x {HEIGHT} pixels now" in errors[another]
+    before, after = overlaps(things, plain), overlaps(things, refined)
+    assert {key: after[key] for key in after if key[0] in unread} == {
+        key: before[key] for key in before if key[0] in unread
+    }
+    gain = [after[key] - before[key] for key in after if key[0] not in unread]
+    assert len(gain) == 7
+    assert np.mean(gain) > 0.1
+    assert (refined / "annotations.json").read_bytes() == (again / "annotations.json").read_bytes()
+
+
 def test_unlikely_maps_are_left_out_and_counted(folder, capsys):
     output = folder / "likely"
     arguments = ["--run", folder / "run", "--threshold", 0.4, "--output", output]
@@ -197,7 +266,9 @@ def test_unlikely_maps_are_left_out_and_counted(folder, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give either --threshold or --evaluation"),
+        (["--refine-option", "side=3"], "say which refinement by --refine"),
+        (["--refine", "grabcut", "--refine-option", "side"], "--refine-option side: use key=value"),
+        (["--refine", "grabcut", "--refine-option", "size=3"], "unknown option of grabcut 'size'"),
         (["--threshold", 0.4, "--evaluation", "x"], "give either --threshold or --evaluation"),
         (["--threshold", 1.5], "--threshold 1.5: use a share, 0 to 1"),
         (["--threshold", 0.5, "--min-part", "nan"], "--min-part nan: use a share, 0 to 1"),
