@@ -125,6 +125,9 @@ def grad_cam(name, of=lambda logits: logits):
         ("gradcam", torchcam_gradcam),
         ("gradcam", grad_cam("GradCAM")),
         ("gradcam++", grad_cam("GradCAMPlusPlus")),
+        ("hirescam", grad_cam("HiResCAM")),
+        ("xgradcam", grad_cam("XGradCAM")),
+        ("layercam", grad_cam("LayerCAM")),
     ],
 )
 def test_class_activation_maps(name, other, model, patches):
@@ -133,8 +136,40 @@ def test_class_activation_maps(name, other, model, patches):
     same(ours(name, model, patches, TARGETS), other(model, patches, TARGETS), atol)
 
 
+def with_sign(projections, means):
+    """Return projections (N, u, v) with the sign that goes with the mean over channels, then ReLU."""
+    agrees = (projections * means).sum((1, 2), keepdims=True) >= 0
+    return np.maximum(np.where(agrees, projections, -projections), 0)
+
+
+@pytest.mark.parametrize("name", ["eigencam", "eigengradcam"])
+def test_principal_components_of_grad_cam(name, model, patches):
+    # pytorch-grad-cam leaves the sign to the decomposition.
+    library = oracle("pytorch_grad_cam.utils.svd_on_activations")
+    tap = model.tap(patches)
+    values = tap.activations * (tap.gradients(TARGETS) if name == "eigengradcam" else 1)
+    centred = values - values.mean((2, 3), keepdim=True)
+    expected = with_sign(library.get_2d_projection(values.numpy()), centred.mean(1).numpy())
+    same(ours(name, model, patches, TARGETS, centred=True), expected, atol=1e-4)
+
+
+def test_fem_of_grad_cam(model, patches):
+    same(ours("fem", model, patches, TARGETS, maps="activations"), grad_cam("FEM")(model, patches, TARGETS))
+
+
+def torchcam_named(name):
+    return lambda model, patches, targets: torchcam_gradcam(model, patches, targets, name)
+
+
 @pytest.mark.parametrize(
-    ("name", "other"), [("gradcam", captum_gradcam), ("gradcam", torchcam_gradcam), ("cam", torchcam_cam)]
+    ("name", "other"),
+    [
+        ("gradcam", captum_gradcam),
+        ("gradcam", torchcam_gradcam),
+        ("cam", torchcam_cam),
+        ("xgradcam", torchcam_named("XGradCAM")),
+        ("layercam", torchcam_named("LayerCAM")),
+    ],
 )
 def test_class_activation_maps_of_a_trained_model(name, other, real):
     same(ours(name, *real), other(*real), atol=1e-4)
@@ -195,3 +230,28 @@ def test_integrated_gradients(model, patches):
     expected = attribution.attribute(leaf(patches), 0.0, TARGETS, n_steps=7, method="riemann_middle").abs().sum(1)
     found = ours("integrated_gradients", model, patches, TARGETS, steps=7)
     torch.testing.assert_close(found.double(), expected.double(), atol=1e-4, rtol=1e-4)
+
+
+def test_xrai_of_pair(photographs):
+    side = 96  # segmented at 224
+    library = oracle("saliency.core")
+    torch.manual_seed(3)
+    net = nn.Sequential(
+        nn.Conv2d(3, 6, 7, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(8), nn.Flatten(), nn.Linear(384, 5)
+    )
+    model = sess_ray.load_model(net, layer="1", input_size=side).prepared(torch.device("cpu"), "fp32")
+    pixels = np.ascontiguousarray(photographs["chelsea.png"][60 : 60 + side, 120 : 120 + side])
+    patch = (torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255 - 0.45) / 0.23
+
+    def gradients(images, call_model_args, expected_keys):
+        del call_model_args, expected_keys
+        start = leaf(torch.from_numpy(np.asarray(images)).permute(0, 3, 1, 2).float())
+        (found,) = torch.autograd.grad(model.module(start)[:, 3].sum(), start)
+        return {library.INPUT_OUTPUT_GRADIENTS: found.permute(0, 2, 3, 1).numpy()}
+
+    parameters = library.XRAIParameters(steps=4)
+    image = patch[0].permute(1, 2, 0).numpy()
+    expected = library.XRAI().GetMask(image, gradients, extra_parameters=parameters, batch_size=4)
+    options = {"steps": 4, "baselines": "extremes", "rule": "linspace", "segment_at": "224"}
+    found = ours("xrai", model, patch, torch.tensor([3]), **options)[0].numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max())

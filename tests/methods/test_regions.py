@@ -92,6 +92,17 @@ def test_xrai_takes_attributions_from_black_and_from_white():
         np.testing.assert_allclose(one.numpy(), expected, atol=1e-6)
 
 
+def test_xrai_segments_at_another_size(photographs):
+    patch = photographs["chelsea.png"][60:156, 120:216].astype(np.float32)
+    fine, whole = xrai.regions(patch, 224), xrai.regions(patch)
+    assert fine.shape[1:] == whole.shape[1:] == (96, 96)
+    assert fine.any((1, 2)).all()
+    assert fine.any(0).all()
+    # Of at least 150 pixels of 224 x 224, a segment is smaller than one of 150 pixels of 96 x 96.
+    assert len(fine) > len(whole)
+    assert np.array_equal(xrai.regions(patch, 96), whole)
+
+
 def turned_by_hand(image, angle, shift, y, x):
     """Return what is at (y, x) of an image turned about its centre by an angle, then shifted by (x, y); 0 outside."""
     side = len(image)
@@ -221,6 +232,30 @@ def test_a_mask_shows_a_level_of_the_blur_pyramid():
     ):
         seen = extremal.perturbed(pyramid, torch.full((2, 3, 32, 32), value))
         torch.testing.assert_close(seen[:, 1], expected_level, atol=1e-5, rtol=1e-5)
+
+
+def test_the_last_smoothing_sees_zeros_around_the_map():
+    maps = torch.zeros(1, 32, 32)
+    maps[0, 2, 30] = 1
+    found = extremal.smoothed(maps, 0.09 * 32)[0]
+    offsets = np.arange(-12, 13)  # ceil(4 sigma) on each side
+    kernel = np.exp(-(offsets**2) / (2 * 2.88**2))
+    kernel /= kernel.sum()
+    assert float(found[5, 28]) == pytest.approx(kernel[12 + 3] * kernel[12 - 2], rel=1e-5)
+    assert float(found.sum()) == pytest.approx(kernel[10:].sum() * kernel[:14].sum(), rel=1e-5)
+    assert extremal.smoothed(maps, 0.0) is maps
+
+
+def test_extremal_perturbation_with_the_settings_of_its_benchmark():
+    model, _ = nets.small(scale=15)
+    options = {"batch_size": 4, "areas": (0.1,), "steps": 3}
+    found = extremal.extremal_perturbation(
+        model, nets.patches(2), TARGETS, border="zero", canvas="cropped", smooth=0.09, **options
+    )
+    masks = extremal._masks(model, nets.patches(2), TARGETS, (0.1,), 3, "zero", "cropped").sum(1)
+    torch.testing.assert_close(found, extremal.smoothed(masks, 0.09 * 32))
+    other = extremal.extremal_perturbation(model, nets.patches(2), TARGETS, **options)
+    assert (found - other).abs().max() > 0.01
 
 
 class Checkered(nn.Module):
