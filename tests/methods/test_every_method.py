@@ -15,7 +15,8 @@ from sess_ray.methods.registry import GIVEN
 from sess_ray.tables import markdown
 from tests import nets
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
 # Fewer passes than by default, where that is all an option does.
 QUICK = {
     "smoothgrad": {"samples": 2},
@@ -155,4 +156,8 @@ def test_every_method_says_what_it_is_and_what_it_costs(name):
 
 def test_the_readme_shows_the_table_of_the_registry():
     assert markdown(methods.table()) in README
-    assert all(f"`{name}`" in README for name in GIVEN)
+
+
+def test_the_documents_say_what_a_method_is_given():
+    told = (ROOT / "docs" / "own.md").read_text()
+    assert not [name for name in GIVEN if f"`{name}`" not in told]
