@@ -78,7 +78,7 @@ class StoredMap:
         Raises
         ------
         SessError
-            If it can not be read, or is another one than was explained.
+            If it cannot be read, or is another one than was explained.
         """
         [content] = read_items([self.uri])
         if isinstance(content, Exception):

@@ -39,7 +39,7 @@ class MapDataset(Dataset[tuple[Any, Any, int]]):
         return len(self.run)
 
     def __getitem__(self, number: int) -> tuple[Any, Any, int]:
-        """Return image, map and target of a row; `SessError` where the image can not be read."""
+        """Return image, map and target of a row; `SessError` where the image cannot be read."""
         row = self.run[number]
         image: Any = tv_tensors.Image(torch.from_numpy(row.image().copy()).permute(2, 0, 1))
         saliency: Any = tv_tensors.Mask(torch.from_numpy(row.saliency)[None])

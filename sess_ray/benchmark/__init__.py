@@ -1,1 +1,1 @@
-"""What the engine and the job cost, beside what they can not cost less than."""
+"""What the engine and the job cost, beside what they cannot cost less than."""

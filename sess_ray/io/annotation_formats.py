@@ -70,7 +70,7 @@ def read_annotations(url: str) -> Annotations:
     Raises
     ------
     SessError
-        If there is no such place, it can not be read, or the format is not known.
+        If there is no such place, it cannot be read, or the format is not known.
     """
     found = Annotations(source=url)
     filesystem, path = open_filesystem(url)
@@ -205,7 +205,7 @@ def _records(found: Annotations, document: dict[str, Any], key: str) -> Iterator
 
 
 def _read_xml(found: Annotations, content: bytes, name: str) -> None:
-    # Entities can grow without bounds; annotations have none. Without zeros UTF-16 can not hide them.
+    # Entities can grow without bounds; annotations have none. Without zeros UTF-16 cannot hide them.
     if any(word in content.replace(b"\0", b"") for word in (b"<!DOCTYPE", b"<!ENTITY")):
         found.problems.append((name, "has a DOCTYPE or ENTITY, which is refused: remove it"))
         return

@@ -155,7 +155,7 @@ class ClassMap:
         Raises
         ------
         SessError
-            If it can not be read, or is something else.
+            If it cannot be read, or is something else.
         """
         try:
             text = content_of(url, "class map").decode("utf-8-sig")

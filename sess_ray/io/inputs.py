@@ -102,7 +102,7 @@ def list_images(url: str, limit: int | None = None, output: str | None = None) -
     Raises
     ------
     SessError
-        If there is no such place, it holds no image, or it can not be read.
+        If there is no such place, it holds no image, or it cannot be read.
     """
     try:
         listed = pa.concat_tables([ITEMS.empty_table(), *_chunks(_items(url, limit, output))])

@@ -316,10 +316,10 @@ def excitation_backprop(model: Model, patches: Tensor, targets: Tensor, *, layer
     """
     chosen = middle_layer(model, layer)
     if chosen is None:
-        raise SessError(f"excitation_backprop can not explain {model.name}: {_refusal(model)}")
+        raise SessError(f"excitation_backprop cannot explain {model.name}: {_refusal(model)}")
     leaf, logits, reason = _run(model, chosen, patches)
     if reason:
-        raise SessError(f"excitation_backprop can not explain {model.name} from layer {chosen!r} on: {reason}")
+        raise SessError(f"excitation_backprop cannot explain {model.name} from layer {chosen!r} on: {reason}")
     wanted = model.shares(logits.detach(), targets).to(logits)
     # Never negative: no ReLU is needed behind the sum.
     return torch.autograd.grad(logits, leaf, wanted)[0].float().sum(1)

@@ -57,7 +57,7 @@ class Method:
         Passes through the model for each kept patch, beside the scoring pass, with the options' defaults: first the
         factors of their number, K of them the layer's live channels.
     check : callable
-        Takes a prepared `Model`; returns why the method can not explain it, or None.
+        Takes a prepared `Model`; returns why the method cannot explain it, or None.
     former : mapping
         Options that the method had once, and what is written in their place.
     """
@@ -110,7 +110,7 @@ class Method:
         return RATIOS[self.family] if given is None else given
 
     def refusal(self, model: Model) -> str | None:
-        """Return why the method can not explain a prepared model, or None where it can."""
+        """Return why the method cannot explain a prepared model, or None where it can."""
         return self.check(model) if self.check else None
 
     def parsed(self, options: Mapping[str, object]) -> dict[str, Any]:
@@ -225,11 +225,11 @@ def get(name: str) -> Method:
 
 
 def require(method: Method, model: Model) -> None:
-    """Raise `SessError`, naming the methods that do, where a method can not explain a prepared model."""
+    """Raise `SessError`, naming the methods that do, where a method cannot explain a prepared model."""
     reason = method.refusal(model)
     if reason:
         others = [name for name, other in _METHODS.items() if other is not method and other.refusal(model) is None]
-        raise SessError(f"{method.name} can not explain {model.name}: {reason}; these methods can: {', '.join(others)}")
+        raise SessError(f"{method.name} cannot explain {model.name}: {reason}; these methods can: {', '.join(others)}")
 
 
 def table() -> list[tuple[str, ...]]:

@@ -106,7 +106,7 @@ def regions(patch: np.ndarray, side: int | None = None) -> np.ndarray:
         masks = np.zeros((labels.max() + 1, *labels.shape), bool)
         for label, region in enumerate(boxes(labels + 1)):  # label 0 would be no region
             top, left, bottom, right = region.bbox
-            # Beyond its box and the radius a region can not grow.
+            # Beyond its box and the radius a region cannot grow.
             near = np.s_[max(top - DILATION, 0) : bottom + DILATION, max(left - DILATION, 0) : right + DILATION]
             masks[label][near] = isotropic_dilation(labels[near] == label, DILATION)
         found.append(masks)

@@ -52,7 +52,7 @@ def load_model(
     weights : str or dict, optional
         A safetensors file or a state dict saved by ``torch.save``, at a path or any URL that fsspec opens, or the
         state dict itself; ``"random"`` for untrained weights. By default the pretrained weights of
-        torchvision or timm, downloaded. A file is read as tensors only: it can not run code.
+        torchvision or timm, downloaded. A file is read as tensors only: it cannot run code.
     layer : str, optional
         Name of the layer that class activation maps look at; found by itself by default.
     class_names : sequence of str, optional

@@ -165,7 +165,7 @@ def test_guided_backprop_is_guided_on_the_second_call_as_on_the_first():
 
 
 def test_guided_backprop_needs_rectifiers(linear):
-    with pytest.raises(SessError, match=r"guided_backprop can not explain Linear: it has no ReLU-like.*can: gradcam, "):
+    with pytest.raises(SessError, match=r"guided_backprop cannot explain Linear: it has no ReLU-like.*can: gradcam, "):
         methods.require(methods.get("guided_backprop"), linear)
 
 
@@ -186,5 +186,5 @@ def test_cam_is_the_classifiers_weights(lite0):
 
 def test_cam_refuses_other_heads(squeezenet):
     prepared = squeezenet.prepared(torch.device("cpu"), "fp32")
-    with pytest.raises(SessError, match=r"cam can not explain squeezenet1_1: .* not a global mean .*; .* gradcam,"):
+    with pytest.raises(SessError, match=r"cam cannot explain squeezenet1_1: .* not a global mean .*; .* gradcam,"):
         methods.require(methods.get("cam"), prepared)

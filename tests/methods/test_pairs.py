@@ -66,7 +66,7 @@ def test_the_table_in_the_docs_is_what_happens(model, photographs, monkeypatch):
         with pytest.raises(SessError) as refused:
             explains(name, model, pixels)
         reason, others = str(refused.value).split("; these methods can: ")
-        assert reason.startswith(f"{name} can not explain {model.name}: ")
+        assert reason.startswith(f"{name} cannot explain {model.name}: ")
         assert others.split(", ") == list(filter(works.get, works))
     [table] = (part for part in DOCS.read_text().split("\n\n") if model.name in part and part.startswith("| method"))
     header, _, *lines = table.splitlines()

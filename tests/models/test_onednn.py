@@ -1,4 +1,4 @@
-"""The fused scoring pass gives what the plain one gives, and leaves alone what it can not take."""
+"""The fused scoring pass gives what the plain one gives, and leaves alone what it cannot take."""
 
 from __future__ import annotations
 

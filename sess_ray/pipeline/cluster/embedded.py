@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any
 
-# What ray.init can not be told. The node's agent may listen anywhere: of a port that another Ray here has it gives up
+# What ray.init cannot be told. The node's agent may listen anywhere: of a port that another Ray here has it gives up
 # after seconds. Nobody reads the copied logs of workers, or watches the size of this cluster.
 SETTINGS = {"dashboard_agent_listen_port": 0, "include_log_monitor": False, "no_monitor": True}
 AUTOSCALER = {"try_trigger_scaling", "on_executor_shutdown", "get_total_resources"}

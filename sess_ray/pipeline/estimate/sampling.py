@@ -1,4 +1,4 @@
-"""A look at some images of the input, spread over it: how many they are, how large, and which can not be read."""
+"""A look at some images of the input, spread over it: how many they are, how large, and which cannot be read."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Seen:
     height, width : int
         As it is explained; 0 where there is no telling.
     windows : int
-        0 where the image can not be explained.
+        0 where the image cannot be explained.
     content : bytes or None
     """
 
@@ -108,9 +108,9 @@ def look(
     tasks : pa.Table
         Of `sess_ray.pipeline.explain.stages.TASKS`.
     windows : callable
-        Height and width to the number of windows; `SessError` where the image can not be explained.
+        Height and width to the number of windows; `SessError` where the image cannot be explained.
     max_pixels : int
-        Larger images can not.
+        Larger images cannot.
     needed : (int, int), optional
         Larger images are shrunk; see `sess_ray.io.decode.enough`.
 

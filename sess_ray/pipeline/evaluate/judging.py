@@ -121,7 +121,7 @@ def _pixels(content: bytes, size: tuple[int, int], max_pixels: int) -> dict[str,
 
 
 class Unmeasured(Exception):  # noqa: N818 - no error: it says why a map has no value
-    """Why a map can not be compared with annotations."""
+    """Why a map cannot be compared with annotations."""
 
     def __init__(self, kind: str, detail: str) -> None:
         super().__init__(detail)
@@ -272,7 +272,7 @@ def facts_of(
     Raises
     ------
     Unmeasured
-        Where the map can not be compared.
+        Where the map cannot be compared.
     """
     if annotation is None:
         raise Unmeasured("no annotation", "the image is not annotated")

@@ -86,7 +86,7 @@ class ExplainConfig(OpensUrls):
     dry_run
         Check everything, say what would be done and how long it will take, and stop.
     max_errors
-        Fail when more than N images can not be explained; without it, they are only counted.
+        Fail when more than N images cannot be explained; without it, they are only counted.
     max_pixels
         Refuse larger images.
     max_map_side

@@ -89,7 +89,7 @@ def prepare(config: GalleryConfig) -> Gallery:
 
 
 def unused(config: GalleryConfig) -> Store:
-    """Return the output; `SessError` where it has a gallery that is not to be replaced, or can not be written."""
+    """Return the output; `SessError` where it has a gallery that is not to be replaced, or cannot be written."""
     use(config.access())
     store = Store(config.output)
     refuse_used(store, GALLERY, "a gallery", overwrite=config.overwrite)
