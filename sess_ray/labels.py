@@ -30,7 +30,7 @@ class Labelled:
     Attributes
     ----------
     number : int
-        Of its class, from 1.
+        The number of its class, from 1.
     mask : ndarray, (H, W) bool
         Its pixels; at least one.
     saliency : ndarray, (H, W)
@@ -201,11 +201,11 @@ def as_voc(file_name: str, places: np.ndarray, names: Sequence[str]) -> bytes:
     Parameters
     ----------
     file_name : str
-        Of the image.
+        Name of the image.
     places : ndarray, (H, W) int
         As `shown` returns them.
     names : sequence of str
-        Of the objects' classes, in the order of their numbers in `places`.
+        Names of the objects' classes, in the order of their numbers in `places`.
 
     Returns
     -------

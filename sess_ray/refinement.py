@@ -90,7 +90,7 @@ def refinement(name: str, options: Mapping[str, str] | None = None) -> Refinemen
     Parameters
     ----------
     name : str
-        Of `REFINEMENTS`.
+        One of `REFINEMENTS`.
     options : mapping of str to str, optional
         Its parameters, as a command line has them.
 

@@ -39,7 +39,7 @@ class StoredMap:
         The class of highest probability, `predicted_score`.
     predicted_score : float
     height, width : int
-        Of the image, in pixels.
+        Size of the image in pixels.
     peak_x, peak_y : int
         Where the map is largest, from before it was rounded to 8 bits.
     num_patches, num_scored, num_kept : int

@@ -42,7 +42,7 @@ class SheetConfig:
     images
         Number of images, from the first on.
     num_scales, pre_filter_ratio
-        Of SESS; without a ratio, each method's own.
+        SESS's; without a ratio, each method's own.
     tile
         Height of an image in the picture, in pixels.
     """

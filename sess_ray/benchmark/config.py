@@ -44,7 +44,7 @@ class BenchmarkConfig:
     max_map_side
         Make maps whose longer side has at most this many pixels.
     precision
-        Of the model; of several, each combination with a batch size is measured, image by image in turns.
+        The model's, fp32 or bf16; of several, each combination with a batch size is measured, image by image in turns.
     batch_size
         Windows in one forward pass; several as for --precision. Without it, 8 on a CPU and 128 on a GPU.
     ratios
@@ -52,7 +52,7 @@ class BenchmarkConfig:
     targets
         Measure this many targets too.
     pre_filter_ratio
-        Of all but what is measured at `ratios`; without it, the method's own.
+        Share of windows dropped, but where `ratios` says it; without it, the method's own.
     images
         Images for the engine; taken again from the start where there are fewer.
     job_images

@@ -27,7 +27,7 @@ class Work:
     Parameters
     ----------
     index : int
-        Of the image.
+        The image's number.
     source : Source
     plan : Plan
     spec : str or list of tuple of int
@@ -42,7 +42,7 @@ class Work:
     targets : list of int
         Classes to explain; none before `meet`.
     probabilities : Tensor, (classes + groups,)
-        Of the whole image.
+        What the model says of the whole image.
     scores : Tensor, (targets, P)
         Probability of each target in each window; 0 where it is not scored.
     chosen : Tensor, (targets, P) bool, on the CPU

@@ -149,10 +149,10 @@ def placed(maps: Tensor, chosen: Tensor, rows: Tensor, columns: Tensor) -> tuple
     Parameters
     ----------
     maps : Tensor, (n, u, v)
-        Of the chosen windows.
+        Maps of the chosen windows.
     chosen : Tensor, (windows of the scale,) bool, on the CPU
     rows, columns : Tensor
-        Of the scale's `scale_matrices`.
+        The scale's `scale_matrices`.
 
     Returns
     -------

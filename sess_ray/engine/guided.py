@@ -78,9 +78,9 @@ class Guide:
         Parameters
         ----------
         number : int
-            Of the scale.
+            The scale's number.
         maps : Tensor, (n, u, v)
-            Of the scored windows, in the order of the plan.
+            Maps of the scored windows, in the order of the plan.
         scores : Tensor, (n,)
             Class scores of these windows, their weights.
         scored : Tensor, (windows of the scale,) bool

@@ -62,7 +62,7 @@ class SESS:
     normalize, smooth : bool
         Min-max and Gaussian smoothing of the fused map.
     precision : {"fp32", "bf16"}
-        Of the model; maps and scores are float32 in both.
+        The model's; maps and scores are float32 in both.
     device : str or torch.device, optional
         By default ``cuda`` where there is one.
     batch_size : int, optional
@@ -73,7 +73,7 @@ class SESS:
     max_patches : int
         Refuse images that need more windows, such as 20,000 x 30 pixels.
     seed : int
-        Of methods that draw random numbers: the same seed gives the same map, whatever else is explained.
+        For methods that draw random numbers: the same seed gives the same map, whatever else is explained.
     method_options : dict, optional
         Options of the method (``sess_ray.methods.get(method).options``).
     keep_maps : bool

@@ -210,7 +210,7 @@ def region(objects: Iterable[Object], height: int, width: int, kind: Kind) -> np
     ----------
     objects : iterable of Object
     height, width : int
-        Of the image, in pixels.
+        Size of the image in pixels.
     kind : {"boxes", "segments"}
         A box covers the pixels whose centres lie in it. Segments are drawn by pycocotools; an object without them
         counts by its box.

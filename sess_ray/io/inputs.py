@@ -97,7 +97,7 @@ def list_images(url: str, limit: int | None = None, output: str | None = None) -
     Returns
     -------
     pa.Table
-        Of `ITEMS`; sorted by path, or in the manifest's order. A tar shard is one row.
+        The images, as `ITEMS` has them; sorted by path, or in the manifest's order. A tar shard is one row.
 
     Raises
     ------

@@ -17,7 +17,7 @@ WRITTEN = ("maps", "errors", "overlays")  # folders of the output of the explain
 def apart_from(output: str | None, paths: Iterable[str], url: str, root: str) -> Iterator[str]:
     """Yield the paths below a root but those that a job writes into its output.
 
-    Of an output that is the root itself only what the job writes is left out.
+    Where the output is the root itself, only what the job writes is left out.
     """
     folder, place = resolved(url or "."), None if output is None else resolved(output)
     if place is None or not is_below(place, folder):

@@ -163,7 +163,7 @@ def read_shard(file: str, skip: Collection[str] = ()) -> Iterator[ShardImage]:
     Raises
     ------
     Exception
-        Of the file system, or `tarfile.ReadError` where the shard ends early; what came before has been yielded.
+        What a file system raises, or `tarfile.ReadError` where the shard ends early; what came before is yielded.
     """
     skipped = frozenset(skip)
     yield from persistent(lambda had: _shard_images(file, skipped, had))

@@ -141,7 +141,7 @@ class Reduction:
         (u, v) of the coarse maps.
     angles, shifts : Tensor, (N, samples) and (N, samples, 2)
     side : int
-        Of the fine map.
+        Pixels along a side of the fine map.
     """
 
     def __init__(self, size: tuple[int, int], angles: Tensor, shifts: Tensor, side: int) -> None:

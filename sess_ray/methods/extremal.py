@@ -181,7 +181,7 @@ class SmoothMask:
     Parameters
     ----------
     side : int
-        Of the patch.
+        Pixels along a side of the patch.
     device : torch.device
     canvas : {"whole", "cropped"}
         Whether the canvas ends with the last cell, or after the first pixel of that, as in TorchRay.

@@ -54,7 +54,7 @@ class Shared:
     classes : Tensor, (U, T) int64
         Targets of each patch; zeros follow where another has more.
     own : tuple of two Tensors, (N,) int64
-        Of each row, where its target is in `classes`: ``values[shared.own]`` takes (U, T, ...) to (N, ...).
+        Where the target of each row is in `classes`: ``values[shared.own]`` takes (U, T, ...) to (N, ...).
 
     Examples
     --------

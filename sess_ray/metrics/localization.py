@@ -28,7 +28,7 @@ def boxes_region(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
     boxes : ndarray, (n, 4) float
         x0, y0, x1, y1 in pixels; a box of no extent covers nothing.
     height, width : int
-        Of the image.
+        Size of the image in pixels.
 
     Returns
     -------

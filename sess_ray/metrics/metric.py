@@ -95,7 +95,7 @@ class Metric:
         Parameters
         ----------
         *args, **kwargs
-            Of `measure`.
+            What `measure` takes.
         key : str
             Name of the image; its maps are drawn together when intervals are made.
         label : str

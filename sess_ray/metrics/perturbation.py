@@ -59,7 +59,7 @@ class Preset:
     step : callable
         Height and width of the input to the number of pixels that change at a time.
     kernel : Tensor, (odd number,) float64
-        Of the blur that insertion starts from, along both axes.
+        The blur that insertion starts from, along both axes.
     border : {"reflect", "constant"}
         What the blur sees beyond the border, as `sess_ray.blur.blurred` takes it.
     """

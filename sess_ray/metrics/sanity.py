@@ -130,9 +130,9 @@ def similarity(
     first, second : ndarray, (H, W)
         At least as large as the window; NaN counts as 0. A constant map becomes all zeros.
     window : {"uniform", "gaussian"}
-        Of SSIM: 7 x 7 pixels that count alike, or as the authors' notebooks have it a Gaussian: sigma 1.5, 11 x 11.
+        How SSIM weighs pixels: 7 x 7 that count alike, or a Gaussian (sigma 1.5, 11 x 11) as the authors' notebooks.
     data_range : float
-        Of SSIM: how far values can be apart. Maps go from 0 to 1; the notebooks leave scikit-image's 2.
+        For SSIM: how far values can be apart. Maps go from 0 to 1; the notebooks leave scikit-image's 2.
 
     Returns
     -------

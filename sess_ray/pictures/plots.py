@@ -136,7 +136,7 @@ def plot_patches(explanation: Explanation, image: ImageLike, most: int = 15) -> 
     Parameters
     ----------
     explanation : Explanation
-        Of ``SESS(..., keep_maps=True)``.
+        What ``SESS(..., keep_maps=True)`` gives.
     image : PIL image or (H, W, 3) uint8 array
         The one that was explained.
     most : int

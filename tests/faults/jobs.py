@@ -99,9 +99,9 @@ class Job:
     Parameters
     ----------
     name : str
-        Of its output.
+        Name of its output.
     place : Place
-        Of its images and its output.
+        Where its images and its output are.
     files : int
         That the output will hold in the end, about.
     """

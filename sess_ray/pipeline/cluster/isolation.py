@@ -35,7 +35,7 @@ def apart(
     make : callable
         Makes the function, in the process that gets the rows.
     rows : iterable of pa.Table
-        Of a row each; see `rows_of`.
+        Tables of one row; see `rows_of`.
     lost : callable
         A row to what stands for it, which says `REASON`.
     """

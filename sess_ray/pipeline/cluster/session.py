@@ -72,7 +72,7 @@ def connect(address: str | None) -> None:
     Parameters
     ----------
     address : str or None
-        Of a cluster; None takes ``RAY_ADDRESS``, which `ray job submit` sets, and else starts Ray here. A session that
+        A cluster's; None takes ``RAY_ADDRESS``, which `ray job submit` sets, and else starts Ray here. A session that
         is already there is used as it is.
     """
     address = address or os.environ.get("RAY_ADDRESS")
@@ -157,7 +157,7 @@ def fitting(
     Parameters
     ----------
     resources : mapping
-        Of the cluster, as Ray names them.
+        The cluster's, as Ray names them.
     actors : str or None
         N or MIN-MAX; without it, one for each GPU, or for each CPU where there is none.
     gpus_per_actor : float or None

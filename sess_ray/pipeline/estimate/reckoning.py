@@ -52,22 +52,22 @@ class Estimate:
     looked, measured : int
         Images whose size was read, and times that one was explained.
     output_bytes : int or None
-        Of maps/; None where no map was made in time.
+        Size of maps/; None where no map was made in time.
     device : str
         That was measured.
     actors : int
     gpus : float
         That the actors take.
     seconds_per_image : float
-        Of an actor, while as many as share this machine's device are at work.
+        Time that an actor takes, while as many as share this machine's device are at work.
     at_least : bool
         Whether that is only a bound: with a slow method not even an image of one scale may end in time.
     task_seconds_per_image : float
-        Of a processor, to read, decode, encode and write.
+        Time of a processor to read, decode, encode and write.
     start_seconds : float
         Until an engine was ready and warm, once for each actor; not in `seconds`.
     seconds : float
-        Of the whole job.
+        Time of the whole job.
     """
 
     images: int
@@ -164,7 +164,7 @@ class _Place:
     ----------
     actors : int
     sharing : int
-        Of the actors, those that would have this machine's device at the same time.
+        How many of the actors would have this machine's device at the same time.
     gpus : float
         That all actors take.
     cpus : float or None

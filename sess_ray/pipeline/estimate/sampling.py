@@ -39,7 +39,7 @@ class Seen:
     Attributes
     ----------
     task : dict
-        Of `sess_ray.pipeline.explain.stages.TASKS`, with the label that its shard gives it.
+        A row of `sess_ray.pipeline.explain.stages.TASKS`, with the label that its shard gives it.
     height, width : int
         As it is explained; 0 where there is no telling.
     windows : int
@@ -106,7 +106,7 @@ def look(
     Parameters
     ----------
     tasks : pa.Table
-        Of `sess_ray.pipeline.explain.stages.TASKS`.
+        As `sess_ray.pipeline.explain.stages.TASKS` has them.
     windows : callable
         Height and width to the number of windows; `SessError` where the image cannot be explained.
     max_pixels : int

@@ -41,10 +41,10 @@ class Trial:
     seconds : float
         As an actor counts them.
     encode_seconds : float
-        Of the processor, to make PNGs of the maps.
+        Time of the processor to make PNGs of the maps.
     pixels : int
     rows : list of dict
-        Of maps/, as far as they differ from image to image.
+        Rows of maps/, as far as they differ from image to image.
     whole : bool
         Whether these were all scales.
     steady : bool

@@ -47,7 +47,7 @@ class EvaluateConfig(OpensUrls):
     class_names
         A text file with the names of the classes, one a line.
     precision
-        Of the model: fp32, or bf16, which is faster where the processor has it.
+        The model's: fp32, or bf16, which is faster where the processor has it.
     batch_size
         Images in one forward pass; without it, 8 on a CPU and 128 on a GPU.
     actors

@@ -73,7 +73,7 @@ def read_maps(
     Parameters
     ----------
     table : pa.Table
-        Of `MAP_ROWS`.
+        Rows of `MAP_ROWS`.
     access : Access
     runs : dict
         Where the runs are, by name.
@@ -134,11 +134,11 @@ class EvaluateActor:
     Parameters
     ----------
     model : ray.ObjectRef or None
-        Of a `Model`; None where no metric asks it.
+        A `Model`; None where no metric asks it.
     known : ray.ObjectRef or None
-        Of (`Annotations`, label to classes).
+        A pair of `Annotations` and label to classes.
     metrics : sequence of str
-        Of the suite.
+        Names of the suite.
     region_kind : {"segments", "boxes"}
     precision : {"fp32", "bf16"}
     batch_size : int or None
@@ -261,9 +261,9 @@ def facts_of(
     Parameters
     ----------
     row : dict
-        Of `READ`: height, width, target, peak_x and peak_y count.
+        A row of `READ`: height, width, target, peak_x and peak_y count.
     annotation : Annotation or None
-        Of the image.
+        What is annotated in the image.
     classes : mapping
         Which classes of the model a label means.
     kind : {"segments", "boxes"}

@@ -37,7 +37,7 @@ class Evaluation:
     ----------
     config : EvaluateConfig
     metrics : list of str
-        Of the suite.
+        Names of the suite.
     runs : dict of str to Store
     store : Store
         For the results.

@@ -28,9 +28,9 @@ class ExplainActor:
     Parameters
     ----------
     model : ray.ObjectRef
-        Of a `Model`, which the driver keeps for actors that are started again.
+        A `Model`, which the driver keeps for actors that are started again.
     options : dict
-        Of `SESS`.
+        Keyword arguments of `SESS`.
     """
 
     def __init__(self, model: ray.ObjectRef, options: dict[str, Any]) -> None:

@@ -43,8 +43,8 @@ def block_rows(images: float, actors: int, most: int = MAX_BLOCK_ROWS, *, packed
 def blocks(tasks: pa.Table, actors: int, most: int = MAX_BLOCK_ROWS) -> list[pa.Table]:
     """Cut the tasks: a few images, some rows of one Parquet file, or one tar shard.
 
-    Of images in files of their own the first blocks have 1, 2, 4, ..., so that the first rows are there soon, to be
-    looked at.
+    Where images are files of their own, the first blocks have 1, 2, 4, ..., so that the first rows are there soon, to
+    be looked at.
     """
     few, many = (block_rows(tasks.num_rows, actors, most, packed=packed) for packed in (False, True))
     cuts: list[int] = []

@@ -66,7 +66,7 @@ class ExplainConfig(OpensUrls):
     smooth
         Blur each fused map with a Gaussian of 11 x 11 pixels, sigma 5.
     precision
-        Of the model; bf16 is faster on GPUs and on CPUs that have it.
+        The model's; bf16 is faster on GPUs and on CPUs that have it.
     batch_size
         Windows in one forward pass; without it, 8 on a CPU and 128 on a GPU.
     actors
@@ -97,7 +97,7 @@ class ExplainConfig(OpensUrls):
     overlays
         Draw the first N images with their maps.
     seed
-        Of methods that draw random numbers.
+        For methods that draw random numbers.
     """
 
     input: Annotated[str | None, INPUT] = None

@@ -34,7 +34,7 @@ class Job:
     inputs : int
         Images (and tar shards) of the input.
     tasks : pa.Table
-        Of `TASKS`: those that the output does not hold.
+        As `TASKS` has them: those that the output does not hold.
     store : Store
     settings : dict
         Those that make a map what it is, none of them left open.

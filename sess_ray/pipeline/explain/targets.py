@@ -23,7 +23,7 @@ def resolve(items: pa.Table, targets: str, model: Model) -> pa.Table:
     Parameters
     ----------
     items : pa.Table
-        Of `sess_ray.io.inputs.ITEMS`.
+        As `sess_ray.io.inputs.ITEMS` has them.
     targets : str
         ``auto``, ``label``, ``topK``, or class indices or names separated by commas.
     model : Model
@@ -31,8 +31,8 @@ def resolve(items: pa.Table, targets: str, model: Model) -> pa.Table:
     Returns
     -------
     pa.Table
-        Of `TASKS`. An image whose label is no class of the model has an error instead of targets; the labels of tar
-        shards are found when they are read.
+        As `TASKS` has them. An image whose label is no class of the model has an error instead of targets; the labels
+        of tar shards are found when they are read.
 
     Raises
     ------
@@ -128,7 +128,7 @@ def annotated(
     Returns
     -------
     pa.Table
-        Of `TASKS`. An image without a label that the model knows has an error instead of targets.
+        As `TASKS` has them. An image without a label that the model knows has an error instead of targets.
     """
 
     def find(row: dict[str, Any]) -> Targets:

@@ -36,8 +36,8 @@ def run(export: Export, progress: Any = None) -> Counter[str]:
     Returns
     -------
     Counter
-        Of maps, images and objects; of objects that lie wholly under others in the label images (covered); of maps
-        that could not be refined, and of those that show nothing (empty), are damaged or are below `min_score`
+        Numbers of maps, images and objects; of objects that lie wholly under others in the label images (covered); of
+        maps that could not be refined, and of those that show nothing (empty), are damaged or are below `min_score`
         (unlikely).
     """
     import ray

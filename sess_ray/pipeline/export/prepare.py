@@ -40,7 +40,7 @@ class Export:
     config : ExportConfig
     recipe : Recipe
     blocks : list of pa.Table
-        Of `FILES`.
+        Rows of `FILES`.
     store : Store
     """
 
@@ -104,7 +104,7 @@ def best_threshold(evaluation: Store, run: str) -> float:
     Parameters
     ----------
     evaluation : Store
-        Of `sess_ray.pipeline.evaluate.job`.
+        What `sess_ray.pipeline.evaluate.job` has written.
     run : str
         The URL that was evaluated.
 

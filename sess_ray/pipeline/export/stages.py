@@ -57,7 +57,7 @@ class Recipe:
         As in `ExportConfig`.
     refinement : Refinement or None
     max_pixels : int
-        Of an image that is read for its refinement.
+        Size of an image that is read for its refinement.
     """
 
     classes: dict[int, tuple[int, str]]
@@ -131,7 +131,7 @@ def objects_in(rows: list[Row], recipe: Recipe, pixels: np.ndarray | None) -> tu
     Parameters
     ----------
     rows : list of dict
-        Of maps/.
+        Rows of maps/.
     recipe : Recipe
     pixels : ndarray (H, W, 3) uint8, or None
         Without them no mask is refined.

@@ -50,7 +50,7 @@ class Gallery:
     ----------
     config : GalleryConfig
     rows : list of dict
-        Of `KNOWN`, with ``number``, and ``places``: for each run (file, row in it) or None.
+        Rows of `KNOWN`, with ``number``, and ``places``: for each run (file, row in it) or None.
     store : Store
     annotations : Annotations or None
     metrics : list of dict
