@@ -1,7 +1,7 @@
 """Base saliency methods: what turns patches of an image into maps.
 
-One file a family; a method is a function under `register`. Everything else (command line, tables, tests that run
-over the registry) finds it here.
+A method is a function under `register`. Everything else (command line, tables, tests that run over the registry) finds
+it here.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from sess_ray.methods.registry import get, register
 from sess_ray.models import Model
 
 ANGLE, SHIFT = 0.5, 30.0  # largest rotation in radians, largest shift in pixels
-RATE = 1e-3  # of Adam
-POINTS = 4  # along a side of a coarse pixel
+RATE = 1e-3  # Adam's
+POINTS = 4  # at which a coarse pixel is sampled, along a side
 
 
 @register(
@@ -36,10 +36,11 @@ def augmented_gradcam(
     tv: float = 0.2,
     energy: float = 0.01,
 ) -> Tensor:
-    """Fine map h whose turned, shifted and reduced copies are the Grad-CAMs g of the patch turned and shifted alike.
+    """Find the fine map h whose turned, shifted and reduced copies are the Grad-CAMs of the patch treated alike.
 
-    Adam minimises sum_i |D T_i h - g_i|^2 + tv |dh|_1 + energy |h|^2 from zero. Each g_i is divided by its own largest
-    value, T_i turns by up to 0.5 rad and shifts by up to 30 pixels, T_0 does nothing, and D takes means of cells.
+    Adam minimises sum_i |D T_i h - g_i|^2 + tv |dh|_1 + energy |h|^2 from zero. Each Grad-CAM g_i is divided by its
+    own largest value, T_i turns by up to 0.5 rad and shifts by up to 30 pixels, T_0 does nothing, and D takes means of
+    cells.
     ``aggregation="mean"`` and ``"max"`` take the Grad-CAMs as they are, enlarged and turned back, in place of h.
     """
     side = patches.shape[-1]
@@ -131,9 +132,8 @@ def _super_resolved(
 class Reduction:
     """D T_i: turned and shifted copies of a fine map, reduced to the size of the coarse ones.
 
-    A coarse pixel is the mean of its cell, taken at 4 x 4 points. The authors' code reads one point of each cell, its
-    first pixel (TensorFlow 1's bilinear resizing from 224 to 14 pixels): the other pixels of the cell count by what
-    the turned copies see of them alone.
+    A coarse pixel is the mean of its cell, taken at 4 x 4 points. The authors' code reads one pixel of each cell, its
+    first (so TensorFlow 1 resizes 224 pixels to 14): what lies between those, only the turned copies see.
 
     Parameters
     ----------

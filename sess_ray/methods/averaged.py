@@ -31,7 +31,7 @@ def smooth_gradcam_plus_plus(
     samples: int = 25,
     std: float = 0.15,
 ) -> Tensor:
-    """Grad-CAM++ with g, g^2 and g^3 averaged over noisy copies of the patch; the activations are the clean patch's.
+    """Run Grad-CAM++ with g, g^2 and g^3 averaged over noisy copies of the patch, and the clean patch's activations.
 
     `std` is in units of the patch's range, max - min.
     """
@@ -77,7 +77,7 @@ def cameras(
     sizes: int = 8,
     step: int = 100,
 ) -> Tensor:
-    """Activations and gradients, each averaged over sizes of the patch: ReLU(sum_k mean_s A_k mean_s g_k).
+    """Average activations and gradients, each over sizes of the patch: ReLU(sum_k mean_s A_k mean_s g_k).
 
     The patch is enlarged (bicubic) by `step` pixels from one size to the next.
     """
@@ -116,7 +116,7 @@ def _cameras(model: Model, patches: Tensor, shared: Shared, sizes: int, step: in
 class _MeanEnlarged:
     """The mean of square maps of several sizes, all enlarged to `side`.
 
-    Columns by a matrix product; then a row of the result is a weighted sum of two rows of each size.
+    Columns are enlarged by a matrix product; then a row of the result is a weighted sum of two rows of each size.
     """
 
     def __init__(self, sizes: list[int], side: int, device: torch.device) -> None:

@@ -1,6 +1,6 @@
 """Family T: class activation maps, from what the scoring pass leaves behind.
 
-All take activations A and gradients g = d(logit)/dA, both (N, K, u, v) float32, and return maps (N, u, v).
+All methods take activations A and gradients g = d(logit)/dA, both (N, K, u, v) float32, and return maps (N, u, v).
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from sess_ray.models import Model
 
 
 def _combine(weights: Tensor, activations: Tensor) -> Tensor:
-    """ReLU(sum_k w_k A_k) for weights (N, K)."""
+    """Return ReLU(sum_k w_k A_k) for weights (N, K)."""
     return torch.einsum("nk,nkuv->nuv", weights, activations).relu_()
 
 
 def _pools_linearly(model: Model) -> str | None:
-    """Behind the layer a mean and a linear map: then gradients are the same at all positions and for all inputs."""
+    """Refuse unless a mean and a linear map follow: then gradients are the same at all positions, for all inputs."""
     probe = model.probe(2)
     probe += torch.randn(probe.shape, generator=torch.Generator().manual_seed(0)).to(probe)
     try:
@@ -36,7 +36,7 @@ def _pools_linearly(model: Model) -> str | None:
 
 @register("cam", family="T", paper="Zhou et al., Learning Deep Features, CVPR 2016", passes="0", check=_pools_linearly)
 def cam(activations: Tensor, gradients: Tensor, *, relu: bool = False) -> Tensor:
-    """Channels weighted by the classifier's weights: sum_k W_ck A_k.
+    """Weigh channels by the classifier's weights: sum_k W_ck A_k.
 
     Where a global mean and a linear map follow, g_k is W_ck over the number of positions, everywhere alike. A group of
     classes has no weights of its own: W_ck is then the mean of its classes' weights, each by its share of the group's
@@ -48,13 +48,13 @@ def cam(activations: Tensor, gradients: Tensor, *, relu: bool = False) -> Tensor
 
 @register("gradcam", family="T", paper="Selvaraju et al., Grad-CAM, ICCV 2017", passes="0")
 def gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """Channels weighted by their mean gradient: ReLU(sum_k mean(g_k) A_k)."""
+    """Weigh channels by their mean gradient: ReLU(sum_k mean(g_k) A_k)."""
     return _combine(gradients.mean((2, 3)), activations)
 
 
 @register("gradcam++", family="T", paper="Chattopadhay et al., Grad-CAM++, WACV 2018", passes="0")
 def gradcam_plus_plus(activations: Tensor, gradients: Tensor, *, normalize_alpha: bool = False) -> Tensor:
-    """Channels weighted by sum(alpha ReLU(g)) with alpha = g^2 / (2 g^2 + S_k g^3), S_k the sum of A_k.
+    """Weigh channels by sum(alpha ReLU(g)) with alpha = g^2 / (2 g^2 + S_k g^3), S_k the sum of A_k.
 
     A denominator of 0 becomes 1. The factor e^y of the paper is constant over a map and cancels in its min-max.
     ``normalize_alpha`` divides the alphas of a channel by their sum over the positions with g > 0, which the authors'
@@ -73,7 +73,7 @@ def gradcam_plus_plus(activations: Tensor, gradients: Tensor, *, normalize_alpha
 
 @register("hirescam", family="T", paper="Draelos & Carin, HiResCAM, 2020", passes="0")
 def hirescam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """Activations weighted by their own gradient at every position: ReLU(sum_k g_k A_k).
+    """Weigh activations by their own gradient at every position: ReLU(sum_k g_k A_k).
 
     Where the gradient is the same everywhere, as behind a global mean and a linear map, this is Grad-CAM.
     """
@@ -82,9 +82,9 @@ def hirescam(activations: Tensor, gradients: Tensor) -> Tensor:
 
 @register("xgradcam", family="T", paper="Fu et al., Axiom-based Grad-CAM, BMVC 2020", passes="0")
 def xgradcam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """Channels weighted by the mean of their gradient, positions by their activation: ReLU(sum_k w_k A_k).
+    """Weigh channels by their mean gradient, in which positions count by their activation: ReLU(sum_k w_k A_k).
 
-    w_k is sum(g_k A_k) / sum(A_k) over positions. A channel whose activations sum to 0 counts nothing.
+    The weight w_k is sum(g_k A_k) / sum(A_k) over positions. A channel whose activations sum to 0 counts nothing.
     """
     sums = activations.sum((2, 3))
     weights = (gradients * activations).sum((2, 3)) / torch.where(sums == 0, 1.0, sums)
@@ -93,16 +93,17 @@ def xgradcam(activations: Tensor, gradients: Tensor) -> Tensor:
 
 @register("layercam", family="T", paper="Jiang et al., LayerCAM, TIP 2021", passes="0")
 def layercam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """Activations weighted by their own gradient where it is positive: ReLU(sum_k ReLU(g_k) A_k)."""
+    """Weigh activations by their own gradient where it is positive: ReLU(sum_k ReLU(g_k) A_k)."""
     return torch.einsum("nkuv,nkuv->nuv", gradients.relu(), activations).relu_()
 
 
 @register("eigencam", family="T", paper="Muhammad & Yeasin, Eigen-CAM, IJCNN 2020", passes="0")
 def eigencam(activations: Tensor, gradients: Tensor, *, centred: bool = False) -> Tensor:
-    """Activations projected on their first principal component, ReLU behind it; the same map for every target.
+    """Project activations on their first principal component, with a ReLU behind it.
 
-    ``centred`` takes each channel's mean off first, as pytorch-grad-cam does and the paper does not. The sign of a
-    principal component means nothing: here it is that which agrees with the mean of the channels.
+    The map of a patch is the same for every target. ``centred=True`` takes each channel's mean off first, as
+    pytorch-grad-cam does and the paper does not. The sign of a principal component means nothing; here it is the one
+    that agrees with the mean of the channels.
     """
     del gradients
     return _principal(activations, centred)
@@ -110,10 +111,10 @@ def eigencam(activations: Tensor, gradients: Tensor, *, centred: bool = False) -
 
 @register("eigengradcam", family="T", paper="Gildenblat, pytorch-grad-cam, 2021, after Eigen-CAM", passes="0")
 def eigengradcam(activations: Tensor, gradients: Tensor, *, centred: bool = True) -> Tensor:
-    """Products g A projected on their first principal component, ReLU behind it.
+    """Project the products g A on their first principal component, with a ReLU behind it.
 
-    The component's sign is that which agrees with HiResCAM's sum of the same products; the library that defined the
-    method leaves it to the decomposition. ``centred`` takes each channel's mean off first, as that library does.
+    The component's sign is the one that agrees with HiResCAM's sum of the same products; the library that defines the
+    method leaves it to the decomposition. ``centred=True`` takes each channel's mean off first, as that library does.
     """
     return _principal(gradients * activations, centred)
 
@@ -156,10 +157,10 @@ def _over_trace(matrices: Tensor) -> Tensor:
 def fem(
     activations: Tensor, gradients: Tensor, *, k: float = 2.0, maps: Literal["binary", "activations"] = "binary"
 ) -> Tensor:
-    """Where channels stand out: sum_k mean(A_k) B_k, B_k = 1 where A_k > mean + `k` standard deviations, else 0.
+    """Show where channels stand out: sum_k mean(A_k) B_k, B_k = 1 where A_k > mean + `k` standard deviations, else 0.
 
-    It is the same map for every target. ``maps="activations"`` is pytorch-grad-cam's: the sum of A_k, each weighted by
-    the share of positions where B_k is 1.
+    The map of a patch is the same for every target. ``maps="activations"`` is pytorch-grad-cam's: the sum of A_k, each
+    weighted by the share of positions where B_k is 1.
     """
     del gradients
     means = activations.mean((2, 3), keepdim=True)

@@ -23,7 +23,7 @@ EPS = 1e-20
 
 
 class _Shared(torch.autograd.Function):
-    """Each output's probability goes to its inputs in proportion to what they add to it, x times a positive weight."""
+    """Each output gives its probability to its inputs in proportion to what they add: x times a positive weight."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, call: Call, excite: Call) -> Tensor:
@@ -120,7 +120,7 @@ _NEGATIVE = {
 
 
 class Excitation(TorchFunctionMode):
-    """While active, what is recorded for backward passes are the rules of excitation backprop.
+    """While it is active, the rules of excitation backprop are recorded in place of gradients.
 
     The values stay what they are. Rules apply to what depends on a tensor that requires a gradient; the names of
     functions that have none are collected.
@@ -244,8 +244,8 @@ _FOUND: WeakKeyDictionary[nn.Module, dict[str, str | None]] = WeakKeyDictionary(
 def middle_layer(model: Model, layer: str = "") -> str | None:
     """Return the layer that the map is made at: the named one, or else one that is found; None where none is found.
 
-    That is the last one with a grid of a sixteenth of the input or finer that all ways to the logits lead through:
-    ResNet layer3, VGG-16 features.29, SqueezeNet 1.1 features.7, EfficientNet-Lite0 blocks.5.0.bn1.
+    What is found is the last layer with a grid of a sixteenth of the input or finer that all ways to the logits lead
+    through: ResNet layer3, VGG-16 features.29, SqueezeNet 1.1 features.7, EfficientNet-Lite0 blocks.5.0.bn1.
 
     Raises
     ------
@@ -303,16 +303,18 @@ def _refusal(model: Model) -> str | None:
     check=_refusal,
 )
 def excitation_backprop(model: Model, patches: Tensor, targets: Tensor, *, layer: str = "") -> Tensor:
-    """Probability that a walk from the target down the excitatory connections comes through a position of a layer.
+    """Compute how probably a walk from the target down excitatory connections comes through each position of a layer.
 
-    A unit hands its probability to its inputs in proportion to x w, for x > 0 and w > 0, biases apart. Rectifiers and
-    batch norms hand it through, a maximum to the largest, averages and sums (skips) to their terms in proportion to
-    their values. The map sums to 1, less what reaches units without a positive input: nothing is handed on there.
+    A unit hands its probability to its inputs in proportion to x w, for x > 0 and w > 0; biases get none. Rectifiers
+    and batch norms hand it through, a maximum hands it to the largest, and averages and sums (skips) to their terms in
+    proportion to their values. The map sums to 1, less what reaches units without a positive input and is lost there.
 
     From a group of classes the walk starts at each with its share of the group's probability.
 
     Where activations may be negative (behind a linear bottleneck), negative values count as 0. `layer` is a name as in
-    ``named_modules()``; by default the last with a grid of a sixteenth of the input or finer.
+    ``named_modules()``; by default it is the last with a grid of a sixteenth of the input or finer. The benchmark of
+    facebookresearch/TorchRay takes layer3 of ResNet-50, which is the default, and features.23 (pool4) of VGG-16, where
+    the default is features.29.
     """
     chosen = middle_layer(model, layer)
     if chosen is None:

@@ -13,9 +13,9 @@ from sess_ray.blur import blurred, gaussian_kernel
 from sess_ray.methods.registry import register
 from sess_ray.models import Model
 
-LEVELS, BLUR = 8, 20.0  # of the pyramid, from the widest Gaussian to none
+LEVELS, BLUR = 8, 20.0  # the pyramid's, from the widest Gaussian to none
 STEP, SIGMA = 7, 21  # pixels between the mask's parameters, and how far each reaches
-COLDNESS = 20.0  # of the smooth maximum
+COLDNESS = 20.0  # c of the smooth maximum
 RATE, MOMENTUM = 0.01, 0.9
 AREA_WEIGHT, AREA_GROWTH = 300.0, 1.0035
 Border = Literal["replicate", "zero"]
@@ -41,14 +41,14 @@ def extremal_perturbation(
     canvas: Canvas = "whole",
     smooth: float = 0.0,
 ) -> Tensor:
-    """Sum over areas of the mask that preserves the target's logit best; what a mask hides is blurred.
+    """Sum, over areas, the masks of that area that preserve the target's logit best; what a mask hides is blurred.
 
     Gradient descent with momentum raises the logit less the squared distance of the sorted mask from one that is 1 on
     the share `areas` and 0 elsewhere; every other step sees the patch mirrored.
 
     The benchmark of the authors' code (facebookresearch/TorchRay) is ``border="zero"``, ``canvas="cropped"`` and
     ``smooth=0.09``. `border` is what the blur finds beyond the patch: its border pixel, or zeros, which are the mean
-    colour. `canvas` says whether the areas are shares of whole cells of 7 pixels, or of 6 pixels less along each axis.
+    colour. The areas are shares of a canvas of whole cells of 7 pixels, or of one cropped by 6 pixels along each axis.
     `smooth` is the sigma of a Gaussian over the summed masks, with zeros around them, as a share of the patch's side.
     """
     together = max(1, batch_size // len(areas))
@@ -112,9 +112,9 @@ def _sorted_masks(areas: tuple[float, ...], pixels: int, device: torch.device) -
 
 
 def ascending(values: Tensor) -> Tensor:
-    """Sort rows; what differs by less than `TIE` stays in order of position.
+    """Sort rows; values that differ by less than `TIE` stay in the order of their positions.
 
-    The masks start flat: by a plain sort the last digit of a sum, and so the batch, would say what becomes 0.
+    The masks start flat: with a plain sort the last digit of a sum, and so the batch, would decide what becomes 0.
     """
     order = (values.detach() / TIE).round().sort(dim=1, stable=True).indices
     return values.gather(1, order)
@@ -128,7 +128,7 @@ def blur_pyramid(patches: Tensor, border: Border = "replicate") -> Tensor:
 
 
 def perturbed(pyramid: Tensor, masks: Tensor) -> Tensor:
-    """Return patches seen through masks (N, A, h, w) in 0..1, between two levels linearly: (N, A, 3, h, w)."""
+    """Return patches seen through masks (N, A, h, w) in 0..1, linear between two levels: (N, A, 3, h, w)."""
     n, count, side, _ = masks.shape
     places = masks * (LEVELS - 1)
     below = places.detach().floor().clamp(0, LEVELS - 2)
@@ -139,10 +139,10 @@ def perturbed(pyramid: Tensor, masks: Tensor) -> Tensor:
 
 
 class _SmoothMaximum(torch.autograd.Function):
-    """Sum of v softmax(c v) over v = near_j weight_pj, for every phase p of a cell.
+    """The sum of v softmax(c v) over v = near_j weight_pj, for every phase p of a cell.
 
-    A phase at a time, in the backward pass again: the products of all phases with all neighbours would be 81 times
-    the canvas, and they take longer to write and read than to compute twice.
+    It takes a phase at a time, and computes it again in the backward pass: the products of all phases with all
+    neighbours would be 81 times the canvas, and take longer to write and read than to compute twice.
     """
 
     @staticmethod
@@ -160,7 +160,7 @@ class _SmoothMaximum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        """d(found)/d(v_j) = softmax_j (1 + c (v_j - found))."""
+        """Return the gradient: d(found)/d(v_j) = softmax_j (1 + c (v_j - found))."""
         near, weights, found, sums = ctx.saved_tensors
         shares, offsets = gradients[0] / sums, 1 - COLDNESS * found
         total = torch.zeros_like(near)
@@ -175,8 +175,8 @@ class _SmoothMaximum(torch.autograd.Function):
 class SmoothMask:
     """Masks as a smooth maximum of bumps, one for each parameter of a coarse grid.
 
-    Pixel p of a canvas, which is the patch with a margin, is the smooth maximum over parameters m_j near it of
-    m_j k(|p - p_j| / 21), k(z) = exp(-2 max(z - 0.5, 0)^2).
+    The value at pixel p of a canvas, which is the patch with a margin, is the smooth maximum of m_j k(|p - p_j| / 21)
+    over the parameters m_j near it, with k(z) = exp(-2 max(z - 0.5, 0)^2).
 
     Parameters
     ----------

@@ -24,15 +24,15 @@ Rule = Literal["midpoint", "linspace"]
     passes="1 forward + backward",
 )
 def gradient(model: Model, patches: Tensor, targets: Tensor) -> Tensor:
-    """Largest absolute gradient over the three colours: max_c |dy/dx_c|."""
+    """Take the largest absolute gradient of the three colours: max_c |dy/dx_c|."""
     return input_gradients(model, patches, targets).abs().amax(1)
 
 
 class Guided(TorchFunctionMode):
-    """While active, backward passes through rectifiers let positive gradients through alone.
+    """While it is active, backward passes through rectifiers let positive gradients through alone.
 
     A rectifier's own backward pass drops what came in negative; a hook on its output drops the negative gradients.
-    Both hold for modules and for functions, in place or not, and nothing of it is left on the model.
+    Both hold for modules and for functions, in place or not, and the model is left as it was.
     """
 
     RECTIFIERS: tuple[Callable[..., Any], ...] = (
@@ -76,9 +76,9 @@ def guided_backprop(
     channels: Literal["sum", "max"] = "sum",
     percentile: float = 99.0,
 ) -> Tensor:
-    """Gradients that are positive at every rectifier they pass: sum_c |.|, clipped at its 99th percentile.
+    """Take gradients that are positive at every rectifier they pass: sum_c |.|, clipped at its 99th percentile.
 
-    ``channels="max"`` takes the largest colour instead of their sum, ``percentile=100`` clips nothing.
+    ``channels="max"`` takes the largest colour instead of their sum, and ``percentile=100`` clips nothing.
     """
     with Guided():
         found = input_gradients(model, patches, targets).abs()
@@ -87,7 +87,7 @@ def guided_backprop(
 
 
 def _percentile(values: Tensor, percent: float) -> Tensor:
-    """Return the percentile of each row, between neighbours linearly; no need to sort more than what lies above."""
+    """Return the percentile of each row, linear between neighbours, without sorting more than what lies above it."""
     count = values.shape[1]
     place = (count - 1) * min(percent, 100.0) / 100
     below = int(place)
@@ -113,7 +113,7 @@ def smoothgrad(
     std: float = 0.15,
     average: Literal["signed", "absolute", "squared"] = "signed",
 ) -> Tensor:
-    """Mean gradient over noisy copies of the patch, then the largest absolute value of the three colours.
+    """Average gradients over noisy copies of the patch, then take the largest absolute value of the three colours.
 
     `std` is in units of the patch's range, max - min. ``average="signed"`` is the paper's: gradients that change their
     sign from copy to copy cancel. ``"absolute"`` takes the mean of |dy/dx|, and ``"squared"`` that of its square, which
@@ -135,7 +135,7 @@ def smoothgrad(
 def integrated_gradients(
     model: Model, patches: Tensor, targets: Tensor, *, steps: int = 25, rule: Rule = "midpoint"
 ) -> Tensor:
-    """Mean gradient on the way from the mean colour to the patch, times the way: sum_c |.|.
+    """Average gradients on the way from the mean colour to the patch, times the way: sum_c |.|.
 
     ``rule="midpoint"`` takes the middles of `steps` equal parts of the way, ``"linspace"`` `steps` points from its
     first to its last, as PAIR-code/saliency does. The maps of both meet as the steps become many; the midpoint rule

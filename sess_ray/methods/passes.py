@@ -31,7 +31,7 @@ def probabilities(model: Model, inputs: Callable[[slice], Tensor], classes: Tens
     ----------
     model : Model
     inputs : callable
-        slice to those inputs, (m, 3, h, w): made when they are needed, `batch_size` at a time.
+        Takes a slice, returns those inputs, (m, 3, h, w); called when they are needed, for `batch_size` at a time.
     classes : Tensor, (M, T) int64
     batch_size : int
     """
@@ -50,7 +50,7 @@ class Shared:
     Attributes
     ----------
     rows : Tensor, (U,) int64
-        Ascending: the first row of each patch.
+        The first row of each patch, ascending.
     classes : Tensor, (U, T) int64
         Targets of each patch; zeros follow where another has more.
     own : tuple of two Tensors, (N,) int64

@@ -30,7 +30,7 @@ def _masks(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _of_rows(patches: Tensor, rows: Tensor) -> Tensor:
-    """Return patches[rows] for ascending rows; of a single patch only a view."""
+    """Return patches[rows] for ascending rows; only a view where all are the same patch."""
     first, last = int(rows[0]), int(rows[-1])
     return patches[first : first + 1] if first == last else patches[rows]
 
@@ -62,10 +62,11 @@ def scorecam(
     subtract_baseline: bool = False,
     softmax: bool = False,
 ) -> Tensor:
-    """Channels weighted by the score of the patch seen through them: ReLU(sum_k p(x M_k) up(A_k)).
+    """Weigh channels by the score of the patch seen through them: ReLU(sum_k p(x M_k) up(A_k)).
 
-    M_k is channel k, up-sampled and min-max; constant channels count nothing. The paper also subtracts the score on a
-    baseline (here the mean colour) and takes a softmax over channels; its release does neither, nor is it the default.
+    The mask M_k is channel k, up-sampled and min-max; constant channels count nothing. The paper also subtracts the
+    score on a baseline (here the mean colour) and takes a softmax over channels; its release does neither, and neither
+    is the default.
     """
     size, alive = _size(patches), _alive(activations)
     shared = Shared.of(targets, same_as)
@@ -103,7 +104,7 @@ def _baseline(model: Model, patches: Tensor, targets: Tensor) -> Tensor:
 
 
 def _softmax(weights: Tensor, alive: Tensor) -> Tensor:
-    """Softmax over the live channels; the others stay zero."""
+    """Return the softmax over the live channels; the others are zero."""
     return weights.masked_fill(~alive, -torch.inf).softmax(1).nan_to_num_()
 
 
@@ -240,7 +241,7 @@ def rise(
     cells: int = 8,
     probability: float = 0.1,
 ) -> Tensor:
-    """Mean of random masks, weighted by the score of the patch seen through each: sum p(x M) M / (N probability).
+    """Average random masks, weighted by the score of the patch seen through each: sum p(x M) M / (N probability).
 
     All patches see the same masks.
     """
@@ -269,7 +270,7 @@ class RandomMasks:
     count, cells : int
         Number of masks, and cells along a side of a grid.
     probability : float
-        That a cell is 1.
+        The probability that a cell is 1.
     size : tuple of int
         Height and width of a mask.
     seed : int

@@ -43,7 +43,7 @@ class Method:
     ----------
     name : str
     family : {"T", "B", "P", "R"}
-        What it needs. T: activations A and gradients g = d(logit)/dA of the scoring pass, which cost next to
+        What it needs. T: the activations A and gradients g = d(logit)/dA of the scoring pass, which cost next to
         nothing more. B: backward passes to the input of each kept patch. P: more passes on perturbed patches.
         R: regions or an optimisation.
     function : callable
@@ -54,8 +54,8 @@ class Method:
     paper : str
         Where it was published.
     passes : str
-        Passes through the model for each kept patch, beside the scoring pass, with the options' defaults: first the
-        factors of their number, K of them the layer's live channels.
+        Passes through the model for each kept patch, beside the scoring pass, with the options' defaults. It begins
+        with the factors of their number, of which K stands for the layer's live channels.
     check : callable
         Takes a prepared `Model`; returns why the method cannot explain it, or None.
     former : mapping

@@ -13,7 +13,7 @@ from sess_ray.methods.gradients import Rule, attributions
 from sess_ray.methods.registry import register
 from sess_ray.models import Model
 
-SCALES = (50, 100, 150, 250, 500, 1200)  # of Felzenszwalb & Huttenlocher's segmentation
+SCALES = (50, 100, 150, 250, 500, 1200)  # for Felzenszwalb & Huttenlocher's segmentation
 SIGMA, SMALLEST = 0.8, 150
 DILATION = 5
 FEWEST_NEW = 50  # pixels that a region must add
@@ -42,12 +42,13 @@ def xrai(
     rule: Rule = "midpoint",
     segment_at: Literal["patch", "224"] = "patch",
 ) -> Tensor:
-    """Regions of the patch, each with the mean attribution of the pixels that it adds, the best region first.
+    """Give regions of the patch the mean attribution of the pixels that they add, the best region first.
 
-    The attributions are integrated gradients from two patches of one colour, their mean, the largest colour. Those are
-    black and white; PAIR-code/saliency takes ``baselines="extremes"``, the smallest and the largest number of the
-    normalised patch in all three colours, ``rule="linspace"`` (see `integrated_gradients`) and ``segment_at="224"``:
-    it segments the patch at 224 x 224 pixels, whatever its size, and enlarges or reduces the segments to it.
+    A pixel's attribution is the largest colour of the mean of integrated gradients from two patches of one colour.
+    Those are black and white; PAIR-code/saliency takes ``baselines="extremes"``, the smallest and the largest number
+    of the normalised patch in all three colours, ``rule="linspace"`` (see `integrated_gradients`) and
+    ``segment_at="224"``: it segments the patch at 224 x 224 pixels, whatever its size, and enlarges or reduces the
+    segments to it.
     """
     found = torch.zeros(patches.shape, device=patches.device)
     for baseline in _baselines(model, patches, baselines):
@@ -114,7 +115,7 @@ def regions(patch: np.ndarray, side: int | None = None) -> np.ndarray:
 
 
 def ranked(attribution: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """Add regions greedily by the mean attribution of their new pixels, which they are given.
+    """Add regions, always that with the largest mean attribution of its new pixels, which get this mean.
 
     Parameters
     ----------
@@ -124,7 +125,7 @@ def ranked(attribution: np.ndarray, candidates: np.ndarray) -> np.ndarray:
     Returns
     -------
     numpy.ndarray, (h, w) float64
-        Pixels of no region that added 50 new ones have the mean attribution of them all.
+        Pixels that no region has added, because it would have added fewer than 50, get the mean of them all.
     """
     values = attribution.ravel()
     masks = candidates.reshape(len(candidates), -1)
