@@ -127,14 +127,15 @@ def _turned(image: Image.Image) -> bool:
 
 def _upright(image: Image.Image) -> Image.Image:
     image.load()
-    return _to_rgb(ImageOps.exif_transpose(image))
+    return to_rgb(ImageOps.exif_transpose(image))
 
 
 def _broken(error: Exception) -> SessError:
     return SessError(f"broken image: {type(error).__name__}: {error}".split("\n")[0])
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return an image of any mode as RGB, as `decode` does."""
     if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
         values = np.asarray(image)
         # Pillow opens 16-bit grey as 32-bit integers in some formats; what does not fit 16 bits is clipped.

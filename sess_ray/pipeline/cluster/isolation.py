@@ -25,6 +25,28 @@ def deadly() -> bool:
     return attempts() >= DEATHS
 
 
+def survived(
+    table: pa.Table,
+    function: Blocks,
+    make: Callable[[], Blocks],
+    lost: Callable[[pa.Table], pa.Table],
+    rows: Callable[[pa.Table], Iterable[pa.Table]] | None = None,
+) -> Iterator[pa.Table]:
+    """Yield what a function makes of a block; where workers have died of it, of each of its rows `apart`.
+
+    Parameters
+    ----------
+    table : pa.Table
+        The block.
+    function : callable
+    make, lost : callable
+        As for `apart`.
+    rows : callable, optional
+        Cuts the block into tables of a row; by default `rows_of`.
+    """
+    yield from apart(make, (rows or rows_of)(table), lost) if deadly() else function(table)
+
+
 def apart(
     make: Callable[[], Blocks], rows: Iterable[pa.Table], lost: Callable[[pa.Table], pa.Table]
 ) -> Iterator[pa.Table]:

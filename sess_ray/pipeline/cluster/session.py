@@ -28,9 +28,11 @@ KNOCK_SECONDS = 15
 BLOCK_BYTES = 32 * 2**20  # some dozens of photographs: what a worker that dies takes with it
 # Of map_batches: whole blocks as Arrow tables, without a copy.
 ARROW: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None, "zero_copy_batch": True}
+OF_TASKS: dict[str, Any] = {**ARROW, "num_cpus": TASK_CPUS}
 
 __all__ = [
     "ARROW",
+    "OF_TASKS",
     "TASK_CPUS",
     "Workers",
     "arriving",

@@ -25,7 +25,7 @@ from sess_ray.metrics.perturbation import ModelMetric, Series, at_input_size, sc
 from sess_ray.metrics.suite import SUITE, Facts
 from sess_ray.models import Model
 from sess_ray.models.model import Precision
-from sess_ray.pipeline.cluster.isolation import REASON, apart, deadly, rows_of
+from sess_ray.pipeline.cluster.isolation import REASON, survived
 from sess_ray.pipeline.cluster.rows import Row, tables
 from sess_ray.pipeline.evaluate.report import SIZES
 
@@ -91,7 +91,7 @@ def read_maps(
         [found] = _read(row.to_pylist(), runs, pixels=False, max_pixels=max_pixels)
         return pa.Table.from_pylist([{**found, "problem": "no image", "detail": REASON}], READ)
 
-    yield from apart(lambda: reading, rows_of(table), lost) if deadly() else reading(table)
+    yield from survived(table, reading, lambda: reading, lost)
 
 
 def _read(wanted: list[Row], runs: dict[str, str], *, pixels: bool, max_pixels: int) -> Iterator[Row]:
@@ -174,7 +174,7 @@ class EvaluateActor:
         self._schema = pa.schema([*results_schema(metrics), *PROBLEM, ("forwards", pa.int64())])
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
-        yield from apart(self._another, rows_of(table), self._lost) if deadly() else [self._measured(table)]
+        yield from survived(table, lambda block: [self._measured(block)], self._another, self._lost)
 
     def _lost(self, row: pa.Table) -> pa.Table:
         [key] = row.select([field.name for field in KEY]).to_pylist()

@@ -16,7 +16,7 @@ from sess_ray.engine.explanation import Explanation
 from sess_ray.engine.sess import SESS
 from sess_ray.errors import SessError
 from sess_ray.io.access import one_line
-from sess_ray.pipeline.cluster.isolation import apart, deadly, rows_of
+from sess_ray.pipeline.cluster.isolation import survived
 from sess_ray.pipeline.cluster.rows import Row, tables
 from sess_ray.pipeline.explain import metering
 from sess_ray.pipeline.explain.stages import EXPLAINED, died, failed, succeeded, targets_of
@@ -38,10 +38,8 @@ class ExplainActor:
         self._sess = SESS(ray.get(model), **options)
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
-        if deadly():
-            yield from apart(self._another, rows_of(table), partial(died, schema=EXPLAINED, stage="explain"))
-        else:
-            yield from tables(self._explained(table), EXPLAINED)
+        lost = partial(died, schema=EXPLAINED, stage="explain")
+        yield from survived(table, lambda block: tables(self._explained(block), EXPLAINED), self._another, lost)
 
     def _explained(self, table: pa.Table) -> Iterator[Row]:
         pixels = table["pixels"]

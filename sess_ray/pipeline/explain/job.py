@@ -18,10 +18,11 @@ from typing import Any
 from sess_ray import methods
 from sess_ray.io.ledger import read_ledger
 from sess_ray.io.store import FINISHED
-from sess_ray.pipeline.cluster.session import ARROW, TASK_CPUS, arriving, connect, map_blocks, pool
+from sess_ray.pipeline.cluster.session import OF_TASKS, arriving, connect, pool
 from sess_ray.pipeline.explain import metering
 from sess_ray.pipeline.explain.blocks import blocks, most_rows
 from sess_ray.pipeline.explain.drawing import draw
+from sess_ray.pipeline.explain.graph import explained
 from sess_ray.pipeline.explain.prepare import Job
 from sess_ray.pipeline.explain.record import Summary, Total, record
 from sess_ray.pipeline.explain.stages import read_and_decode, write
@@ -36,33 +37,18 @@ def stream(job: Job, actor: type | None = None, compute: Any = None, lanes: int 
     """
     import ray
 
-    from sess_ray.pipeline.explain.actor import ExplainActor
-
-    config = job.config
-    images = job.tasks.num_rows if job.countable else None
-    workers = pool(config.actors, config.gpus_per_actor, images, config.address)
+    config, model = job.config, job.model
+    workers = pool(config.actors, config.gpus_per_actor, job.tasks.num_rows if job.countable else None, config.address)
     workers["compute"] = compute = compute or workers["compute"]
-    cut = blocks(job.tasks, compute.max_size * lanes, most_rows(config, job.model.input_size))
-    access = config.access()
-    needed = config.needed(job.model.input_size)
-    reading = {"access": access, "max_pixels": config.max_pixels, "needed": needed}
-    model = ray.put(job.model)  # a name of its own keeps it for actors that are started again
-    # The method itself and not its name: actors do not know what a script has registered.
     options = {**config.explainer_options(), "method": methods.get(config.method)}
-    tasks: dict[str, Any] = {**ARROW, "num_cpus": TASK_CPUS}
-    decoded = ray.data.from_blocks(cut).map_batches(read_and_decode, fn_kwargs=reading, **tasks)
-    explained = map_blocks(decoded, actor or ExplainActor, fn_constructor_args=(model, options), **workers)
-    written = explained.map_batches(
-        write,
-        fn_kwargs={
-            "access": access,
-            "output": job.store.location,
-            "method": config.method,
-            "model": job.model.name,
-        },
-        **tasks,
-    )
-    yield from arriving(written)
+    access, needed = config.access(), config.needed(model.input_size)
+    reading = {"access": access, "max_pixels": config.max_pixels, "needed": needed}
+    writing = {"access": access, "output": job.store.location, "method": config.method, "model": model.name}
+
+    cut = blocks(job.tasks, compute.max_size * lanes, most_rows(config, model.input_size))
+    decoded = ray.data.from_blocks(cut).map_batches(read_and_decode, fn_kwargs=reading, **OF_TASKS)
+    maps = explained(decoded, model, options, workers, actor)
+    yield from arriving(maps.map_batches(write, fn_kwargs=writing, **OF_TASKS))
 
 
 def run(job: Job, progress: Any = None) -> Summary:

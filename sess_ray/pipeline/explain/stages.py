@@ -17,7 +17,7 @@ from sess_ray.io.inputs import is_shard
 from sess_ray.io.maps import encode_map, quantize
 from sess_ray.io.reading import read_shard, stream_items
 from sess_ray.io.store import ERRORS, MAPS, Store, digest
-from sess_ray.pipeline.cluster.isolation import REASON, apart, deadly, rows_of
+from sess_ray.pipeline.cluster.isolation import REASON, rows_of, survived
 from sess_ray.pipeline.cluster.rows import Row, tables
 from sess_ray.pipeline.explain import metering
 
@@ -36,11 +36,15 @@ TASKS = pa.schema(
         ("error", pa.string()),
     ]
 )
+# What else the row of a Dataset of the user's own holds; null in the job.
+CARRIED = pa.field("carried", pa.large_binary())
 MEMBERS = pa.schema([*TASKS, ("label", pa.string()), ("content", pa.large_binary())])  # of tar shards
 DECODED = pa.schema(
     [
         *(field for field in TASKS if field.name != "done"),
         ("label", pa.string()),
+        ("names", pa.list_(pa.string())),  # of classes, where a Dataset of the user's own says them
+        CARRIED,
         ("height", pa.int32()),
         ("width", pa.int32()),
         ("rows", pa.int32()),  # of the pixels: fewer where less is needed
@@ -55,6 +59,7 @@ OF_TARGET = ("target", "target_name", "score", "peak_x", "peak_y", "num_scored",
 EXPLAINED = pa.schema(
     [
         *(MAPS.field(name) for name in OF_IMAGE),
+        CARRIED,
         ("rows", pa.int32()),  # of the maps
         ("columns", pa.int32()),
         ("num_forwards", pa.int32()),  # windows scored, once for all targets
@@ -77,7 +82,7 @@ def read_and_decode(
         yield from tables(_read(block.to_pylist(), max_pixels, needed), DECODED)
 
     lost = partial(died, schema=DECODED, stage="decode")
-    yield from apart(lambda: reading, _alone(table, access), lost) if deadly() else reading(table)
+    yield from survived(table, reading, lambda: reading, lost, partial(_alone, access=access))
 
 
 def _read(tasks: list[Row], max_pixels: int, needed: Sides | None) -> Iterator[Row]:
@@ -139,12 +144,13 @@ def _decoded(row: Row, content: bytes | Exception, max_pixels: int, needed: Side
 
 
 def _undecoded(row: Row, stage: str, error: str) -> Row:
-    return {**row, "uri": public(row["uri"]), "stage": stage, "error": error}
+    return {**row, "uri": row["uri"] and public(row["uri"]), "stage": stage, "error": error}
 
 
 def died(row: pa.Table, schema: pa.Schema, stage: str) -> pa.Table:
     """Return the error of an image of which every worker died."""
-    [named] = row.select(["image_id", "uri"]).to_pylist()
+    known = [name for name in ("image_id", "uri", CARRIED.name) if name in row.column_names]
+    [named] = row.select(known).to_pylist()
     return pa.Table.from_pylist([_undecoded(named, stage, REASON)], schema)
 
 
@@ -152,14 +158,15 @@ def targets_of(row: Row, model: Model) -> str | list[tuple[int, ...]]:
     """Return what to explain of an image of `DECODED`; its label says it where the driver could not know."""
     if row["top"] or row["targets"]:
         return row["top"] or row["targets"]
-    if row["label"] is None:
+    names = row.get("names") or [row["label"]]
+    if None in names:
         raise SessError(NO_LABEL)
-    return [(model.class_index(row["label"]),)]
+    return [(model.class_index(name),) for name in names]
 
 
 def failed(row: Row) -> Row:
     """Return the row of `EXPLAINED` of an image that could not be explained."""
-    return {name: row.get(name) for name in ("image_id", "uri", "stage", "error")}
+    return {name: row.get(name) for name in ("image_id", "uri", CARRIED.name, "stage", "error")}
 
 
 def succeeded(row: Row, explanations: list[Explanation], seconds: float) -> Row:
@@ -178,6 +185,7 @@ def succeeded(row: Row, explanations: list[Explanation], seconds: float) -> Row:
     image = {
         "image_id": row["image_id"],
         "uri": row["uri"],
+        CARRIED.name: row.get(CARRIED.name),
         "predicted": first.predicted,
         "predicted_score": first.predicted_score,
         "height": row["height"],

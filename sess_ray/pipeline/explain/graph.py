@@ -1,0 +1,41 @@
+"""The stage that explains, on actors: of the job, and of a Dataset of the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from sess_ray.pipeline.cluster.session import map_blocks
+
+if TYPE_CHECKING:
+    from sess_ray.models import Model
+
+
+def explained(
+    decoded: Any, model: Model, options: Mapping[str, Any], workers: Mapping[str, Any], actor: type | None = None
+) -> Any:
+    """Return the Dataset of explained images.
+
+    Parameters
+    ----------
+    decoded : ray.data.Dataset
+        Of `stages.DECODED`.
+    model : Model
+    options : mapping
+        Of `SESS`. The method itself and not its name: actors do not know what a script has registered.
+    workers : mapping
+        Of `session.pool`.
+    actor : type, optional
+        Stands in for `ExplainActor` where the graph itself is measured.
+
+    Returns
+    -------
+    ray.data.Dataset
+        Of `stages.EXPLAINED`.
+    """
+    import ray
+
+    from sess_ray.pipeline.explain.actor import ExplainActor
+
+    # A name of its own keeps the model for actors that are started again: the Dataset holds it.
+    return map_blocks(decoded, actor or ExplainActor, fn_constructor_args=(ray.put(model), dict(options)), **workers)
