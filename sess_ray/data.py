@@ -76,7 +76,8 @@ def explain(
     >>> maps = sess_ray.data.explain(photographs, "resnet50", targets="top5", num_gpus=1)  # doctest: +SKIP
     >>> maps.write_parquet("s3://bucket/maps")  # doctest: +SKIP
     """
-    from sess_ray.engine.sess import SESS, is_top
+    from sess_ray.engine.sess import SESS
+    from sess_ray.engine.targets import is_top
     from sess_ray.models import load_model
     from sess_ray.pipeline.cluster.session import OF_TASKS, pool
     from sess_ray.pipeline.explain.cells import as_maps, check_columns, decode_cells
@@ -96,7 +97,7 @@ def explain(
         "target_column": target_column,
         "targets": targets,
         "max_pixels": max_pixels,
-        "needed": needed(loaded.input_size, sess.num_scales or 0, sess.max_map_side),
+        "needed": needed(loaded.input_size, sess.num_scales or 0, settings.get("max_map_side")),
     }
     actors = "-".join(map(str, concurrency)) if isinstance(concurrency, tuple) else concurrency and str(concurrency)
     workers = pool(actors or None, num_gpus, None, None)

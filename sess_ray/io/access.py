@@ -92,7 +92,7 @@ def open_filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     try:
         return fsspec.core.url_to_fs(url)
     except (ImportError, ValueError, TypeError) as error:  # TypeError: an option that the file system does not take
-        raise SessError(f"cannot open {public(url)}: {one_line(error)}") from error
+        raise SessError(f"cannot open {public(url)}: {one_line(error)}") from shown(error)
 
 
 # --- trying again ---
@@ -321,3 +321,21 @@ def one_line(error: BaseException) -> str:
     """Return type and message of an error in one line, without secrets; the message alone of our own."""
     message = public_text(" ".join(str(error).split()))
     return message if isinstance(error, SessError | RunError) else f"{type(error).__name__}: {message}"
+
+
+def shown(error: BaseException) -> BaseException | None:
+    """Return an error as the cause of one of ours; None where its text, or that of its own causes, holds a secret.
+
+    A notebook prints causes too, in full.
+
+    Examples
+    --------
+    >>> shown(FileNotFoundError("https://host/a?X-Amz-Signature=abc")), shown(KeyError("a"))
+    (None, KeyError('a'))
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if public_text(str(cause)) != str(cause):
+            return None
+        cause = cause.__cause__ or cause.__context__
+    return error

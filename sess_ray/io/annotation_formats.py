@@ -16,10 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sess_ray.errors import SessError
-from sess_ray.io.access import open_filesystem
-from sess_ray.io.annotations import Annotation, Annotations, Box, Object, Segments, content_of
+from sess_ray.io.access import one_line, open_filesystem, patiently, public, shown
+from sess_ray.io.annotations import Annotation, Annotations, Box, Object, Segments
 from sess_ray.io.inputs import ID_COLUMNS
 from sess_ray.io.reading import read_items
+from sess_ray.io.small import read_small
 
 FORMATS = (
     "COCO instances JSON",
@@ -72,17 +73,17 @@ def read_annotations(url: str) -> Annotations:
     SessError
         If there is no such place, it cannot be read, or the format is not known.
     """
-    found = Annotations(source=url)
-    filesystem, path = open_filesystem(url)
+    found = Annotations(source=public(url))
     try:
-        if filesystem.isdir(path):
+        filesystem, path = open_filesystem(url)
+        if patiently(filesystem.isdir, path):
             _read_folder(found, filesystem, path)
         else:
-            _read_file(found, content_of(url, "annotations"), posixpath.basename(path))
+            _read_file(found, read_small(url, "annotations"), posixpath.basename(path))
     except SessError:
         raise
     except Exception as error:
-        raise SessError(f"cannot read {url}: {type(error).__name__}: {error}".split("\n")[0]) from error
+        raise SessError(f"cannot read {found.source}: {one_line(error)}") from shown(error)
     return found
 
 
@@ -99,8 +100,8 @@ def _unknown_format(url: str, what: str) -> SessError:
 
 def _read_folder(found: Annotations, filesystem: fsspec.AbstractFileSystem, path: str) -> None:
     path = path.rstrip("/")
-    root = f"{path}/Annotations" if filesystem.isdir(f"{path}/Annotations") else path
-    paths = sorted(filesystem.find(root))
+    root = f"{path}/Annotations" if patiently(filesystem.isdir, f"{path}/Annotations") else path
+    paths = sorted(patiently(filesystem.find, root))
     documents = [place for place in paths if place.lower().endswith(".xml") and _visible(place)]
     if not documents:
         names = ", ".join(place[len(root) + 1 :] for place in paths[:3])
@@ -111,7 +112,7 @@ def _read_folder(found: Annotations, filesystem: fsspec.AbstractFileSystem, path
         for place, content in zip(batch, contents, strict=True):
             name = place[len(root) + 1 :]
             if isinstance(content, Exception):
-                found.problems.append((name, f"cannot be read: {type(content).__name__}: {content}"))
+                found.problems.append((name, f"cannot be read: {one_line(content)}"))
             else:
                 _read_xml(found, content, name)
 

@@ -19,8 +19,9 @@ from typing import Any, Literal
 import numpy as np
 
 from sess_ray.errors import SessError, unknown
-from sess_ray.io.access import open_filesystem
+from sess_ray.io.access import public
 from sess_ray.io.inputs import IMAGE_EXTENSIONS
+from sess_ray.io.small import read_small
 
 Box = tuple[float, float, float, float]
 Segments = list[list[float]] | dict[str, Any]
@@ -82,7 +83,7 @@ class Annotations:
     problems : list of (str, str)
         Image (or the place in the file) and what is wrong, for each entry that was left out.
     source : str
-        The URL they were read from.
+        The URL they were read from, without credentials.
     """
 
     by_id: dict[str, Annotation] = field(default_factory=dict)
@@ -136,7 +137,7 @@ class ClassMap:
     entries : dict of str to tuple of int or str, optional
         Labels to indices or names of classes; by default every label is the name or the index of a class.
     source : str
-        The URL it was read from.
+        The URL it was read from, without credentials.
     """
 
     entries: Mapping[str, tuple[int | str, ...]] | None = None
@@ -157,26 +158,27 @@ class ClassMap:
         SessError
             If it cannot be read, or is something else.
         """
+        place = public(url)
         try:
-            text = content_of(url, "class map").decode("utf-8-sig")
+            text = read_small(url, "class map").decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            raise SessError(f"class map {url} is no text: write JSON or CSV") from error
+            raise SessError(f"class map {place} is no text: write JSON or CSV") from error
         if text.lstrip().startswith("{"):
             try:
                 pairs = list(json.loads(text).items())
             except ValueError as error:
-                raise SessError(f"class map {url} is broken JSON: {error}") from error
+                raise SessError(f"class map {place} is broken JSON: {error}") from error
         else:
             pairs = _table_pairs(text)
         entries: dict[str, tuple[int | str, ...]] = {}
         for label, value in pairs:
             classes = value if isinstance(value, list) else [value]
             if not all(isinstance(entry, int | str) and not isinstance(entry, bool) for entry in classes):
-                raise SessError(f"class map {url}: {label!r} needs an index, a name or a list of them, not {value!r}")
+                raise SessError(f"class map {place}: {label!r} needs an index, a name or a list of them, not {value!r}")
             entries[label] = (*entries.get(label, ()), *classes)
         if not entries:
-            raise SessError(f"class map {url} is empty: write a JSON object {{label: index}}, or columns label,index")
-        return cls(entries, url)
+            raise SessError(f"class map {place} is empty: write a JSON object {{label: index}}, or columns label,index")
+        return cls(entries, place)
 
     def classes(self, label: str, resolve: Callable[[str], int]) -> tuple[int, ...]:
         """Return the indices of the classes that a label means; none where it means none.
@@ -291,17 +293,6 @@ def _unpacked(counts: bytes) -> Iterator[int]:
         lengths.append(value)
         yield value
         value = shift = 0
-
-
-def content_of(url: str, what: str) -> bytes:
-    """Return the bytes of a file, or say in one line why not."""
-    filesystem, path = open_filesystem(url)
-    try:
-        return filesystem.cat_file(path)
-    except FileNotFoundError as error:
-        raise SessError(f"no such {what}: {url}") from error
-    except Exception as error:
-        raise SessError(f"cannot read {what} {url}: {type(error).__name__}: {error}".split("\n")[0]) from error
 
 
 def _bare(path: str) -> str:

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sess_ray.errors import SessError
-from sess_ray.io.access import one_line, open_filesystem, patiently, public
+from sess_ray.io.access import one_line, open_filesystem, patiently, persistent, public, shown
 from sess_ray.io.listing import apart_from, uri_of, walk
 
 # fmt: off
@@ -110,9 +110,9 @@ def list_images(url: str, limit: int | None = None, output: str | None = None) -
     except SessError:
         raise
     except PermissionError as error:
-        raise SessError(f"no permission to read {public(url)}: {one_line(error)}") from error
+        raise SessError(f"no permission to read {public(url)}: {one_line(error)}") from shown(error)
     except Exception as error:
-        raise SessError(f"cannot read {public(url)}: {one_line(error)}") from error
+        raise SessError(f"cannot read {public(url)}: {one_line(error)}") from shown(error)
     if not items.num_rows:
         raise SessError(f"no images in {public(url)} (looked for {', '.join(sorted(IMAGE_EXTENSIONS))})")
     return items
@@ -125,9 +125,10 @@ def _chunks(items: Iterator[Item]) -> Iterator[pa.Table]:
 
 def _items(url: str, limit: int | None, output: str | None = None) -> Iterator[Item]:
     filesystem, path = open_filesystem(url)
-    # A web server lists nothing: what is there is one file.
-    exists = patiently(filesystem.exists, path)
-    folder = exists and not _is_http(filesystem) and patiently(filesystem.isdir, path)
+    # A web server lists nothing: what is there is one file. One that is busy is no answer, unless it is asked strictly.
+    web = _is_http(filesystem)
+    exists = patiently(filesystem.exists, path, **({"strict": True} if web else {}))
+    folder = exists and not web and patiently(filesystem.isdir, path)
     if exists and not folder:
         yield from _one_file(filesystem, path)
     elif folder:
@@ -155,7 +156,7 @@ def _one_file(filesystem: fsspec.AbstractFileSystem, path: str) -> Iterator[Item
     if lower.endswith(".parquet"):
         yield from _parquet(filesystem, path)
     elif lower.endswith(MANIFEST_EXTENSIONS):
-        yield from _manifest_items(_text_rows(filesystem, path), uri)
+        yield from _manifest_items(persistent(lambda had: islice(_text_rows(filesystem, path), had, None)), uri)
     else:
         yield Item(name, uri)
 
@@ -183,11 +184,14 @@ PACKED = "packed path"  # stands for the column of image bytes: the path stored 
 
 def _parquet(filesystem: fsspec.AbstractFileSystem, path: str, image_id: str | None = None) -> Iterator[Item]:
     """List a Parquet manifest, or the rows with image bytes; with `image_id` it is one of several files."""
-    with filesystem.open(path, "rb") as handle:
-        file = pq.ParquetFile(handle)
-        if image_id is not None and bytes_column(file.schema_arrow) is None:
-            return  # something else that lies between the images
-        yield from _manifest_items(_parquet_rows(file), uri_of(filesystem, path), image_id)
+
+    def rows() -> Iterator[dict[str, Any]]:
+        with filesystem.open(path, "rb") as handle:
+            file = pq.ParquetFile(handle)
+            if image_id is None or bytes_column(file.schema_arrow) is not None:
+                yield from _parquet_rows(file)  # else it is something else that lies between the images
+
+    yield from _manifest_items(persistent(lambda had: islice(rows(), had, None)), uri_of(filesystem, path), image_id)
 
 
 def _manifest_items(rows: Iterable[dict[str, Any]], uri: str, image_id: str | None = None) -> Iterator[Item]:

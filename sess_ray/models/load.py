@@ -7,11 +7,12 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import fsspec
 import torch
 from torch import Tensor, nn
 
 from sess_ray.errors import SessError, unknown
+from sess_ray.io.access import public, public_text, shown
+from sess_ray.io.small import read_small
 from sess_ray.models.layers import find_layer
 from sess_ray.models.model import Model
 from sess_ray.models.vision import torchvision
@@ -221,14 +222,14 @@ def _weigh(name: str, source: _Source, weights: str | Mapping[str, Tensor] | Non
         try:
             return source.build("pretrained", None)
         except Exception as error:
-            reason = str(error).split("\n")[0]
-            raise SessError(f"no pretrained weights for {name} ({reason}): give --weights FILE") from error
+            reason = public_text(str(error).split("\n")[0])
+            raise SessError(f"no pretrained weights for {name} ({reason}): give --weights FILE") from shown(error)
     if weights == "random":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return source.build("empty", None)
     state = _read_state(weights) if isinstance(weights, str) else dict(weights)
-    what = f"weights {weights!r}" if isinstance(weights, str) else "these weights"
+    what = f"weights {public(weights)!r}" if isinstance(weights, str) else "these weights"
     module = source.build("empty", None)
     expected = module.state_dict()
     wrong = [key for key in expected.keys() & state.keys() if expected[key].shape != state[key].shape]
@@ -250,25 +251,25 @@ def _weigh(name: str, source: _Source, weights: str | Mapping[str, Tensor] | Non
     return module
 
 
+def _is_safetensors(path: str) -> bool:
+    return public(path).partition("?")[0].endswith(".safetensors")
+
+
 def _read_state(path: str) -> dict[str, Tensor]:
     """Read a state dict, without running anything that may be in the file."""
+    content, place = read_small(path, "weights"), public(path)
     try:
-        with fsspec.open(path, "rb") as file:
-            content = file.read()
-    except Exception as error:
-        raise SessError(f"cannot read weights {path!r}: {str(error) or type(error).__name__}") from error
-    try:
-        if path.endswith(".safetensors"):
+        if _is_safetensors(path):
             from safetensors.torch import load
 
             return load(content)
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:
-        kind = "a safetensors file" if path.endswith(".safetensors") else "a state dict that loads with weights_only"
-        raise SessError(f"weights {path!r} are not {kind}: {str(error).split(chr(10))[0]}") from error
+        kind = "a safetensors file" if _is_safetensors(path) else "a state dict that loads with weights_only"
+        raise SessError(f"weights {place!r} are not {kind}: {str(error).split(chr(10))[0]}") from error
     for wrapper in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise SessError(f"weights {path!r} hold no state dict (a dict of tensors)")
+        raise SessError(f"weights {place!r} hold no state dict (a dict of tensors)")
     return {key.removeprefix("module."): value for key, value in state.items()}

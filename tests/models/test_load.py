@@ -243,7 +243,7 @@ def test_errors_say_what_to_do(tmp_path):
         sess_ray.load_model("squeezenet1_1", str(tmp_path / "w.safetensors"))
     for arguments, message in (
         (("resnet51",), "did you mean .*resnet50"),
-        (("squeezenet1_1", "nowhere.safetensors"), "cannot read weights 'nowhere.safetensors'"),
+        (("squeezenet1_1", "nowhere.safetensors"), "no such weights: nowhere.safetensors"),
         (("squeezenet1_1", "random", "features.99"), "unknown layer 'features.99': did you mean features.9"),
         (("resnet18", "random", "fc"), "has no grid of positions"),
         (("no_such_package:function",), "No module named 'no_such_package'"),

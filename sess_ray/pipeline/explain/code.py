@@ -25,8 +25,9 @@ MAKERS = (
     "sess_ray.io.decode",
     "sess_ray.io.maps",
 )
-# Not followed: the first draws explanations, the second lists all methods, of which a run uses one.
-APART = ("sess_ray.pictures", "sess_ray.methods")
+# Not followed: the first draws explanations, the second lists all methods, of which a run uses one, and how bytes are
+# fetched is nothing to a map.
+APART = ("sess_ray.pictures", "sess_ray.methods", "sess_ray.io.access", "sess_ray.io.small")
 
 
 @cache
