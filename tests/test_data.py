@@ -123,7 +123,7 @@ def test_parquet_in_the_layout_of_hugging_face_keeps_the_other_columns(ray_sessi
     pq.write_table(table, tmp_path / "train.parquet", row_group_size=2)
     found = sess_ray.data.explain(
         ray_session.data.read_parquet(str(tmp_path / "train.parquet")), MODEL, target_column="label", **FEW
-    )
+    ).materialize()
     rows = sorted(found.take_all(), key=lambda row: row["caption"])
     assert_maps(rows[:4], [*pixels, pixels[2]], [[0], [2], [1], [1]])
     assert [row["uri"] for row in rows[:3]] == ["0.png", "1.png", "2.png"]
