@@ -77,7 +77,7 @@ def guided_windows(scaled, windows, window, guide, share):
     height, width = guide.shape
 
     def inside(start, length, scaled_length):
-        """Of each pixel along an axis, how much of it lies in the window."""
+        """Return for each pixel along an axis how much of it lies in the window."""
         share = []
         for pixel in range(length):
             low, high = pixel * scaled_length / length, (pixel + 1) * scaled_length / length

@@ -37,7 +37,7 @@ def command(name: str, text: str | None) -> App:
         name=name,
         help=text,
         version_flags=[],
-        default_parameter=Parameter(negative_iterable=()),
+        default_parameter=Parameter(negative_iterable=(), show_default=_default),
         result_action="return_value",
         suppress_keyboard_interrupt=False,
     )
@@ -78,6 +78,15 @@ def run(app: App, arguments: Sequence[str], interrupted: str = "stopped") -> int
             raise
         return _failed(f"the run failed: {str(error).strip().splitlines()[-1]}", FAILED)
     return result or 0
+
+
+def _default(value: object) -> str | None:
+    """Return what --help says of a default, as it would be given; nothing where it is off, or there is none."""
+    if value is None or value is False or value == ():
+        return None
+    if value is True:
+        return "yes"
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 class Stopped(Exception):  # noqa: N818 - no error

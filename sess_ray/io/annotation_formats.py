@@ -5,10 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import posixpath
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import fsspec
@@ -17,7 +16,8 @@ import pyarrow.parquet as pq
 
 from sess_ray.errors import SessError
 from sess_ray.io.access import one_line, open_filesystem, patiently, public, shown
-from sess_ray.io.annotations import Annotation, Annotations, Box, Object, Segments
+from sess_ray.io.annotation_values import add_object, first_of, image_of, listed, text_of
+from sess_ray.io.annotations import Annotation, Annotations
 from sess_ray.io.inputs import ID_COLUMNS
 from sess_ray.io.reading import read_items
 from sess_ray.io.small import read_small
@@ -29,21 +29,11 @@ FORMATS = (
     "a JSON list of {file, class_index, boxes}",
     "Parquet, JSON Lines or CSV with image_id and objects, or with image_id, label, x0, y0, x1, y1",
 )
-# How a format writes a box. Pascal VOC counts pixels from 1. ImageNet took over VOC's XML but counts from 0: in images
-# of 500 pixels its boxes go from 0 to 499, in the XML as in the csv. Both include the last pixel.
-CONVENTIONS: dict[str, Callable[[float, float, float, float], Box]] = {
-    "edges": lambda x0, y0, x1, y1: (x0, y0, x1, y1),
-    "coco": lambda x, y, width, height: (x, y, x + width, y + height),
-    "voc": lambda x0, y0, x1, y1: (x0 - 1, y0 - 1, x1, y1),
-    "imagenet": lambda x0, y0, x1, y1: (x0, y0, x1 + 1, y1 + 1),
-}
 NAME_COLUMNS = (*ID_COLUMNS, "file", "file_name")
 CORNERS = ("x0", "y0", "x1", "y1")
 XML_CORNERS = ("xmin", "ymin", "xmax", "ymax")
 ROW_LABELS = ("label", "class_index", "wnid")  # the index first: every model knows it
 XML_BATCH = 1000  # files that are read together
-SHORTEST_POLYGON = 6  # three points; pycocotools takes four numbers for a box
-FARTHEST_POINT = 1e6  # pixels; pycocotools walks along every edge, in integers
 
 
 def read_annotations(url: str) -> Annotations:
@@ -151,7 +141,7 @@ def _read_json(found: Annotations, text: str, name: str) -> None:
     elif by_lines or _is_row(document):
         _read_rows(found, [("line 1", document)])
     else:
-        raise _unknown_format(found.source, f"a JSON object with {_listed(document)}")
+        raise _unknown_format(found.source, f"a JSON object with {listed(document)}")
 
 
 def _is_object(line: str) -> bool:
@@ -182,18 +172,18 @@ def _read_coco(found: Annotations, document: dict[str, Any]) -> None:
     names = {entry["id"]: entry.get("name") for entry in _records(found, document, "categories")}
     images: dict[Any, Annotation] = {}
     for entry in _records(found, document, "images"):
-        name = _text(entry.get("file_name"))
+        name = text_of(entry.get("file_name"))
         if name is None:
             found.problems.append((f"image {entry['id']}", "has no file_name"))
         else:
-            images[entry["id"]] = _image(found, name, entry)
+            images[entry["id"]] = image_of(found, name, entry)
     for entry in _records(found, document, "annotations"):
         image = images.get(entry.get("image_id"))
         if image is None:
             found.problems.append((f"annotation {entry['id']}", f"is of image {entry.get('image_id')}, not listed"))
         else:
             label = names.get(entry.get("category_id"))
-            _add(found, image, label, entry.get("bbox"), "coco", entry.get("segmentation"))
+            add_object(found, image, label, entry.get("bbox"), "coco", entry.get("segmentation"))
 
 
 def _records(found: Annotations, document: dict[str, Any], key: str) -> Iterator[dict[str, Any]]:
@@ -221,17 +211,19 @@ def _read_xml(found: Annotations, content: bytes, name: str) -> None:
     database = (root.findtext("source/database") or "").lower()
     convention = "imagenet" if "imagenet" in database or "ilsvrc" in database else "voc"
     sides = {side: root.findtext(f"size/{side}") for side in ("width", "height")}
-    image = _image(found, _xml_id(root, name), sides)
+    image = image_of(found, _xml_id(root, name), sides)
     for entry in root.findall("object"):
         box = entry.find("bndbox")
         corners = None if box is None else [box.findtext(corner) for corner in XML_CORNERS]
-        _add(found, image, entry.findtext("name"), corners, convention, difficult=entry.findtext("difficult") == "1")
+        add_object(
+            found, image, entry.findtext("name"), corners, convention, difficult=entry.findtext("difficult") == "1"
+        )
 
 
 def _xml_id(root: ET.Element, name: str) -> str:
     """Return the folder of the XML and the name that it gives, or its own: some of ImageNet's say "%s"."""
     folders = [part for part in posixpath.dirname(name).split("/") if part not in ("", "Annotations")]
-    given = posixpath.basename((_text(root.findtext("filename")) or "").replace("\\", "/"))
+    given = posixpath.basename((text_of(root.findtext("filename")) or "").replace("\\", "/"))
     if given in ("", "%s"):
         given = posixpath.splitext(posixpath.basename(name))[0]
     return "/".join((*folders, given))
@@ -244,14 +236,14 @@ def _read_table(found: Annotations, text: str) -> None:
     reader.fieldnames = columns
     if columns == ["ImageId", "PredictionString"]:
         for row in reader:
-            image = _image(found, str(row["ImageId"]), {})
+            image = image_of(found, str(row["ImageId"]), {})
             words = (row["PredictionString"] or "").split()
             for first in range(0, len(words), 5):
-                _add(found, image, words[first], words[first + 1 : first + 5], "imagenet")
-    elif {*CORNERS, "label"} <= set(columns) and _first(columns, NAME_COLUMNS):
+                add_object(found, image, words[first], words[first + 1 : first + 5], "imagenet")
+    elif {*CORNERS, "label"} <= set(columns) and first_of(columns, NAME_COLUMNS):
         _read_rows(found, _numbered(reader))
     elif len(columns) > 1:
-        raise _unknown_format(found.source, f"a table with the columns {_listed(columns)}")
+        raise _unknown_format(found.source, f"a table with the columns {listed(columns)}")
     else:
         raise _unknown_format(found.source, f"text that begins {header[:40].strip()!r}")
 
@@ -266,21 +258,21 @@ def _read_rows(found: Annotations, rows: Iterable[tuple[str, Any]]) -> None:
             found.problems.append((place, f"is no object but {str(row)[:40]}"))
             continue
         known = known or _is_row(row)
-        name = next(filter(None, (_text(row.get(column)) for column in NAME_COLUMNS)), None)
+        name = next(filter(None, (text_of(row.get(column)) for column in NAME_COLUMNS)), None)
         if name is None:
             found.problems.append((place, f"has no {NAME_COLUMNS[0]} ({', '.join(NAME_COLUMNS[1:])})"))
             continue
-        image = _image(found, name, row)
+        image = image_of(found, name, row)
         for label, box, segments in _row_objects(found, image, row):
-            _add(found, image, label, box, "edges", segments)
+            add_object(found, image, label, box, "edges", segments)
     if not known:
-        what = f"with {_listed(first)}" if isinstance(first, dict) else f"such as {str(first)[:40]}"
+        what = f"with {listed(first)}" if isinstance(first, dict) else f"such as {str(first)[:40]}"
         raise _unknown_format(found.source, f"rows {what}" if first is not None else "no rows")
 
 
 def _is_row(row: dict[str, Any]) -> bool:
     contents = ({"objects"}, {"boxes"}, set(CORNERS), {"class_index"}, {"wnid"})
-    return _first(row, NAME_COLUMNS) is not None and any(columns <= row.keys() for columns in contents)
+    return first_of(row, NAME_COLUMNS) is not None and any(columns <= row.keys() for columns in contents)
 
 
 def _row_objects(found: Annotations, image: Annotation, row: dict[str, Any]) -> Iterator[tuple[Any, Any, Any]]:
@@ -296,84 +288,5 @@ def _row_objects(found: Annotations, image: Annotation, row: dict[str, Any]) -> 
             yield given.get("label"), given.get("box"), given.get("segments")
     elif several is not None:
         yield from ((label, box, None) for box in several)
-    elif any(_text(corner) for corner in corners) or (set(CORNERS) <= row.keys() and _text(label)):
+    elif any(text_of(corner) for corner in corners) or (set(CORNERS) <= row.keys() and text_of(label)):
         yield label, corners, row.get("segments")
-
-
-def _image(found: Annotations, image_id: str, size: Mapping[str, Any]) -> Annotation:
-    """Return the annotation of an image, a new one where it has none."""
-    image = found.by_id.setdefault(image_id, Annotation(image_id))
-    image.width = image.width or _side(size.get("width"))
-    image.height = image.height or _side(size.get("height"))
-    return image
-
-
-def _add(
-    found: Annotations,
-    image: Annotation,
-    label: object,
-    box: object,
-    convention: str,
-    segments: object = None,
-    *,
-    difficult: bool = False,
-) -> None:
-    """Add an object to an image, or say in the problems why not."""
-    name = _text(label)
-    numbers = _numbers(box)
-    if name is None or numbers is None or len(numbers) != 4:
-        fault = "an object without a label" if name is None else f"an object {name!r} without a box of 4 numbers"
-        found.problems.append((image.image_id, f"{fault}: {str(box)[:60]}"))
-        return
-    outline, complete = _outline(segments)
-    if not complete:
-        found.problems.append((image.image_id, f"an object {name!r} with segments that are neither polygons nor RLE"))
-    image.objects.append(Object(name, CONVENTIONS[convention](*numbers), outline, difficult))
-
-
-def _outline(segments: object) -> tuple[Segments | None, bool]:
-    """Return the segments that are polygons or a run-length code, and whether these are all."""
-    if isinstance(segments, dict):
-        if segments.get("counts") is None:  # Parquet has all fields in all rows
-            return None, not any(value is not None for value in segments.values())
-        size = _numbers(segments.get("size"))
-        complete = size is not None and len(size) == 2 and isinstance(segments["counts"], list | str | bytes)
-        return (segments if complete else None), complete
-    if segments is None or not isinstance(segments, list):
-        return None, segments is None
-    polygons = [points for points in map(_numbers, segments) if points is not None and _is_polygon(points)]
-    return polygons or None, len(polygons) == len(segments)
-
-
-def _is_polygon(points: list[float]) -> bool:
-    return len(points) >= SHORTEST_POLYGON and len(points) % 2 == 0 and max(map(abs, points)) <= FARTHEST_POINT
-
-
-def _numbers(values: object) -> list[float] | None:
-    """Return finite numbers, also out of text; None where something else is among them."""
-    if not isinstance(values, list | tuple):
-        return None
-    try:
-        numbers = [float(value) for value in values]
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return numbers if all(map(math.isfinite, numbers)) else None
-
-
-def _side(value: object) -> int | None:
-    numbers = _numbers([value])
-    return int(numbers[0]) if numbers and numbers[0] >= 1 else None
-
-
-def _text(value: object) -> str | None:
-    return None if value is None or str(value).strip() == "" else str(value).strip()
-
-
-def _first(columns: Iterable[str], known: Sequence[str]) -> str | None:
-    present = set(columns)
-    return next((name for name in known if name in present), None)
-
-
-def _listed(names: Iterable[object]) -> str:
-    shown = [str(name)[:40] for name in names]
-    return ", ".join(shown[:8]) + (", ..." if len(shown) > 8 else "") if shown else "nothing in it"

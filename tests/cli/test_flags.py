@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,7 @@ def test_help_names_the_command_and_the_choices_are_of_this_house(name, capsys):
     assert told.startswith(f"Usage: sess-ray {name} [OPTIONS]")
     assert "_dataset.py" not in told
     assert "--empty-" not in told
+    assert not re.search(r"default:\W*(None|False|True|\(|\])", told)
     titles = [title for title in GROUPS if f"─ {title} ─" in told]
     places = [told.index(f"─ {title} ─") for title in titles]
     assert len(titles) > 2

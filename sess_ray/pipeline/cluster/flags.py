@@ -8,9 +8,21 @@ from cyclopts import Group, Parameter
 
 from sess_ray.errors import SessError
 
-_TITLES = ("Input", "Model", "Targets", "Method", "Windows", "Metrics", "Measurement", "Output", "Cluster", "Other")
+_TITLES = (
+    "Input",
+    "Model",
+    "Targets",
+    "Method",
+    "Windows",
+    "Metrics",
+    "Measurement",
+    "Output",
+    "Storage",
+    "Cluster",
+    "Other",
+)
 GROUPS = {title: Group(title, sort_key=place) for place, title in enumerate(_TITLES)}
-INPUT, MODEL, TARGETS, METHOD, WINDOWS, METRICS, MEASUREMENT, OUTPUT, CLUSTER, OTHER = (
+INPUT, MODEL, TARGETS, METHOD, WINDOWS, METRICS, MEASUREMENT, OUTPUT, STORAGE, CLUSTER, OTHER = (
     Parameter(group=group) for group in GROUPS.values()
 )
 

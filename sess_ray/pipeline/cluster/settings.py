@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from sess_ray.errors import SessError
 from sess_ray.io.access import Access, parse_options, public_settings
-from sess_ray.pipeline.cluster.flags import CLUSTER, INPUT, check
+from sess_ray.pipeline.cluster.flags import CLUSTER, STORAGE, check
 
 # Of a task that reads or writes. Less than an actor's: two read while one waits for the network, and Ray does not fuse
 # them into the actors.
@@ -34,10 +34,10 @@ class OpensUrls:
         Ray cluster to use; without it, $RAY_ADDRESS (which ray job submit sets), else this machine alone.
     """
 
-    storage_option: Annotated[tuple[str, ...], INPUT] = ()
-    read_timeout: Annotated[float, INPUT] = Access.timeout
-    retry_seconds: Annotated[float, INPUT] = Access.patience
-    max_bytes: Annotated[int, INPUT] = Access.max_bytes
+    storage_option: Annotated[tuple[str, ...], STORAGE] = ()
+    read_timeout: Annotated[float, STORAGE] = Access.timeout
+    retry_seconds: Annotated[float, STORAGE] = Access.patience
+    max_bytes: Annotated[int, STORAGE] = Access.max_bytes
     address: Annotated[str | None, CLUSTER] = None
 
     def check(self) -> None:
