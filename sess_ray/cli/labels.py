@@ -25,14 +25,18 @@ def main(
 
     del config_file  # read by command.run, before the flags are
     export = prepare(config)
-    refinement = export.recipe.refinement
-    print(f"threshold: {export.recipe.threshold:g} of a map's maximum; refinement: {refinement}", flush=True)
+    recipe = export.recipe
+    print(
+        f"threshold: {recipe.threshold:g} of a map's maximum; refinement: {recipe.refinement or 'none'};"
+        f" target's probability: {recipe.min_score:g} or more",
+        flush=True,
+    )
     with command.progress("map") as progress:
         counts = run(export, progress)
     print(
         f"{counts['objects']} objects in {counts['images']} images;"
         f" of {counts['maps']} maps {counts['empty']} show nothing, {counts['damaged']} are damaged,"
-        f" {counts['unlikely']} are below --min-score {config.min_score:g}"
+        f" {counts['unlikely']} are below --min-score {recipe.min_score:g}"
     )
     if counts["unrefined"]:
         print(f"{counts['unrefined']} masks are not refined: export.json says why their images could not be read")

@@ -10,7 +10,9 @@ from sess_ray.io.decode import MAX_PIXELS
 from sess_ray.pipeline.cluster.flags import INPUT, METHOD, OUTPUT, TARGETS
 from sess_ray.pipeline.cluster.settings import OpensUrls, key_values
 
-THRESHOLD = 0.25  # the best on annotated images, see docs/labels.md
+# By what labels are worth on annotated images, see docs/labels.md.
+THRESHOLD = 0.25
+MIN_SCORE_PREDICTED, MIN_SCORE_GIVEN = 0.2, 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +28,9 @@ class ExportConfig(OpensUrls):
     max_pixels
         Do not refine the masks of larger images.
     min_score
-        Leave out maps whose target has a lower probability in the whole image.
+        Leave out maps whose target has a lower probability in the whole image. Without it, 0.2 where the run explains
+        what the model predicts (top1, top5 ...), and 0.01 where annotations, labels or a list of classes said what to
+        explain.
     threshold
         Share of a map's maximum from which a pixel belongs to its target; without it, and without --evaluation, 0.25.
     evaluation
@@ -49,7 +53,7 @@ class ExportConfig(OpensUrls):
     run: Annotated[str, INPUT] = "out"
     images: Annotated[str | None, INPUT] = None
     max_pixels: Annotated[int, INPUT] = MAX_PIXELS
-    min_score: Annotated[float, TARGETS] = 0.0
+    min_score: Annotated[float | None, TARGETS] = None
     threshold: Annotated[float | None, METHOD] = None
     evaluation: Annotated[str | None, METHOD] = None
     refine: Annotated[Literal["grabcut"] | None, METHOD] = None

@@ -80,6 +80,7 @@ def _write(export: Export, labelled: list[dict[str, Any]], counts: Counter[str],
     record = {
         "config": export.config.public(),
         "threshold": export.recipe.threshold,
+        "min_score": export.recipe.min_score,
         "refinement": refined and {"name": export.config.refine, **vars(refined)},
         "counts": dict(counts),
         "unreadable_images": dict(islice(errors.items(), ERRORS)),

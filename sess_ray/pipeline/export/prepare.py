@@ -14,11 +14,11 @@ import pyarrow as pa
 from sess_ray.errors import SessError
 from sess_ray.io.access import public, use
 from sess_ray.io.inputs import IMAGE_EXTENSIONS, find_images
-from sess_ray.io.store import Store, digest
+from sess_ray.io.store import FINISHED, STARTED, Store, digest
 from sess_ray.metrics.suite import SUITE
 from sess_ray.pipeline.cluster.output import map_files, refuse_used
 from sess_ray.pipeline.evaluate.results import results_of
-from sess_ray.pipeline.export.config import THRESHOLD, ExportConfig
+from sess_ray.pipeline.export.config import MIN_SCORE_GIVEN, MIN_SCORE_PREDICTED, THRESHOLD, ExportConfig
 from sess_ray.pipeline.export.stages import FILES, Recipe
 from sess_ray.refinement import refinement
 
@@ -70,7 +70,8 @@ def prepare(config: ExportConfig) -> Export:
     targets = dict(sorted((row["target"], row["target_name"]) for table in tables for row in _targets(table)))
     classes = {target: (number, name) for number, (target, name) in enumerate(targets.items(), 1)}
     store.check_writable()
-    recipe = Recipe(classes, threshold, config.instances, config.min_part, config.min_score, refined, config.max_pixels)
+    min_score = default_min_score(stored) if config.min_score is None else config.min_score
+    recipe = Recipe(classes, threshold, config.instances, config.min_part, min_score, refined, config.max_pixels)
     return Export(config, recipe, _blocks(files, tables, config.images), store)
 
 
@@ -96,6 +97,18 @@ def _blocks(files: list[str], tables: list[pa.Table], images: str | None) -> lis
 
 def _targets(table: pa.Table) -> list[dict[str, Any]]:
     return table.group_by(["target", "target_name"]).aggregate([]).to_pylist()
+
+
+def default_min_score(run: Store) -> float:
+    """Return from which probability of its target on a map makes a label worth having.
+
+    Where the model itself has said what is in an image, a low probability means that this is wrong; where somebody else
+    has, only that the map shows little.
+    """
+    settings = (run.read_json(FINISHED) or run.read_json(STARTED) or {}).get("config", {})
+    targets = settings.get("targets", "auto")
+    predicted = re.fullmatch(r"top\d+|auto", targets) and not settings.get("annotations")
+    return MIN_SCORE_PREDICTED if predicted else MIN_SCORE_GIVEN
 
 
 def best_threshold(evaluation: Store, run: str) -> float:

@@ -20,7 +20,7 @@ from sess_ray.io.maps import encode_map, quantize
 from sess_ray.io.store import MAPS, Store
 from sess_ray.metrics.localization import reaches
 from sess_ray.metrics.thresholds import THRESHOLDS
-from sess_ray.pipeline.export.prepare import best_threshold
+from sess_ray.pipeline.export.prepare import best_threshold, default_min_score
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -70,7 +70,7 @@ def folder(things, tmp_path_factory):
     rows = [{**row, "height": HEIGHT, "width": WIDTH, "peak_x": 0, "peak_y": 0} for row in rows]
     for part in (rows[:7], rows[7:]):
         store.write_table("maps", pa.Table.from_pylist(part, MAPS))
-    settings = {"model": "tests.fragile:model", "weights": None, "layer": None}
+    settings = {"model": "tests.fragile:model", "weights": None, "layer": None, "targets": "top2", "annotations": None}
     store.write_json("run.json", {"config": settings, "model": {"weights_sha256": "0"}})
     objects = {}
     for (name, target), (corners, box, _) in things.items():
@@ -261,6 +261,41 @@ def test_unlikely_maps_are_left_out_and_counted(folder, capsys):
     assert export(*arguments, "--overwrite", "--min-score", 0.99) == 1
     assert list(output.glob("SegmentationClass/*")) == []
     assert json.loads((output / "annotations.json").read_text())["annotations"] == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"targets": "top1", "annotations": None}, 0.2),
+        ({"targets": "top10", "annotations": None}, 0.2),
+        ({"targets": "auto", "annotations": None}, 0.2),
+        ({"targets": "auto", "annotations": "boxes.json"}, 0.01),
+        ({"targets": "label", "annotations": None}, 0.01),
+        ({"targets": "tabby,285", "annotations": None}, 0.01),
+        (None, 0.2),
+    ],
+)
+def test_the_least_score_depends_on_who_said_what_is_in_the_image(tmp_path, settings, expected):
+    store = Store(str(tmp_path))
+    if settings is not None:
+        store.write_json("run.json", {"config": settings})
+    assert default_min_score(store) == expected
+
+
+def test_a_low_score_is_left_out_by_default_and_told(folder, capsys):
+    run, output = folder / "unlikely", folder / "unlikely-labels"
+    store = Store(str(run))
+    for part in Store(str(folder / "run")).read_tables(Store(str(folder / "run")).tables("maps")):
+        rows = [{**row, "score": 0.19 if row["target"] else 0.21} for row in part.to_pylist()]
+        store.write_table("maps", pa.Table.from_pylist(rows, MAPS))
+    assert export("--run", run, "--output", output) == 0
+    said = capsys.readouterr().out
+    assert "probability: 0.2 or more" in said
+    assert "20 objects in 20 images" in said
+    assert "10 are below --min-score 0.2" in said
+    record = json.loads((output / "export.json").read_text())
+    assert (record["min_score"], record["threshold"], record["refinement"]) == (0.2, 0.25, None)
+    assert record["counts"]["unlikely"] == 10
 
 
 @pytest.mark.parametrize(
