@@ -16,7 +16,7 @@ from sess_ray.tables import markdown
 from tests import nets
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
+DOCS = ROOT / "docs"
 # Fewer passes than by default, where that is all an option does.
 QUICK = {
     "smoothgrad": {"samples": 2},
@@ -154,10 +154,13 @@ def test_every_method_says_what_it_is_and_what_it_costs(name):
     assert method.passes
 
 
-def test_the_readme_shows_the_table_of_the_registry():
-    assert markdown(methods.table()) in README
+def test_the_documents_show_the_table_of_the_registry_and_the_readme_its_methods():
+    assert markdown(methods.table()) in (DOCS / "methods.md").read_text()
+    families = {name: f"| {methods.get(name).family} |" for name in methods.names()}
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert not [name for name, family in families.items() if not any(f"`{name}`" in x and family in x for x in lines)]
 
 
 def test_the_documents_say_what_a_method_is_given():
-    told = (ROOT / "docs" / "own.md").read_text()
+    told = (DOCS / "own.md").read_text()
     assert not [name for name in GIVEN if f"`{name}`" not in told]
