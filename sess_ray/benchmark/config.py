@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import cycle, islice
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -20,9 +20,8 @@ from sess_ray.io.reading import read_items
 from sess_ray.models import Model, load_model
 from sess_ray.pipeline.cluster.flags import INPUT, MEASUREMENT, METHOD, MODEL, OUTPUT, WINDOWS, check
 from sess_ray.pipeline.explain.config import DEMO_MODEL
+from sess_ray.precision import Precision
 from sess_ray.windows import needed
-
-Precision = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True, kw_only=True)

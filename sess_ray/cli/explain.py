@@ -35,7 +35,7 @@ class Progress:
         command.stop_if_asked()
         speed = summary.windows / summary.seconds
         kept = 100 * summary.kept / summary.patches if summary.patches else 0
-        self._bar.set_postfix_str(f"{speed:.0f} patches/s, {kept:.0f} % kept, {summary.errors} errors", refresh=False)
+        self._bar.set_postfix_str(f"{speed:.0f} windows/s, {kept:.0f} % kept, {summary.errors} errors", refresh=False)
         self._bar.update(summary.images + summary.errors - self._bar.n)
 
     def close(self) -> None:

@@ -24,8 +24,9 @@ def main(
     config_file: command.ConfigFile = None,
 ) -> int:
     """Make a gallery; return the exit code."""
-    from sess_ray.pipeline.gallery.job import prepare, run, unused
+    from sess_ray.pipeline.gallery.job import run
     from sess_ray.pipeline.gallery.one_image import write_patches
+    from sess_ray.pipeline.gallery.prepare import prepare, unused
 
     del config_file  # read by command.run, before the flags are
     if patches.image is not None:

@@ -26,7 +26,7 @@ from sess_ray.pipeline.cluster.settings import key_values
 from sess_ray.pipeline.evaluate.config import EvaluateConfig
 from sess_ray.pipeline.evaluate.report import Line
 from sess_ray.pipeline.explain.config import ExplainConfig
-from sess_ray.pipeline.explain.resume import refuse_other_settings
+from sess_ray.pipeline.explain.resume import DECIDED, refuse_other_settings
 from sess_ray.tables import markdown
 
 app = command.command("sess-ray sweep", __doc__)
@@ -107,12 +107,22 @@ def _parsed(name: str, text: str) -> Any:
     return getattr(reader([f"--{name.replace('_', '-')}={text}"], exit_on_error=False, print_error=False), name)
 
 
+AS_GIVEN = ("weights", *DECIDED)
+
+
 def finished(url: str, config: ExplainConfig) -> dict[str, Any] | None:
     """Return what an earlier sweep has recorded of a run; `SessError` if it was one with other settings."""
     store = Store(url)
     refuse_other_settings(store, config)
     record = store.read_json(FINISHED)
-    return record if record and record["config"]["limit"] == config.limit else None
+    if record is None or record["config"]["limit"] != config.limit:
+        return None
+    # What these come to shows only when the model is loaded: here they are compared as they were given.
+    now, before = config.public(), record["config"]
+    other = [f"{name} was {before[name]!r} and is {now[name]!r}" for name in AS_GIVEN if now[name] != before[name]]
+    if other:
+        raise SessError(f"{public(url)} is of a run with other settings ({'; '.join(other)}): add --overwrite")
+    return record
 
 
 @app.default

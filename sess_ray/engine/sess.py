@@ -27,7 +27,8 @@ from sess_ray.engine.settings import Settings, default_batch_size
 from sess_ray.engine.targets import TargetSpec, checked
 from sess_ray.errors import SessError, unknown
 from sess_ray.models import Model, load_model
-from sess_ray.models.model import DTYPES, Precision
+from sess_ray.models.model import DTYPES
+from sess_ray.precision import Precision
 from sess_ray.windows import Plan
 
 

@@ -18,7 +18,7 @@ from sess_ray.metrics.metric import Metric
 THRESHOLDS = tuple(step / 20 for step in range(20))
 
 
-class _AtThresholds(Metric):
+class AtThresholds(Metric):
     """The mean over maps at the threshold where it is largest."""
 
     curve = True
@@ -35,10 +35,14 @@ class _AtThresholds(Metric):
 
     def best_threshold(self) -> float:
         """Return the threshold where the mean over all maps is largest, the lowest of several; NaN without maps."""
-        return self.thresholds[self.means()[0].argmax()] if self.n else float("nan")
+        return self.best_at(self.means()[0]) if self.n else float("nan")
+
+    def best_at(self, means: np.ndarray) -> float:
+        """Return the threshold where means of what `measure` returns are largest, the lowest of several."""
+        return self.thresholds[int(means.argmax())]
 
 
-class MaxBoxAcc(_AtThresholds):
+class MaxBoxAcc(AtThresholds):
     """Share of maps whose box fits one of the target's boxes, at the best of all thresholds.
 
     Choe et al., Evaluating Weakly Supervised Object Localization Methods Right, CVPR 2020. The box is that of the
@@ -66,7 +70,7 @@ class MaxBoxAcc(_AtThresholds):
         return _fits(saliency, boxes, self.thresholds, self.iou)
 
 
-class MaxBoxAccV2(_AtThresholds):
+class MaxBoxAccV2(AtThresholds):
     """Mean, over three intersections over union, of `MaxBoxAcc` with the boxes of all parts of the map.
 
     Choe et al., Evaluation for Weakly Supervised Object Localization: Protocol, Metrics, and Datasets, TPAMI 2022. At
@@ -96,9 +100,9 @@ class MaxBoxAccV2(_AtThresholds):
     def reduce(self, means: np.ndarray) -> np.ndarray:
         return self._by_iou(means).max(-1).mean(-1)
 
-    def best_threshold(self) -> float:
-        """Return the threshold where the mean over maps and intersections is largest; NaN without maps."""
-        return self.thresholds[self._by_iou(self.means()[0]).mean(0).argmax()] if self.n else float("nan")
+    def best_at(self, means: np.ndarray) -> float:
+        """Return the threshold where means over maps and intersections are largest, the lowest of several."""
+        return self.thresholds[int(self._by_iou(means).mean(0).argmax())]
 
     def _by_iou(self, means: np.ndarray) -> np.ndarray:
         return means.reshape(*means.shape[:-1], len(self.ious), len(self.thresholds))
@@ -137,7 +141,7 @@ def _fits(saliency: np.ndarray, boxes: np.ndarray, thresholds: Sequence[float], 
     return np.array([float(box is not None and (box_iou(np.array(box), boxes) >= iou).any()) for box in found])
 
 
-class MaskIoU(_AtThresholds):
+class MaskIoU(AtThresholds):
     """Intersection over union of the target and of what reaches a threshold, at the best of all thresholds: peak IoU.
 
     Maps are taken from 0 to 1; a constant map has a value of 0 at all thresholds.

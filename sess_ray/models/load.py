@@ -102,11 +102,6 @@ def load_model(
     )
 
 
-def model_names() -> list[str]:
-    """Return the names of all classifiers that torchvision, and timm where it is installed, can build."""
-    return [*_torchvision_names(), *(f"timm/{name}" for name in _timm_names())]
-
-
 def model_table() -> list[tuple[object, ...]]:
     """Return a row for each classifier that can be built by name, under a header: name, side of its input, library."""
     ours = [(name, _torchvision_source(name).input_size, "torchvision") for name in _torchvision_names()]

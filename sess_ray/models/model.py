@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +17,8 @@ from sess_ray.models.heads import known_head
 from sess_ray.models.layers import Layout, to_grid
 from sess_ray.models.onednn import TAP, fused
 from sess_ray.models.targets import Targets
+from sess_ray.precision import Precision
 
-Precision = Literal["fp32", "bf16"]
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 

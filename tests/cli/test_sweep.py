@@ -60,6 +60,9 @@ def test_only_a_finished_run_with_the_same_settings_and_limit_is_used_again(tmp_
     assert sweep.finished(str(tmp_path), replace(config, limit=None)) is None
     with pytest.raises(SessError, match=r"other settings \(seed was 0 and is 1\)"):
         sweep.finished(str(tmp_path), replace(config, seed=1))
+    for name, value in (("weights", "other.pth"), ("step_size", 112), ("pre_filter_ratio", 0.5)):
+        with pytest.raises(SessError, match=rf"other settings \({name} was None and is .*add --overwrite"):
+            sweep.finished(str(tmp_path), replace(config, **{name: value}))
 
 
 @pytest.mark.usefixtures("ray_session")

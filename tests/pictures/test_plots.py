@@ -10,7 +10,7 @@ from sess_ray import SESS, SessError
 from sess_ray.engine.cutting import cut
 from sess_ray.engine.fusion import num_kept
 from sess_ray.pictures.plots import best_first, crop, rectangle, window_maps
-from sess_ray.pipeline.gallery.windows_page import fused
+from sess_ray.pipeline.gallery.windows_page import fused_best
 
 matplotlib.use("Agg")
 
@@ -35,7 +35,7 @@ def test_the_map_of_the_best_windows_is_what_sess_makes_of_them(squeezenet, pixe
     [[expected]] = sess.explain([pixels], [[7]])
     kept = num_kept(explanation.num_patches, ratio)
     assert kept == expected.num_kept
-    np.testing.assert_allclose(fused(sess, explanation, kept), expected.saliency, atol=2e-6)
+    np.testing.assert_allclose(fused_best(sess, explanation, kept), expected.saliency, atol=2e-6)
     assert sorted(best_first(explanation)[:kept]) == np.flatnonzero(expected.patches["kept"]).tolist()
 
 

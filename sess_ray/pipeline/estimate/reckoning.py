@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-DECODED = 32  # images at most
+MOST_DECODED = 32  # images
 DECODE_SECONDS = 3.0
 RETRY_SECONDS = 3.0  # for what fails in passing: a run has more patience
 
@@ -216,7 +216,7 @@ def _decode(seen: Sequence[Seen], job: Job) -> _Decoded:
     images: list[Image] = []
     tried, error, end = 0, "", time.monotonic() + DECODE_SECONDS
     for one in seen:
-        if tried == DECODED or time.monotonic() > end:
+        if tried == MOST_DECODED or time.monotonic() > end:
             break
         if one.content is not None and one.windows:
             tried += 1

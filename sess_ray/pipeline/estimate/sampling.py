@@ -22,7 +22,7 @@ from sess_ray.io.decode import Sides, enough
 from sess_ray.io.inputs import shard_rows, split_uri
 from sess_ray.io.reading import read_shard, stream_items
 
-IMAGES = 2000  # at most; of their headers
+MOST_HEADERS = 2000  # that are read
 SECONDS = 3.0
 WHOLE = 48  # of these the content is held
 TOGETHER = 16  # files that are read at the same time
@@ -151,7 +151,7 @@ def _look(
     seconds: float,
 ) -> None:
     end = time.monotonic() + seconds
-    for task, content in islice(contents, IMAGES):
+    for task, content in islice(contents, MOST_HEADERS):
         try:
             if isinstance(content, Exception):
                 raise content

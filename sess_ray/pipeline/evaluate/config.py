@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from sess_ray.errors import SessError, unknown
 from sess_ray.pipeline.cluster.flags import CLUSTER, INPUT, METRICS, MODEL, OUTPUT
 from sess_ray.pipeline.cluster.settings import OpensUrls, named_runs
+from sess_ray.precision import Precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +76,7 @@ class EvaluateConfig(OpensUrls):
     weights: Annotated[str | None, MODEL] = None
     layer: Annotated[str | None, MODEL] = None
     class_names: Annotated[str | None, MODEL] = None
-    precision: Annotated[Literal["fp32", "bf16"], MODEL] = "fp32"
+    precision: Annotated[Precision, MODEL] = "fp32"
     batch_size: Annotated[int | None, MODEL] = None
     actors: Annotated[str | None, CLUSTER] = None
     gpus_per_actor: Annotated[float | None, CLUSTER] = None

@@ -22,7 +22,7 @@ import pyarrow as pa
 from sess_ray.io.access import public, public_command
 from sess_ray.metrics.suite import SUITE
 from sess_ray.pipeline.cluster.output import versions
-from sess_ray.pipeline.cluster.session import ARROW, TASK_CPUS, arriving, connect, map_blocks, pool
+from sess_ray.pipeline.cluster.session import OF_TASKS, arriving, connect, map_blocks, pool
 from sess_ray.pipeline.evaluate.judging import PROBLEMS, EvaluateActor, read_maps, results_schema, write_results
 from sess_ray.pipeline.evaluate.prepare import EVALUATION, Evaluation
 from sess_ray.pipeline.evaluate.report import Line, as_csv, as_markdown, as_records, report
@@ -60,14 +60,13 @@ def stream(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
     model = ray.put(evaluation.model) if asks else None
     known = ray.put((evaluation.annotations, evaluation.classes)) if evaluation.annotations else None
     urls = {name: store.location for name, store in evaluation.runs.items()}
-    tasks: dict[str, Any] = {**ARROW, "num_cpus": TASK_CPUS}
     reading = {"access": config.access(), "runs": urls, "pixels": asks, "max_pixels": config.max_pixels}
     writing = {"access": config.access(), "output": evaluation.store.location, "metrics": metrics}
     settings = (model, known, metrics, config.region, config.precision, config.batch_size, evaluation.smooth)
     workers = pool(config.actors, config.gpus_per_actor, len(evaluation.blocks), config.address)
-    maps = ray.data.from_blocks(evaluation.blocks).map_batches(read_maps, fn_kwargs=reading, **tasks)
+    maps = ray.data.from_blocks(evaluation.blocks).map_batches(read_maps, fn_kwargs=reading, **OF_TASKS)
     judged = map_blocks(maps, EvaluateActor, fn_constructor_args=settings, **workers)
-    written = judged.map_batches(write_results, fn_kwargs=writing, **tasks)
+    written = judged.map_batches(write_results, fn_kwargs=writing, **OF_TASKS)
     yield from arriving(written)
 
 

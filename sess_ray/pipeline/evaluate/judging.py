@@ -24,10 +24,10 @@ from sess_ray.metrics.localization import is_difficult, peak_of
 from sess_ray.metrics.perturbation import ModelMetric, Series, at_input_size, scored
 from sess_ray.metrics.suite import SUITE, Facts
 from sess_ray.models import Model
-from sess_ray.models.model import Precision
 from sess_ray.pipeline.cluster.isolation import REASON, survived
 from sess_ray.pipeline.cluster.rows import Row, tables
 from sess_ray.pipeline.evaluate.report import SIZES
+from sess_ray.precision import Precision
 
 MAP_ROWS = pa.schema(
     [

@@ -139,10 +139,10 @@ def _model(config: EvaluateConfig, runs: dict[str, Store]) -> Model:
     names = read_class_names(config.class_names) if config.class_names else None
     if config.model is not None:
         return load_model(config.model, config.weights, config.layer, class_names=names)
-    told = {name: found.read_json("run.json") for name, found in runs.items()}
+    told = {name: found.read_json(FINISHED) for name, found in runs.items()}
     for name, record in told.items():
         if record is None:
-            raise SessError(f"run {name} has no run.json, it did not finish: give its --model")
+            raise SessError(f"run {name} has no {FINISHED}, it did not finish: give its --model")
     made = {name: record["model"]["weights_sha256"] for name, record in told.items() if record}
     if len(set(made.values())) > 1:
         raise SessError(f"runs {' and '.join(made)} are of different models: evaluate them apart, or give a --model")

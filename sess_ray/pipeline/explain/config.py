@@ -9,6 +9,7 @@ from sess_ray.errors import SessError
 from sess_ray.io.decode import Sides
 from sess_ray.pipeline.cluster.flags import CLUSTER, INPUT, METHOD, MODEL, OUTPUT, TARGETS, WINDOWS
 from sess_ray.pipeline.cluster.settings import OpensUrls, actor_range, key_values
+from sess_ray.precision import Precision
 from sess_ray.windows import needed
 
 DEMO_MODEL = "sess_ray.demo:efficientnet_lite0"
@@ -120,7 +121,7 @@ class ExplainConfig(OpensUrls):
     fusion: Annotated[Literal["seamless", "reference"], WINDOWS] = "seamless"
     normalize: Annotated[bool, WINDOWS] = True
     smooth: Annotated[bool, WINDOWS] = True
-    precision: Annotated[Literal["fp32", "bf16"], MODEL] = "fp32"
+    precision: Annotated[Precision, MODEL] = "fp32"
     batch_size: Annotated[int | None, MODEL] = None
     actors: Annotated[str | None, CLUSTER] = None
     gpus_per_actor: Annotated[float | None, CLUSTER] = None

@@ -19,19 +19,20 @@ def explained(
     Parameters
     ----------
     decoded : ray.data.Dataset
-        Of `stages.DECODED`.
+        Rows of `stages.DECODED`.
     model : Model
     options : mapping
-        Of `SESS`. The method itself and not its name: actors do not know what a script has registered.
+        What `SESS` takes besides the model. The method itself and not its name: actors do not know what a script has
+        registered.
     workers : mapping
-        Of `session.pool`.
+        What `session.pool` returns.
     actor : type, optional
         Stands in for `ExplainActor` where the graph itself is measured.
 
     Returns
     -------
     ray.data.Dataset
-        Of `stages.EXPLAINED`.
+        Rows of `stages.EXPLAINED`.
     """
     import ray
 

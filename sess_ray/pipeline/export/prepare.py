@@ -16,6 +16,7 @@ from sess_ray.io.access import public, use
 from sess_ray.io.inputs import IMAGE_EXTENSIONS, find_images
 from sess_ray.io.store import FINISHED, STARTED, Store, digest
 from sess_ray.metrics.suite import SUITE
+from sess_ray.metrics.thresholds import AtThresholds
 from sess_ray.pipeline.cluster.output import map_files, refuse_used
 from sess_ray.pipeline.evaluate.results import results_of
 from sess_ray.pipeline.export.config import MIN_SCORE_GIVEN, MIN_SCORE_PREDICTED, THRESHOLD, ExportConfig
@@ -127,11 +128,11 @@ def best_threshold(evaluation: Store, run: str) -> float:
         If the evaluation is not of this run, or has neither mask_iou nor max_box_acc.
     """
     results = results_of(evaluation, run)
-    for metric in CHOOSING:
-        curves = results[metric].drop_null().to_pylist() if metric in results.column_names else []
-        if curves:
-            thresholds: list[float] = SUITE[metric].make().thresholds  # type: ignore[attr-defined]
-            return thresholds[int(np.mean(curves, 0).argmax())]
+    for name in CHOOSING:
+        curves = results[name].drop_null().to_pylist() if name in results.column_names else []
+        metric = SUITE[name].make()
+        if curves and isinstance(metric, AtThresholds):
+            return metric.best_at(np.mean(curves, 0))
     wanted = " or ".join(CHOOSING)
     raise SessError(f"--evaluation {public(evaluation.url)} has no {wanted}: evaluate with --annotations")
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from sess_ray.pipeline.cluster.flags import INPUT, METHOD, MODEL, OUTPUT, TARGETS, WINDOWS, check
 from sess_ray.pipeline.cluster.settings import OpensUrls, named_runs
 from sess_ray.pipeline.explain.config import DEMO_MODEL
+from sess_ray.precision import Precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +93,7 @@ class PatchConfig:
     step_size: Annotated[int | None, WINDOWS] = None
     pre_filter_ratio: Annotated[float | None, WINDOWS] = None
     fusion: Annotated[Literal["seamless", "reference"], WINDOWS] = "seamless"
-    precision: Annotated[Literal["fp32", "bf16"], MODEL] = "fp32"
+    precision: Annotated[Precision, MODEL] = "fp32"
 
     def __post_init__(self) -> None:
         check(vars(self))

@@ -14,7 +14,7 @@ from sess_ray.io.store import Store
 from sess_ray.models import load_model
 from sess_ray.pipeline.explain.config import ExplainConfig
 from sess_ray.pipeline.gallery.config import PatchConfig
-from sess_ray.pipeline.gallery.job import GALLERY
+from sess_ray.pipeline.gallery.prepare import GALLERY
 from sess_ray.pipeline.gallery.windows_page import write_page
 
 

@@ -90,7 +90,7 @@ def page(name: str) -> dict[str, bytes]:
     ----------
     name : {"gallery", "patches"}
     """
-    source = files("sess_ray.gallery") / "page"
+    source = files("sess_ray.pipeline.gallery") / "page"
     text = (source / "frame.html").read_text().replace("@TITLE@", TITLES[name])
     text = text.replace("@BODY@", (source / f"{name}.html").read_text())
     for channel, place in enumerate(("RED", "GREEN", "BLUE")):

@@ -31,7 +31,7 @@ def growing(count: int) -> list[int]:
     return counts
 
 
-def fused(sess: SESS, explanation: Explanation, kept: int) -> np.ndarray:
+def fused_best(sess: SESS, explanation: Explanation, kept: int) -> np.ndarray:
     """Return the map that SESS makes of the best windows, as if all others had been dropped.
 
     Parameters
@@ -70,7 +70,7 @@ def write_page(
     sess : SESS
         What explained it.
     explanation : Explanation
-        As for `fused`.
+        As for `fused_best`.
     ratio : float
         Share of the windows that is dropped where the slider stands at first.
     """
@@ -88,7 +88,7 @@ def write_page(
     steps, counts = [], growing(len(table))
     for kept in counts:
         name = f"fused/{kept}.png"
-        store.write(name, encode_map(pages.small_map(fused(sess, explanation, kept), 2 * pages.SIDE)))
+        store.write(name, encode_map(pages.small_map(fused_best(sess, explanation, kept), 2 * pages.SIDE)))
         steps.append({"kept": kept, "ratio": round(1 - kept / len(table), 3), "map": name})
     store.write("image.jpg", pages.jpeg(Image.fromarray(pixels), 2 * pages.SIDE))
     facts = {

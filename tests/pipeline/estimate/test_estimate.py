@@ -157,7 +157,7 @@ def test_images_of_many_sizes_are_looked_at_evenly(tmp_path, squeezenet):
     sess = SESS(squeezenet, num_scales=2)
     truth = sum(sess.plan(300, 30 + 30 * number).num_patches for number in range(100))
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(sampling, "IMAGES", 20)
+        patched.setattr(sampling, "MOST_HEADERS", 20)
         [stratum] = sampling.look(tasks, lambda *size: sess.plan(*size).num_patches, 10**6)
     assert len(stratum.seen) == 20
     assert within(stratum.windows, truth, 0.1)

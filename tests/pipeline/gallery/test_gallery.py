@@ -21,7 +21,7 @@ from sess_ray.io.maps import encode_map
 from sess_ray.io.store import MAPS, Store
 from sess_ray.pipeline.gallery import pages
 from sess_ray.pipeline.gallery.config import GalleryConfig
-from sess_ray.pipeline.gallery.job import prepare
+from sess_ray.pipeline.gallery.prepare import prepare
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -334,3 +334,10 @@ def test_every_window_of_an_image(browser, tmp_path, photographs):
     browser.find_element(By.NAME, "dropped").click()
     assert [tile.is_displayed() for tile in tiles].count(True) == 1
     assert browser.get_log("browser") == []
+
+
+@pytest.mark.parametrize("name", ["gallery", "patches"])
+def test_the_files_of_a_page_come_with_the_package(name):
+    files = pages.page(name)
+    assert list(files) == ["page/gallery.css", f"page/{name}.js", "index.html"]
+    assert b"@" not in files["index.html"]  # every place is filled
