@@ -165,6 +165,7 @@ def test_a_file_of_settings_is_honoured_and_flags_win(form, tmp_path, monkeypatc
     assert config.method_options() == {"a": "1", "b": "2"}
 
 
+@pytest.mark.slow
 def test_letters_that_a_terminal_has_not_do_not_end_a_run(tmp_path):
     Image.new("RGB", (40, 40), "gray").save(tmp_path / "café ☕.png")
     command_line = [sys.executable, str(ROOT / "jobs" / "explain_dataset.py"), "--dry-run", "--input", tmp_path]

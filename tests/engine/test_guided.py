@@ -27,6 +27,7 @@ def pictures(photographs):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "target"), [("chelsea.png", 281), ("rocket.jpg", 657)])
 def test_windows_are_chosen_as_literally_defined(lite0, photographs, name, target):
     pixels = np.asarray(Image.fromarray(photographs[name]).resize((160, 110)))

@@ -8,6 +8,7 @@ import pytest
 from tests.golden.maps import KEPT, SETTINGS, maps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 def test_maps_stay_what_they_were(name, lite0, photographs):
     with np.load(KEPT) as kept:

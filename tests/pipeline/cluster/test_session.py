@@ -86,6 +86,7 @@ NOTEBOOK = """
 """
 
 
+@pytest.mark.ray
 @pytest.mark.parametrize(("cpus", "actors"), [(1, ""), (2, "2")])
 def test_a_session_of_few_cpus_does_not_wait_for_itself(tmp_path, cpus, actors):
     script = tmp_path / "notebook.py"
