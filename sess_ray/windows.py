@@ -1,4 +1,4 @@
-"""Scales and sliding windows of SESS: integers only.
+"""Scales and sliding windows of SESS: places in integers.
 
 Tursun et al., "SESS: Saliency Enhancing with Scaling and Sliding", ECCV 2022, section 3.
 """
@@ -47,12 +47,16 @@ class Plan:
     window : int
         Side of a window, which is the model's input size.
     scales : tuple of Scale
+    fade : float
+        Share of a window's side, 0 to 0.5, over which its map fades out towards its inner borders, those that are not
+        the image's.
     """
 
     height: int
     width: int
     window: int
     scales: tuple[Scale, ...]
+    fade: float = 0.0
 
     @property
     def num_patches(self) -> int:

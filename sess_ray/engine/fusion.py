@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sess_ray.blur import convolved, gaussian_kernel
+from sess_ray.engine.fading import faded
 from sess_ray.errors import unknown
 from sess_ray.resampling import Rows, taps, upsampling
 from sess_ray.windows import Plan
@@ -27,7 +28,7 @@ SMOOTHING_SIGMA = 5.0
 Fusion = Literal["seamless", "reference"]
 
 
-def axis_matrix(scaled: int, target: int, starts: tuple[int, ...], up: Tensor) -> Tensor:
+def axis_matrix(scaled: int, target: int, starts: tuple[int, ...], up: Tensor, fade: float = 0.0) -> Tensor:
     """Return what each cell of each window adds to each pixel of the image, along one axis.
 
     Parameters
@@ -38,6 +39,8 @@ def axis_matrix(scaled: int, target: int, starts: tuple[int, ...], up: Tensor) -
         First pixels of the windows in the scaled image.
     up : Tensor, (window, cells) float64
         Up-sampling of a map to its window.
+    fade : float
+        Share of the windows' sides over which they fade.
 
     Returns
     -------
@@ -51,7 +54,8 @@ def axis_matrix(scaled: int, target: int, starts: tuple[int, ...], up: Tensor) -
     first = (at.first[:, None] - begins + 1).clamp_(0, window + 1)
     second = (at.second[:, None] - begins + 1).clamp_(0, window + 1)
     fraction = at.fraction[:, None, None]
-    return padded[first] * (1 - fraction) + padded[second] * fraction
+    matrix = padded[first] * (1 - fraction) + padded[second] * fraction
+    return matrix * faded(scaled, target, begins, window, fade)[..., None] if fade else matrix
 
 
 def keep(scores: Tensor, ratio: float, scored: Tensor | None = None) -> Tensor:
@@ -136,8 +140,8 @@ def scale_matrices(
     up_rows, up_columns = (upsampling(cells, plan.window, device) for cells in (u, v))
     return tuple(
         (
-            axis_matrix(scale.height, plan.height, scale.ys, up_rows).to(dtype),
-            axis_matrix(scale.width, plan.width, scale.xs, up_columns).to(dtype),
+            axis_matrix(scale.height, plan.height, scale.ys, up_rows, plan.fade).to(dtype),
+            axis_matrix(scale.width, plan.width, scale.xs, up_columns, plan.fade).to(dtype),
         )
         for scale in plan.scales
     )
@@ -268,8 +272,9 @@ def fuse(
         Class score of each window. The weight of a window is its score over the largest.
     kept : Tensor, (P,) bool
     fusion : {"seamless", "reference"}
-        ``seamless`` divides the weighted sum by the coverage of all windows, ``reference`` by the number of positive
-        values at the pixel (Tursun et al., ECCV 2022, equation 4 as its public release computes it).
+        ``seamless`` divides the weighted sum by the coverage of all windows, both faded as the plan says;
+        ``reference`` by the number of positive values at the pixel, and nothing fades (Tursun et al., ECCV 2022,
+        equation 4 as its public release computes it).
     normalize : bool
         Min-max the result, after smoothing: the two commute but for the range, which so is exactly 0 to 1.
     smooth : bool

@@ -48,7 +48,11 @@ class SESS:
         Pixels between windows; by default the window's side.
     pre_filter_ratio : float, optional
         Share of the windows, those of lowest class score, that are dropped. By default the method's own
-        (`sess_ray.methods.registry.RATIOS`); the paper's are 0, 0.9 and 0.99.
+        (`sess_ray.methods.registry.DEFAULTS`); the paper's are 0, 0.9 and 0.99.
+    fade : float, optional
+        Share of a window's side, 0 to 0.5, over which its map fades towards its inner borders, those that are not the
+        image's; the coverage fades alike, so that the map is a weighted mean. By default the method's own. It does
+        not depend on the ratio that is given. The fusion ``reference`` has none.
     windows : {"all", "guided"}
         Which windows are scored. Guided: the coarse scales whole, and of each finer one those at which the Grad-CAM map
         so far is brightest (`sess_ray.engine.guided`), whatever the method; the others count as dropped by the
@@ -110,6 +114,7 @@ class SESS:
         seed: int = 0,
         method_options: Mapping[str, object] | None = None,
         keep_maps: bool = False,
+        fade: float | None = None,
     ) -> None:
         base = methods.get(method) if isinstance(method, str) else method
         options = base.parsed(method_options or {})
@@ -137,6 +142,7 @@ class SESS:
             max_patches=max_patches,
             seed=seed,
             keep_maps=keep_maps,
+            fade=base.fade(fade, fusion),
         )
         prepared = loaded.prepared(where, precision)
         methods.require(base, prepared)
@@ -148,6 +154,7 @@ class SESS:
         self.method = settings.method
         self.num_scales = settings.num_scales
         self.pre_filter_ratio = settings.ratio
+        self.fade = settings.fades
         self.fusion = settings.fusion
         self.normalize = settings.normalize
         self.smooth = settings.smooths

@@ -63,6 +63,7 @@ class Settings:
     max_patches: int
     seed: int
     keep_maps: bool
+    fade: float
 
     def __post_init__(self) -> None:
         for name, value, fits, wanted in (
@@ -74,6 +75,7 @@ class Settings:
             ),
             ("step_size", self.step_size, self.step_size >= 1, "1 pixel or more"),
             ("pre_filter_ratio", self.pre_filter_ratio, 0 <= self.pre_filter_ratio <= 1, "a share from 0 to 1"),
+            ("fade", self.fade, 0 <= self.fade <= 0.5, "a share of a window's side from 0 to 0.5"),
             ("whole_scales", self.whole_scales, self.whole_scales >= 1, "1 or more"),
             ("window_share", self.window_share, 0 < self.window_share <= 1, "a share above 0, at most 1"),
             ("batch_size", self.batch_size, self.batch_size >= 1, "1 or more"),
@@ -84,11 +86,18 @@ class Settings:
         for name, given, known in (("windows", self.windows, WINDOWS), ("fusion", self.fusion, FUSIONS)):
             if given not in known:
                 raise unknown(name, given, known)
+        if self.fade and self.fusion == "reference":
+            raise SessError(f"fade is {self.fade} and fusion is reference, which has none: leave out one of the two")
 
     @property
     def ratio(self) -> float:
         """Share of the windows that the pre-filter drops; none without SESS."""
         return self.pre_filter_ratio if self.num_scales else 0.0
+
+    @property
+    def fades(self) -> float:
+        """Share of their sides over which windows fade; without SESS none does."""
+        return self.fade if self.num_scales else 0.0
 
     @property
     def guides(self) -> bool:
@@ -121,7 +130,7 @@ class Settings:
 
     def _limited(self, plan: Plan) -> Plan:
         height, width = fitted(plan.height, plan.width, self.max_map_side)
-        return replace(plan, height=height, width=width)
+        return replace(plan, height=height, width=width, fade=self.fades)
 
     def num_scored(self, plan: Plan) -> int:
         """Return how many windows of a plan are scored for one target; for several targets as many or more."""

@@ -19,8 +19,32 @@ if TYPE_CHECKING:
     from sess_ray.models import Model
 
 Family = Literal["T", "B", "P", "R"]
-# Share of the windows that are dropped by default: none where a map costs nothing beside its window's score.
-RATIOS: dict[Family, float] = {"T": 0.0, "B": 0.9, "P": 0.9, "R": 0.9}
+Cost = Literal["nothing", "one pass", "more"]
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What SESS takes for a method where nobody says.
+
+    Attributes
+    ----------
+    ratio : float
+        Share of the windows that the pre-filter drops.
+    fade : float
+        Share of a window's side over which its map fades towards its inner borders (`sess_ray.windows.Plan`).
+    """
+
+    ratio: float
+    fade: float
+
+
+# By what a window's map costs beside its score. The fewer windows are kept, the more their borders show: from 0.8 on
+# only maps that fade hide them (docs/research.md, "Which windows").
+DEFAULTS: dict[Cost, Defaults] = {
+    "nothing": Defaults(0.0, 0.0),
+    "one pass": Defaults(0.5, 0.0),
+    "more": Defaults(0.8, 0.25),
+}
 Check = Callable[["Model"], str | None]
 
 # What the engine hands to a function that asks for it by name, with a keyword-only parameter without a default.
@@ -101,13 +125,31 @@ class Method:
         """Names of what the engine hands to the function."""
         return [parameter.name for parameter in self._keywords if parameter.default is inspect._empty]
 
+    @property
+    def cost(self) -> Cost:
+        """What a window's map costs beside its score; of a method that does not say, more than one pass."""
+        if self.family == "T":
+            return "nothing"
+        return "one pass" if self.passes and self.num_passes(channels=2) == 1 else "more"
+
     def ratio(self, given: float | None = None) -> float:
         """Return a pre-filter ratio: the one that is given, or the method's own.
 
-        >>> get("gradcam").ratio(), get("gradcam").ratio(0.5)
-        (0.0, 0.5)
+        >>> [get(name).ratio() for name in ("gradcam", "gradient", "groupcam")], get("gradcam").ratio(0.9)
+        ([0.0, 0.5, 0.8], 0.9)
         """
-        return RATIOS[self.family] if given is None else given
+        return DEFAULTS[self.cost].ratio if given is None else given
+
+    def fade(self, given: float | None = None, fusion: str = "seamless") -> float:
+        """Return over which share of their sides windows fade: the one that is given, or the method's own.
+
+        The fusion `reference` has no fading: there it is 0 if it is not given.
+
+        >>> [get(name).fade() for name in ("gradcam", "gradient", "groupcam")], get("groupcam").fade(0.0)
+        ([0.0, 0.0, 0.25], 0.0)
+        """
+        own = DEFAULTS[self.cost].fade if fusion == "seamless" else 0.0
+        return own if given is None else given
 
     def refusal(self, model: Model) -> str | None:
         """Return why the method cannot explain a prepared model, or None where it can."""

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -22,18 +24,39 @@ def random_maps(plan, cells, seed):
     return maps, scores
 
 
+def literal_fade(plan, y, x, scaled):
+    """What a window counts at each pixel of the image, from the distance to the nearest of its inner borders."""
+    weight = np.ones((plan.height, plan.width))
+    for row in range(plan.height):
+        for column in range(plan.width):
+            for pixel, start, long, length in (
+                (row, y, scaled[0], plan.height),
+                (column, x, scaled[1], plan.width),
+            ):
+                centre = (pixel + 0.5) * long / length
+                inner = []
+                if start > 0:
+                    inner.append(centre - start)
+                if start + plan.window < long:
+                    inner.append(start + plan.window - centre)
+                nearest = min(inner, default=np.inf)
+                weight[row, column] *= min(1, max(0.001, nearest / (plan.fade * plan.window)))
+    return torch.from_numpy(weight)
+
+
 def literal_fusion(plan, maps, scores, kept, kind):
     size = plan.height, plan.width
     ones = torch.ones(plan.window, plan.window, dtype=torch.float64)
     masks, coverage = [], []
     for index, (i, y, x) in enumerate(plan.positions()):
         scaled = plan.scales[i].height, plan.scales[i].width
-        coverage.append(literal.calibrated(ones, y, x, scaled, size))
+        fade = literal_fade(plan, y, x, scaled) if plan.fade else 1
+        coverage.append(literal.calibrated(ones, y, x, scaled, size) * fade)
         if kept[index]:
             up = F.interpolate(maps[index][None, None], size=(plan.window, plan.window), mode="bilinear")[0, 0]
             spread = up.max() - up.min()
             value = (up - up.min()) / spread if spread > 1e-12 else torch.zeros_like(up)
-            masks.append(literal.calibrated(value * scores[index] / scores.max(), y, x, scaled, size))
+            masks.append(literal.calibrated(value * scores[index] / scores.max(), y, x, scaled, size) * fade)
     return literal.fused(masks, coverage, kind)
 
 
@@ -69,6 +92,28 @@ def test_fusion_at_the_size_of_photographs(kind, height, width):
     expected = literal_fusion(plan, maps, scores, kept, kind)
     found = fuse(plan, maps[kept], scores, kept, fusion=kind, normalize=False, smooth=False)
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("fade", [0.1, 0.25, 0.5])
+@pytest.mark.parametrize(("height", "width", "step"), [(60, 80, 32), (32, 96, 32), (33, 47, 16), (100, 21, 20)])
+def test_windows_fade_towards_their_inner_borders(fade, height, width, step):
+    plan = replace(sess_plan(height, width, 32, 3, step), fade=fade)
+    maps, scores = random_maps(plan, 7, seed=11)
+    kept = keep(scores, 0.5)
+    found = fuse(plan, maps[kept], scores, kept, normalize=False, smooth=False)
+    expected = literal_fusion(plan, maps, scores, kept, "seamless")
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+    hard = fuse(replace(plan, fade=0.0), maps[kept], scores, kept, normalize=False, smooth=False)
+    assert (found - hard).abs().max() > 0.01
+
+
+def test_what_all_windows_say_is_what_fading_ones_say():
+    scale = Scale(448, 448, (0, 224), (0, 224))  # at 224 they only touch: pixel 10 of 21 is half of each
+    for size in (21, 448, 500):
+        plan = Plan(size, size, 224, (scale,), fade=0.25)
+        ones = torch.ones(4, 7, 7)
+        found = FUSIONS["seamless"](plan, ones, torch.ones(4, dtype=torch.bool))(0, size)
+        torch.testing.assert_close(found, torch.ones(size, size), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("kind", ["reference", "seamless"])

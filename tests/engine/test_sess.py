@@ -212,6 +212,8 @@ def test_a_users_own_method_is_one_line(lite0, photographs, brightness):
         ({"num_scales": 0}, "num_scales is 0"),
         ({"step_size": 0}, "step_size is 0"),
         ({"pre_filter_ratio": 1.5}, "share from 0 to 1"),
+        ({"fade": 0.6}, "fade is 0.6: use a share of a window's side from 0 to 0.5"),
+        ({"fade": 0.2, "fusion": "reference"}, "fade is 0.2 and fusion is reference, which has none: leave out one"),
         ({"fusion": "mean"}, "unknown fusion 'mean': choose one of: reference, seamless"),
         ({"precision": "fp8"}, "unknown precision"),
         ({"batch_size": 0}, "batch_size is 0"),

@@ -42,7 +42,8 @@ def maps(model: Any, photographs: dict[str, np.ndarray], name: str) -> Iterator[
     """Yield each map of a setting, uint8, by photograph and rank of its class."""
     import sess_ray
 
-    settings = {"num_scales": 3, "max_map_side": 64, "device": "cpu", "method": name.partition(",")[0]} | SETTINGS[name]
+    shared = {"num_scales": 3, "max_map_side": 64, "device": "cpu", "fade": 0.0}
+    settings = shared | {"method": name.partition(",")[0]} | SETTINGS[name]
     found = sess_ray.SESS(model, **settings).explain(list(photographs.values()), "top2")
     for photograph, explanations in zip(photographs, found, strict=True):
         for rank, explanation in enumerate(explanations):

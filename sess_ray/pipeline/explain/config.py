@@ -52,8 +52,12 @@ class ExplainConfig(OpensUrls):
     step_size
         Pixels between windows; without it, the model's input size.
     pre_filter_ratio
-        Share of the windows, those of lowest class score, that is dropped. Without it, the method's own: 0 where maps
-        cost nothing beside scores (family T of --list-methods), else 0.9. The paper's are 0, 0.9 and 0.99.
+        Share of the windows, those of lowest class score, that is dropped. Without it, the method's own: 0 where a
+        window's map costs nothing beside its score (family T of --list-methods), 0.5 where it costs one pass, else 0.8.
+        The paper's are 0, 0.9 and 0.99.
+    fade
+        Share of a window's side, at most 0.5, over which its map fades towards its borders inside the image, so that
+        they do not show. Without it, the method's own: 0.25 where a map costs more than one pass, else 0.
     windows
         Which windows are scored: all, or guided: of fine scales only those at which the map so far is brightest.
     whole_scales
@@ -115,6 +119,7 @@ class ExplainConfig(OpensUrls):
     num_scales: Annotated[int, WINDOWS] = 12
     step_size: Annotated[int | None, WINDOWS] = None
     pre_filter_ratio: Annotated[float | None, WINDOWS] = None
+    fade: Annotated[float | None, WINDOWS] = None
     windows: Annotated[Literal["all", "guided"], WINDOWS] = "all"
     whole_scales: Annotated[int, WINDOWS] = 4
     window_share: Annotated[float, WINDOWS] = 0.25
@@ -145,6 +150,8 @@ class ExplainConfig(OpensUrls):
             raise SessError("--annotations say which classes to explain: leave out --targets")
         if self.class_map is not None and self.annotations is None:
             raise SessError("--class-map says what labels of --annotations mean: give both")
+        if self.fade and self.fusion == "reference":
+            raise SessError(f"--fade {self.fade:g}: --fusion reference has no fading: leave out one of the two")
         if self.overwrite and (self.retry_errors or self.resume_anyway):
             raise SessError("--overwrite starts anew: leave out --retry-errors and --resume-anyway")
         actor_range(self.actors)
@@ -160,6 +167,12 @@ class ExplainConfig(OpensUrls):
 
         return methods.get(self.method).ratio(self.pre_filter_ratio) if self.num_scales else 0.0
 
+    def fades(self) -> float:
+        """Return over which share of their sides windows fade: what is given, or the method's own; without SESS, 0."""
+        from sess_ray import methods  # needs torch
+
+        return methods.get(self.method).fade(self.fade, self.fusion) if self.num_scales else 0.0
+
     def needed(self, input_size: int) -> Sides | None:
         """Return how large an image has to be, for a model's input; see `sess_ray.windows.needed`."""
         return needed(input_size, self.num_scales, self.max_map_side)
@@ -172,6 +185,7 @@ class ExplainConfig(OpensUrls):
             "num_scales": self.num_scales or None,
             "step_size": self.step_size,
             "pre_filter_ratio": self.pre_filter_ratio,
+            "fade": self.fade,
             "windows": self.windows,
             "whole_scales": self.whole_scales,
             "window_share": self.window_share,

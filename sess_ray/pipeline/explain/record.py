@@ -66,7 +66,8 @@ def record(job: Job, summary: Summary, started: datetime) -> dict[str, Any]:
     packages = ("sess-ray", "ray", "torch", "torchvision", "pyarrow", "pillow", "fsspec", "numpy")
     return {
         "config": job.config.public(),
-        "pre_filter_ratio": job.config.ratio(),  # that of config is null where it is the method's own
+        "pre_filter_ratio": job.config.ratio(),  # those of config are null where they are the method's own
+        "fade": job.config.fades(),
         "model": {
             "name": job.model.name,
             "layer": job.model.layer,

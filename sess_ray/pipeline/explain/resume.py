@@ -40,7 +40,9 @@ FREE = frozenset(
 # Where something lies: compared by the place, and free with --resume-anyway, since it may have been moved.
 PLACES = ("input", "annotations", "class_map", "class_names")
 # None until the model and the method are known.
-DECIDED = ("step_size", "pre_filter_ratio")
+DECIDED = ("step_size", "pre_filter_ratio", "fade")
+# What maps were made with before there was such a setting, where that is not what it is by default.
+BEFORE: dict[str, Any] = {"fade": 0.0}
 # Of these, what a map is does depend on the version.
 PACKAGES = ("torch", "torchvision", "pillow")
 _IN_SHARD = re.compile(r"(.*?\.tar)/(.*)", re.DOTALL | re.IGNORECASE)  # an image_id: the shard's, and the member
@@ -124,8 +126,8 @@ def _is_open(name: str, *settings: dict[str, Any]) -> bool:
 
 
 def _known(stored: dict[str, Any], config: ExplainConfig, sess: SESS | None) -> dict[str, Any]:
-    """Return the settings of an output as this version would write them: those that it did not have are the default."""
-    found: dict[str, Any] = {field.name: field.default for field in fields(config)} | stored
+    """Return the settings of an output as this version would write them: those that it did not have are `BEFORE`'s or the default."""
+    found: dict[str, Any] = {field.name: field.default for field in fields(config)} | BEFORE | stored
     for name in PLACES:
         found[name] = None if found[name] is None else public(resolved(found[name]))
     if found["step_size"] is None and sess is not None:

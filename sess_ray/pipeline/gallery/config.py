@@ -76,6 +76,8 @@ class PatchConfig:
         For --image: pixels between windows; without it, the model's input size.
     pre_filter_ratio
         For --image: where the page's slider begins, which drops the windows of lowest class score.
+    fade
+        For --image: over which share of their sides windows fade, as for sess-ray explain.
     fusion
         For --image: how maps of windows become one, as for sess-ray explain.
     precision
@@ -92,6 +94,7 @@ class PatchConfig:
     num_scales: Annotated[int, WINDOWS] = 12
     step_size: Annotated[int | None, WINDOWS] = None
     pre_filter_ratio: Annotated[float | None, WINDOWS] = None
+    fade: Annotated[float | None, WINDOWS] = None
     fusion: Annotated[Literal["seamless", "reference"], WINDOWS] = "seamless"
     precision: Annotated[Precision, MODEL] = "fp32"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from sess_ray import SESS, load_model
+from sess_ray import SESS, SessError, load_model
 from sess_ray.pipeline.cluster.rows import TABLE_BYTES, tables
 from sess_ray.pipeline.explain.blocks import BLOCK_ROWS, BLOCKS, MAX_BLOCK_ROWS, blocks, most_rows
 from sess_ray.pipeline.explain.config import ExplainConfig
@@ -63,23 +63,33 @@ def test_blocks_of_slow_methods_are_small(method, scales, passes):
 
 
 @pytest.mark.parametrize(
-    ("settings", "ratio"),
+    ("settings", "ratio", "fade"),
     [
-        ({}, 0.0),
-        ({"method": "gradcam++"}, 0.0),
-        ({"method": "groupcam"}, 0.9),
-        ({"method": "gradient"}, 0.9),
-        ({"method": "tests.fragile:brightness"}, 0.9),
-        ({"method": "groupcam", "num_scales": 0}, 0.0),
-        ({"pre_filter_ratio": 0.9}, 0.9),
-        ({"method": "groupcam", "pre_filter_ratio": 0.0}, 0.0),
+        ({}, 0.0, 0.0),
+        ({"method": "gradcam++"}, 0.0, 0.0),
+        ({"method": "gradient"}, 0.5, 0.0),
+        ({"method": "smoothgrad"}, 0.8, 0.25),
+        ({"method": "groupcam"}, 0.8, 0.25),
+        ({"method": "tests.fragile:brightness"}, 0.8, 0.25),
+        ({"method": "groupcam", "fusion": "reference"}, 0.8, 0.0),
+        ({"method": "groupcam", "num_scales": 0}, 0.0, 0.0),
+        ({"pre_filter_ratio": 0.9}, 0.9, 0.0),
+        ({"method": "groupcam", "pre_filter_ratio": 0.0}, 0.0, 0.25),
+        ({"method": "groupcam", "fade": 0.0}, 0.8, 0.0),
+        ({"fade": 0.1}, 0.0, 0.1),
     ],
 )
-def test_a_ratio_that_is_not_given_is_the_methods_own(settings, ratio):
+def test_what_is_not_given_is_the_methods_own(settings, ratio, fade):
     config = ExplainConfig(**settings)
-    assert config.ratio() == ratio
+    assert (config.ratio(), config.fades()) == (ratio, fade)
     sess = SESS(load_model("tests.fragile:model"), device="cpu", **config.explainer_options())
-    assert sess.pre_filter_ratio == ratio
+    assert (sess.pre_filter_ratio, sess.fade) == (ratio, fade)
+    assert sess.plan(300, 400).fade == fade
+
+
+def test_fading_is_not_the_references():
+    with pytest.raises(SessError, match="--fade 0.2: --fusion reference has no fading: leave out one of the two"):
+        ExplainConfig(fusion="reference", fade=0.2)
 
 
 def test_rows_of_one_parquet_file_are_read_together_and_shards_alone():

@@ -166,17 +166,20 @@ def test_what_is_left_to_the_model_is_compared_as_it_was_decided(images, tmp_pat
     given = {"model": "tests.fragile:model", "input": str(images), "output": str(tmp_path / "out"), "num_scales": 1}
     job = prepare(ExplainConfig(**given))
     job.start()
-    decided = {name: job.settings[name] for name in ("step_size", "pre_filter_ratio")}
+    decided = {name: job.settings[name] for name in ("step_size", "pre_filter_ratio", "fade")}
     assert decided["step_size"] == 224
-    assert isinstance(decided["pre_filter_ratio"], float)
+    assert (decided["pre_filter_ratio"], decided["fade"]) == (0.0, 0.0)
     assert prepare(ExplainConfig(**given, **decided))
     with pytest.raises(SessError, match="step_size was 224 and is 112"):
         prepare(ExplainConfig(**given, step_size=112))
     path = tmp_path / "out" / "started.json"
     started = json.loads(path.read_text())
     started["settings"]["step_size"] = None  # as versions before wrote it
+    del started["settings"]["fade"]
     path.write_text(json.dumps(started))
     assert prepare(ExplainConfig(**given, step_size=224))
+    with pytest.raises(SessError, match="fade was 0.0 and is 0.1"):
+        prepare(ExplainConfig(**given, fade=0.1))
     with pytest.raises(SessError, match="step_size was 224 and is 112"):
         prepare(ExplainConfig(**given, step_size=112))
 
