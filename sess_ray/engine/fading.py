@@ -1,4 +1,4 @@
-"""Windows that fade towards their borders, so that one that is kept beside one that is dropped is no wall in the map."""
+"""Windows that fade towards their borders: one that is kept beside one that is dropped is then no wall in the map."""
 
 from __future__ import annotations
 

@@ -94,10 +94,10 @@ def test_fusion_at_the_size_of_photographs(kind, height, width):
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("fade", [0.1, 0.25, 0.5])
-@pytest.mark.parametrize(("height", "width", "step"), [(60, 80, 32), (32, 96, 32), (33, 47, 16), (100, 21, 20)])
+@pytest.mark.parametrize("fade", [0.1, 0.5])
+@pytest.mark.parametrize(("height", "width", "step"), [(40, 60, 32), (32, 80, 32), (33, 47, 16)])
 def test_windows_fade_towards_their_inner_borders(fade, height, width, step):
-    plan = replace(sess_plan(height, width, 32, 3, step), fade=fade)
+    plan = replace(sess_plan(height, width, 32, 2, step), fade=fade)
     maps, scores = random_maps(plan, 7, seed=11)
     kept = keep(scores, 0.5)
     found = fuse(plan, maps[kept], scores, kept, normalize=False, smooth=False)

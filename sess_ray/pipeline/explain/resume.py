@@ -126,7 +126,7 @@ def _is_open(name: str, *settings: dict[str, Any]) -> bool:
 
 
 def _known(stored: dict[str, Any], config: ExplainConfig, sess: SESS | None) -> dict[str, Any]:
-    """Return the settings of an output as this version would write them: those that it did not have are `BEFORE`'s or the default."""
+    """Return an output's settings as this version writes them: what it did not have is `BEFORE`'s or the default."""
     found: dict[str, Any] = {field.name: field.default for field in fields(config)} | BEFORE | stored
     for name in PLACES:
         found[name] = None if found[name] is None else public(resolved(found[name]))

@@ -178,7 +178,7 @@ def test_what_is_left_to_the_model_is_compared_as_it_was_decided(images, tmp_pat
     del started["settings"]["fade"]
     path.write_text(json.dumps(started))
     assert prepare(ExplainConfig(**given, step_size=224))
-    with pytest.raises(SessError, match="fade was 0.0 and is 0.1"):
+    with pytest.raises(SessError, match=r"fade was 0\.0 and is 0\.1"):
         prepare(ExplainConfig(**given, fade=0.1))
     with pytest.raises(SessError, match="step_size was 224 and is 112"):
         prepare(ExplainConfig(**given, step_size=112))
