@@ -29,5 +29,6 @@ def evaluate(
     with command.progress("map", evaluation.maps) as progress:
         outcome = run(evaluation, progress)
     print(as_text(evaluation, outcome))
-    print(f"written: {public(evaluation.store.url)}: summary.md, summary.csv, summary.json, results/, problems/")
+    files = "report.html, summary.md, summary.csv, summary.json, results/, problems/"
+    print(f"written: {public(evaluation.store.url)}: {files}")
     return 0

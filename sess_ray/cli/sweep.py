@@ -2,15 +2,15 @@
 
     sess-ray sweep --sweep num_scales=1,2,5,10 --sweep pre_filter_ratio=0,0.9 --input IMAGES --annotations FILE
 
-Runs that an earlier sweep has finished in the same output are used again. Of several methods,
---method-option METHOD.key=value is for one.
+Runs that an earlier sweep has finished in the same output are used again, and so is its evaluation where nothing has
+changed. Of several methods, --method-option METHOD.key=value is for one.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import product, zip_longest
 from math import ceil
 from typing import Annotated, Any
@@ -19,12 +19,13 @@ from cyclopts import Parameter
 
 from sess_ray.cli import command
 from sess_ray.errors import SessError, unknown
-from sess_ray.io.access import public
+from sess_ray.io.access import one_line, public
+from sess_ray.io.reading import read_items
 from sess_ray.io.store import FINISHED, Store
 from sess_ray.pipeline.cluster.flags import MEASUREMENT, METRICS
 from sess_ray.pipeline.cluster.settings import key_values
 from sess_ray.pipeline.evaluate.config import EvaluateConfig
-from sess_ray.pipeline.evaluate.report import Line
+from sess_ray.pipeline.evaluate.report import Line, from_records
 from sess_ray.pipeline.explain.config import ExplainConfig
 from sess_ray.pipeline.explain.resume import DECIDED, refuse_other_settings
 from sess_ray.tables import markdown
@@ -48,7 +49,7 @@ class Point:
     name : str
         What is swept, and to what.
     base : str
-        The point that it is compared with: the first value of the last setting, all others the same.
+        The point that it is compared with, which may be itself.
     config : ExplainConfig
     """
 
@@ -57,7 +58,7 @@ class Point:
     config: ExplainConfig
 
 
-def points(sweep: Sequence[str], common: ExplainConfig) -> list[Point]:
+def points(sweep: Sequence[str], common: ExplainConfig, baseline: str | None = None) -> list[Point]:
     """Return every combination.
 
     Parameters
@@ -66,35 +67,55 @@ def points(sweep: Sequence[str], common: ExplainConfig) -> list[Point]:
         ``setting=value,value,...`` of `ExplainConfig`.
     common : ExplainConfig
         All other settings. Of its options of methods, ``METHOD.key=value`` is for the points with this method.
+    baseline : str, optional
+        ``setting=value,...``: what points are compared with; in settings that it does not name, a point is compared
+        with its own kind. By default the first value of every setting. The name of a point will do, too.
+
+    Raises
+    ------
+    SessError
+        If there is no such setting, or the baseline names a value that is not swept.
 
     Examples
     --------
-    >>> [first, second] = points(["method=cam", "num_scales=0,10"], ExplainConfig())
-    >>> second.name, second.base
-    ('method cam, num_scales 10', 'method cam, num_scales 0')
+    >>> found = points(["method=cam,gradcam", "num_scales=0,10"], ExplainConfig())
+    >>> found[3].name, found[3].base
+    ('method gradcam, num_scales 10', 'method cam, num_scales 0')
+    >>> points(["method=cam,gradcam", "num_scales=0,10"], ExplainConfig(), "num_scales=0")[3].base
+    'method gradcam, num_scales 0'
     """
     known = [field.name for field in dataclasses.fields(ExplainConfig)]
-    axes = []
+    axes: dict[str, dict[str, Any]] = {}
     for name, values in key_values(sweep, "--sweep").items():
         if name not in known:
             raise unknown("setting to sweep", name, known)
-        axes.append([(name, text.strip(), _parsed(name, text.strip())) for text in values.split(",")])
+        axes[name] = {text.strip(): _parsed(name, text.strip()) for text in values.split(",")}
     if not axes:
         raise SessError("nothing to sweep: give --sweep SETTING=VALUE,VALUE,...")
+    base = {name: next(iter(values)) for name, values in axes.items()} if baseline is None else _base(baseline, axes)
 
-    def named(point: Iterable[tuple[str, str, Any]]) -> str:
-        return ", ".join(f"{name} {text}" for name, text, _ in point)
+    def named(point: Mapping[str, str]) -> str:
+        return ", ".join(f"{name} {text}" for name, text in point.items())
 
-    found = [
-        Point(
-            named(point),
-            named((*point[:-1], axes[-1][0])),
-            dataclasses.replace(common, **{name: value for name, _, value in point}),
-        )
-        for point in product(*axes)
-    ]
+    found = []
+    for texts in product(*axes.values()):
+        point = dict(zip(axes, texts, strict=True))
+        parsed = {name: axes[name][text] for name, text in point.items()}
+        found.append(Point(named(point), named(point | base), dataclasses.replace(common, **parsed)))
     methods = {point.config.method for point in found}
     return [dataclasses.replace(point, config=_own_options(point.config, methods)) for point in found]
+
+
+def _base(baseline: str, axes: Mapping[str, Collection[str]]) -> dict[str, str]:
+    """Return what a baseline fixes: ``setting=value`` or, as in the name of a point, ``setting value``."""
+    entries = [entry.strip() for entry in baseline.split(",")]
+    found = key_values([entry if "=" in entry else entry.replace(" ", "=", 1) for entry in entries], "--baseline")
+    for name, text in found.items():
+        if name not in axes:
+            raise unknown("setting in --baseline", name, axes)
+        if text not in axes[name]:
+            raise unknown(f"value of {name} in --baseline", text, axes[name])
+    return found
 
 
 def _own_options(config: ExplainConfig, methods: Collection[str]) -> ExplainConfig:
@@ -132,6 +153,14 @@ def main(
     sweep: Annotated[
         tuple[str, ...], MEASUREMENT, Parameter(help="SETTING=VALUE,VALUE,...; may be given several times.")
     ] = (),
+    baseline: Annotated[
+        str | None,
+        MEASUREMENT,
+        Parameter(
+            help="What all are compared with, as SETTING=VALUE,...; settings that it does not name stay each one's "
+            "own. Without it, the first value of every setting."
+        ),
+    ] = None,
     metrics: Annotated[
         str | None,
         METRICS,
@@ -144,13 +173,11 @@ def main(
 ) -> int:
     """Sweep; return the exit code."""
     from sess_ray import methods
-    from sess_ray.pipeline.evaluate import job as evaluate
-    from sess_ray.pipeline.evaluate.prepare import prepare as prepare_evaluation
     from sess_ray.pipeline.explain import job as explain
     from sess_ray.pipeline.explain.prepare import prepare
 
     del config_file  # read by command.run, before the flags are
-    chosen = points(sweep, dataclasses.replace(config, overwrite=True, overlays=0))
+    chosen = points(sweep, dataclasses.replace(config, overwrite=True, overlays=0), baseline)
     for point in chosen:  # before the first of them takes hours
         methods.get(point.config.method).parsed(point.config.method_options())
     urls = {point.name: f"{config.output}/runs/{point.name.replace(', ', '_').replace(' ', '-')}" for point in chosen}
@@ -181,19 +208,33 @@ def main(
         retry_seconds=config.retry_seconds,
         overwrite=True,
     )
-    print(f"evaluating {len(chosen)} runs", flush=True)
-    evaluation = prepare_evaluation(settings)
-    outcome = evaluate.run(evaluation)
+    lines, measured, text = _evaluated(settings)
     store = Store(config.output)
-    text = evaluate.as_text(evaluation, outcome)
     seconds = [("run", "actor seconds an image"), *((name, f"{cost:.3f}") for name, cost in costs.items())]
     text += f"\n## Cost\n\n{markdown(seconds)}\n"
     store.write("sweep.md", text.encode())
     print(text)
-    store.write("sweep.png", plot(outcome.lines, chosen, evaluation.metrics))
-    store.write("cost.png", plot(outcome.lines, chosen, evaluation.metrics, costs))
-    print(f"written: {public(store.url)}: sweep.md, sweep.png, cost.png, runs/, evaluation/")
+    store.write("sweep.png", plot(lines, chosen, measured))
+    store.write("cost.png", plot(lines, chosen, measured, costs))
+    print(f"written: {public(store.url)}: evaluation/report.html, sweep.md, sweep.png, cost.png, runs/, evaluation/")
     return 0
+
+
+def _evaluated(settings: EvaluateConfig) -> tuple[list[Line], list[str], str]:
+    """Return the lines, the metrics and the text of an evaluation: one that an earlier sweep has made, or a new one."""
+    from sess_ray.pipeline.evaluate import job
+    from sess_ray.pipeline.evaluate.prepare import prepare
+
+    if record := job.unchanged(settings):
+        print(f"evaluated before: {len(settings.run)} runs", flush=True)
+        [text] = read_items([f"{Store(settings.output).location}/summary.md"])
+        if isinstance(text, Exception):
+            raise SessError(f"cannot read the evaluation in {public(settings.output)}: {one_line(text)}") from text
+        return from_records(record["summary"]), record["metrics"], text.decode()
+    print(f"evaluating {len(settings.run)} runs", flush=True)
+    evaluation = prepare(settings)
+    outcome = job.run(evaluation)
+    return outcome.lines, evaluation.metrics, job.as_text(evaluation, outcome)
 
 
 def plot(
@@ -218,14 +259,14 @@ def plot(
         if metric is None:
             axis.axis("off")
             continue
-        for curve in dict.fromkeys(point.base for point in chosen):
-            members = [point for point in chosen if point.base == curve and (point.name, metric) in found]
+        for curve in dict.fromkeys(_curve(point) for point in chosen):
+            members = [point for point in chosen if _curve(point) == curve and (point.name, metric) in found]
             values = [found[point.name, metric] for point in members]
             means = [100 * value.mean for value in values]
             reach = [[100 * (v.mean - v.low) for v in values], [100 * (v.high - v.mean) for v in values]]
             texts = [point.name.rpartition(" ")[2] for point in members]
             across = [costs[point.name] for point in members] if costs else texts
-            axis.errorbar(across, means, reach, fmt="o-", capsize=3, label=curve.rpartition(", ")[0] or None)
+            axis.errorbar(across, means, reach, fmt="o-", capsize=3, label=curve or None)
             for text, place in zip(texts, zip(across, means, strict=True), strict=True) if costs else ():
                 axis.annotate(text, place, xytext=(4, 4), textcoords="offset points", fontsize=7)
         axis.set(title=metric, ylabel="%", xlabel="actor seconds an image" if costs else setting)
@@ -238,3 +279,8 @@ def plot(
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     return buffer.getvalue()
+
+
+def _curve(point: Point) -> str:
+    """Return what the points of a curve have in common: all settings but the last."""
+    return point.name.rpartition(", ")[0]

@@ -31,6 +31,11 @@ def run(*arguments):
         ),
         (["--sweep", "method=rise,gradcam", "--method-option", "masks=9"], "gradcam has no options, so not 'masks'"),
         (["--sweep", "method=rise,gratcam"], "unknown method 'gratcam'"),
+        (
+            ["--sweep", "num_scales=1,2", "--baseline", "num_scales=0"],
+            "unknown value of num_scales in --baseline '0': choose one of: 1, 2",
+        ),
+        (["--sweep", "num_scales=1,2", "--baseline", "seed=0"], "unknown setting in --baseline 'seed'"),
     ],
 )
 def test_wrong_usage_is_one_line(given, message, capsys):
@@ -47,6 +52,17 @@ def test_an_option_is_for_all_methods_or_for_one_of_them():
         {"masks": "9", "std": "0.3"},
         {"samples": "2", "std": "0.3"},
     ]
+
+
+def test_points_are_compared_with_the_first_values_or_with_what_is_named():
+    sweep_ = ["method=cam,gradcam", "num_scales=0,4"]
+    found = sweep.points(sweep_, ExplainConfig())
+    assert {point.base for point in found} == {"method cam, num_scales 0"}
+    for baseline in ("method gradcam, num_scales 4", "num_scales=4,method=gradcam"):
+        found = sweep.points(sweep_, ExplainConfig(), baseline)
+        assert {point.base for point in found} == {"method gradcam, num_scales 4"}
+    found = sweep.points(sweep_, ExplainConfig(), "method=gradcam")
+    assert [point.base for point in found] == ["method gradcam, num_scales 0", "method gradcam, num_scales 4"] * 2
 
 
 def test_only_a_finished_run_with_the_same_settings_and_limit_is_used_again(tmp_path):
@@ -81,7 +97,13 @@ def test_a_table_a_plot_and_runs_that_are_used_again(tmp_path, photographs, caps
         with Image.open(tmp_path / "sweep" / name) as picture:
             assert picture.size == (400, 400)  # one metric
             assert len(set(picture.convert("L").tobytes())) > 20
+    assert "num_scales 1, smooth false" in (tmp_path / "sweep" / "evaluation" / "report.html").read_text()
     capsys.readouterr()
+    assert run("--sweep", "num_scales=0,1", "--sweep", "smooth=false", *given) == 0
+    told = capsys.readouterr().out
+    assert "evaluated before: 2 runs" in told
+    assert "explaining" not in told
+    assert (tmp_path / "sweep" / "sweep.md").read_text() == text
     assert run("--sweep", "num_scales=0,1,2", "--sweep", "smooth=false", *given) == 0
     told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("explaining: ")]
     assert told == ["explaining: num_scales 2, smooth false"]

@@ -10,6 +10,7 @@ What cannot be measured becomes a row of problems/ with the reason; what a run l
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections import Counter
@@ -20,13 +21,22 @@ from typing import Any
 import pyarrow as pa
 
 from sess_ray.io.access import public, public_command
-from sess_ray.metrics.suite import SUITE
+from sess_ray.io.store import FINISHED, Store
+from sess_ray.metrics.suite import SUITE, choose
 from sess_ray.pipeline.cluster.output import versions
 from sess_ray.pipeline.cluster.session import OF_TASKS, arriving, connect, map_blocks, pool
+from sess_ray.pipeline.evaluate.config import EvaluateConfig
 from sess_ray.pipeline.evaluate.judging import PROBLEMS, EvaluateActor, read_maps, results_schema, write_results
+from sess_ray.pipeline.evaluate.page import Report, page
+from sess_ray.pipeline.evaluate.pictures import pictures
 from sess_ray.pipeline.evaluate.prepare import EVALUATION, Evaluation
 from sess_ray.pipeline.evaluate.report import Line, as_csv, as_markdown, as_records, report
 from sess_ray.tables import markdown
+
+# Settings on which no number depends.
+FREE = frozenset(
+    ("output", "overwrite", "batch_size", "actors", "gpus_per_actor", "address", "read_timeout", "retry_seconds")
+)
 
 
 @dataclass
@@ -71,7 +81,7 @@ def stream(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
 
 
 def run(evaluation: Evaluation, progress: Any = None) -> Outcome:
-    """Run an evaluation to its end: results/, problems/ and, last, summary.md, .csv and .json.
+    """Run an evaluation to its end: results/, problems/ and, last, report.html and summary.md, .csv and .json.
 
     Parameters
     ----------
@@ -105,6 +115,7 @@ def run(evaluation: Evaluation, progress: Any = None) -> Outcome:
     outcome = Outcome(report(results, evaluation.metrics, config.compared()), problems, forwards, seconds)
     store.write("summary.md", as_text(evaluation, outcome).encode())
     store.write("summary.csv", as_csv(outcome.lines))
+    store.write("report.html", page(_report(evaluation, outcome, results)).encode())
     store.write_json("summary.json", _record(evaluation, outcome))
     return outcome
 
@@ -124,6 +135,22 @@ def as_text(evaluation: Evaluation, outcome: Outcome) -> str:
     return "\n".join(parts)
 
 
+def _report(evaluation: Evaluation, outcome: Outcome, results: dict[str, pa.Table]) -> Report:
+    metric, shown = pictures(evaluation, results, evaluation.config.compared())
+    return Report(
+        title=f"Evaluation of {' and '.join(evaluation.runs)}",
+        subtitle=f"{evaluation.maps} maps, {evaluation.model.name}",
+        notes=_read_as(evaluation),
+        runs=list(evaluation.runs),
+        metrics=evaluation.metrics,
+        settings=evaluation.settings,
+        lines=outcome.lines,
+        problems=[(run or "annotations", kind, count) for (run, kind), count in sorted(outcome.problems.items())],
+        metric=metric,
+        pictures=shown,
+    )
+
+
 def _read_as(evaluation: Evaluation) -> str:
     """Return what one has to know to read the tables."""
     told = ["In percent, with 95 % intervals (bootstrap over images)."]
@@ -137,12 +164,41 @@ def _read_as(evaluation: Evaluation) -> str:
     return "\n".join(told)
 
 
+def _started(run: Store) -> str | None:
+    """Return when a run was started, which another run in the same place was not."""
+    return (run.read_json(FINISHED) or {}).get("started")
+
+
+def unchanged(config: EvaluateConfig) -> dict[str, Any] | None:
+    """Return the summary.json of an evaluation with the same settings of the same runs; None where there is none.
+
+    Parameters
+    ----------
+    config : EvaluateConfig
+        What makes it faster or slower does not count.
+    """
+    store = Store(config.output)
+    record = store.read_json("summary.json")
+    if record is None:
+        return None
+    before, now = (
+        {name: value for name, value in given.items() if name not in FREE}
+        for given in (record["config"], json.loads(json.dumps(config.public())))
+    )
+    metrics = choose(config.metric_names(), annotated=config.annotations is not None)
+    runs = {name: _started(Store(url)) for name, url in config.runs().items()}
+    same = before == now and record.get("metrics") == metrics and record.get("runs") == runs
+    return record if same and None not in runs.values() else None
+
+
 def _record(evaluation: Evaluation, outcome: Outcome) -> dict[str, Any]:
     packages = ("sess-ray", "ray", "torch", "torchvision", "pyarrow", "pillow", "numpy")
     return {
         "config": evaluation.config.public(),
         "model": {"name": evaluation.model.name, "weights_sha256": evaluation.model.weights_sha256()},
         "versions": versions(*packages),
+        "metrics": evaluation.metrics,
+        "runs": {name: _started(store) for name, store in evaluation.runs.items()},
         "maps": evaluation.maps,
         "pointing_smooth": evaluation.smooth,
         "forwards": outcome.forwards,

@@ -15,7 +15,7 @@ from sess_ray.io.annotation_formats import read_annotations
 from sess_ray.io.annotations import Annotations
 from sess_ray.io.inputs import find_images
 from sess_ray.io.names import read_class_names
-from sess_ray.io.store import FINISHED, STARTED, Store
+from sess_ray.io.store import STARTED, Store
 from sess_ray.metrics.suite import SUITE, choose
 from sess_ray.models import Model, load_model
 from sess_ray.pipeline.cluster.output import map_files, refuse_used
@@ -51,8 +51,8 @@ class Evaluation:
         Rows of problems/ that are known before any map is read.
     smooth : dict of str to float
         For each run, by how much its maps are blurred for the pointing game, as a share of the longer side.
-    records : dict of str to dict
-        What each run says of itself, in run.json or, before it has finished, in started.json; nothing for some.
+    settings : dict of str to dict
+        What the maps of each run are made with, as its started.json says.
     """
 
     config: EvaluateConfig
@@ -65,7 +65,7 @@ class Evaluation:
     blocks: list[pa.Table]
     missing: list[dict[str, Any]]
     smooth: dict[str, float]
-    records: dict[str, dict[str, Any]]
+    settings: dict[str, dict[str, Any]]
 
     @property
     def maps(self) -> int:
@@ -101,9 +101,9 @@ def prepare(config: EvaluateConfig) -> Evaluation:
     if annotations:
         missing += _without_map(annotations, classes, blocks, runs)
     smooth = {name: _smooth(config, found, files[name]) for name, found in runs.items()}
-    records = {name: found.read_json(FINISHED) or found.read_json(STARTED) or {} for name, found in runs.items()}
+    settings = {name: (found.read_json(STARTED) or {}).get("settings", {}) for name, found in runs.items()}
     store.check_writable()
-    return Evaluation(config, metrics, runs, store, model, annotations, classes, blocks, missing, smooth, records)
+    return Evaluation(config, metrics, runs, store, model, annotations, classes, blocks, missing, smooth, settings)
 
 
 def _smooth(config: EvaluateConfig, run: Store, files: list[str]) -> float:

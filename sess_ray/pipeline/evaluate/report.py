@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
-from math import isnan
+from math import isnan, nan
 from typing import Any
 
 import numpy as np
@@ -115,24 +115,26 @@ def _cell(summary: Summary | None, n: int, *, signed: bool = False) -> str:
     return f"{mean} ({low} to {high})" if summary.n == n else f"{mean} ({low} to {high}; n = {summary.n})"
 
 
-def as_markdown(lines: Sequence[Line], runs: Sequence[str], metrics: Sequence[str]) -> str:
-    """Return the tables for all maps, for sizes, and of differences: in percent, with 95 % intervals."""
+Table = list[list[str]]  # the first row is its header
+
+
+def tables(lines: Sequence[Line], runs: Sequence[str], metrics: Sequence[str]) -> list[tuple[str, Table]]:
+    """Return the tables for all maps, of differences, and for sizes, with titles: in percent, with 95 % intervals."""
     by_place = {(line.run, line.base, line.group, line.value, line.metric): line.summary for line in lines}
-    parts: list[str] = []
+    found: list[tuple[str, Table]] = []
 
     def table(title: str, rows: list[tuple[str, str, str, str]], chosen: list[str]) -> None:
         cells = []
         chosen = [metric for metric in chosen if any((run, "", "all", "", metric) in by_place for run in runs)]
         for text, run, base, value in rows:
             group = "size" if value else "all"
-            found = [by_place.get((run, base, group, value, metric)) for metric in chosen]
-            if any(found):
-                n = max(summary.n for summary in found if summary)
-                cells.append([text, str(n), *(_cell(summary, n, signed=bool(base)) for summary in found)])
+            summaries = [by_place.get((run, base, group, value, metric)) for metric in chosen]
+            if any(summaries):
+                n = max(summary.n for summary in summaries if summary)
+                cells.append([text, str(n), *(_cell(summary, n, signed=bool(base)) for summary in summaries)])
         if cells:
-            arrows = ["↑" if SUITE[metric].make().better == "higher" else "↓" for metric in chosen]
-            header = ["run", "n", *(f"{metric} {arrow}" for metric, arrow in zip(chosen, arrows, strict=True))]
-            parts.append(f"## {title}\n\n{markdown([header, *cells])}\n")
+            header = ["run", "n", *(f"{metric} {arrow(metric)}" for metric in chosen)]
+            found.append((title, [header, *cells]))
 
     pairs = dict.fromkeys((line.run, line.base) for line in lines if line.base)
     annotated = [metric for metric in metrics if SUITE[metric].compare]
@@ -143,7 +145,21 @@ def as_markdown(lines: Sequence[Line], runs: Sequence[str], metrics: Sequence[st
         table(f"{title}: differences, on maps that both have", differences, chosen)
         by_size = [(f"{run}, {size} of the image", run, "", size) for size in SIZES for run in runs]
         table(f"{title}: by size of the target", by_size, chosen)
-    return "\n".join(parts)
+    return found
+
+
+def arrow(metric: str) -> str:
+    """Return which way a metric is better.
+
+    >>> arrow("pxap"), arrow("deletion_rise")
+    ('↑', '↓')
+    """
+    return "↑" if SUITE[metric].make().better == "higher" else "↓"
+
+
+def as_markdown(lines: Sequence[Line], runs: Sequence[str], metrics: Sequence[str]) -> str:
+    """Return the tables as Markdown."""
+    return "\n".join(f"## {title}\n\n{markdown(rows)}\n" for title, rows in tables(lines, runs, metrics))
 
 
 def as_csv(lines: Sequence[Line]) -> bytes:
@@ -164,3 +180,13 @@ def as_records(lines: Sequence[Line]) -> list[dict[str, Any]]:
         numbers = record.pop("summary")
         records.append(record | {name: None if isinstance(x, float) and isnan(x) else x for name, x in numbers.items()})
     return records
+
+
+def from_records(records: Iterable[Mapping[str, Any]]) -> list[Line]:
+    """Return the lines that `as_records` has written."""
+    found = []
+    for record in records:
+        mean, low, high = (nan if record[name] is None else record[name] for name in ("mean", "low", "high"))
+        place = {name: record[name] for name in ("run", "base", "group", "value", "metric")}
+        found.append(Line(**place, summary=Summary(record["n"], mean, low, high)))
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -182,6 +183,17 @@ def test_what_cannot_be_measured_is_named(whole):
     for kind in ("nothing there", "another size", "no annotation", "no image", "no map", "unknown label"):
         assert f"| {kind} " in text
     assert "Sharpening alone raises energy_pointing_game" in text
+
+
+def test_the_report_shows_what_was_found(whole):
+    output, _, _ = whole
+    page = (output / "report.html").read_text()
+    for text in ("sess and base can not be told apart", "num_scales", "pxap", "nothing there", "Most different"):
+        assert text in page
+    # base, sess and the image, of each image that a run has measured and that is still there.
+    assert page.count('src="data:image/jpeg;base64,') >= 9
+    assert "The image can not be read." in page  # gone.png
+    assert not re.search(r"""(src|href)=["'](?!data:)""", page)
 
 
 def test_maps_of_pixel_gradients_are_blurred_before_they_point(runs, annotations, tmp_path):
