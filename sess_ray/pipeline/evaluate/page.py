@@ -158,11 +158,11 @@ def _mark(line: Line, side: str, across: Callable[[float], float], y: int) -> st
 def _pictures(report: Report) -> str:
     if not report.pictures:
         return ""
-    parts = [f"<h2>Images</h2><p>By {escape(report.metric)} {arrow(report.metric)}, in percent.</p>"]
-    for title in TITLES:
-        if own := [picture for picture in report.pictures if picture.title == title]:
-            parts.append(f"<h3>{title}</h3><div class=cards>{''.join(map(_card, own))}</div>")
-    return "".join(parts)
+    by_title = {title: [one for one in report.pictures if one.title == title] for title in TITLES}
+    cards = "".join(
+        f"<h3>{title}</h3><div class=cards>{''.join(map(_card, own))}</div>" for title, own in by_title.items() if own
+    )
+    return f"<h2>Images</h2><p>By {escape(report.metric)} {arrow(report.metric)}, in percent.</p>{cards}"
 
 
 def _card(picture: Picture) -> str:
@@ -172,6 +172,6 @@ def _card(picture: Picture) -> str:
         alt = escape(f"{picture.name}: {name}")
         return f'<figure><img src="{uri}" alt="{alt}"><figcaption>{escape(caption)}</figcaption></figure>'
 
-    strip = "".join(shown(*one) for one in picture.thumbnails.items()) or "<p>The image can not be read.</p>"
+    strip = "".join(shown(*one) for one in picture.thumbnails.items()) or "<p>The image cannot be read.</p>"
     head = f"<h4>{escape(picture.label)}</h4><p>{escape(picture.name)}</p>"
     return f"<article>{head}<div class=strip>{strip}</div></article>"

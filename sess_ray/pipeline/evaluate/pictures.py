@@ -38,7 +38,7 @@ class Picture:
     values : dict of str to float
         The metric of each run, a share of 1.
     thumbnails : dict of str to str
-        JPEGs as data URIs: the image, then the maps of runs over it. Without those that can not be read.
+        JPEGs as data URIs: the image, then the maps of runs over it. Without those that cannot be read.
     """
 
     title: str
@@ -133,7 +133,7 @@ def _places(evaluation: Evaluation, wanted: set[Key]) -> dict[tuple[str, str, in
 
 
 def _thumbnails(runs: Mapping[str, Store], places: Mapping[str, dict[str, Any]]) -> dict[str, str]:
-    """Return the image and its maps over it; what can not be read is a row of problems/ already."""
+    """Return the image and its maps over it; what cannot be read is a row of problems/ already."""
     try:
         [content] = read_items([next(iter(places.values()))["uri"]])
         if isinstance(content, Exception):

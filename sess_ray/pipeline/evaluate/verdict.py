@@ -72,7 +72,7 @@ def verdict(run: str, base: str, found: Sequence[Difference]) -> list[str]:
     Returns
     -------
     list of str
-        The first is the verdict, over the metrics that contrast alone can not move.
+        The first is the verdict, over the metrics that contrast alone cannot move.
     """
     counted = [one for one in found if one.line.metric not in CONTRAST]
     sides = {one.side for one in counted}
@@ -80,7 +80,7 @@ def verdict(run: str, base: str, found: Sequence[Difference]) -> list[str]:
     if not counted:
         head = f"Nothing decides between {run} and {base}: no metric that has a say was measured on maps of both."
     elif sides == {"even"}:
-        head = f"{run} and {base} can not be told apart: no difference is more than luck."
+        head = f"{run} and {base} cannot be told apart: no difference is more than luck."
     elif "worse" not in sides:
         head = f"{run} is better than {base}."
     elif "better" not in sides:

@@ -188,11 +188,11 @@ def test_what_cannot_be_measured_is_named(whole):
 def test_the_report_shows_what_was_found(whole):
     output, _, _ = whole
     page = (output / "report.html").read_text()
-    for text in ("sess and base can not be told apart", "num_scales", "pxap", "nothing there", "Most different"):
+    for text in ("sess and base cannot be told apart", "num_scales", "pxap", "nothing there", "Most different"):
         assert text in page
     # base, sess and the image, of each image that a run has measured and that is still there.
     assert page.count('src="data:image/jpeg;base64,') >= 9
-    assert "The image can not be read." in page  # gone.png
+    assert "The image cannot be read." in page  # gone.png
     assert not re.search(r"""(src|href)=["'](?!data:)""", page)
 
 

@@ -43,9 +43,9 @@ def test_a_side_is_taken_where_the_interval_leaves_out_0(metric, numbers, side):
         ({"pxap": BETTER, "pointing_game": EVEN}, "sess is better than base."),
         ({"pxap": WORSE, "pointing_game": EVEN}, "sess is worse than base."),
         ({"pxap": BETTER, "pointing_game": WORSE}, "sess is better than base by some metrics and worse by others."),
-        ({"pxap": EVEN}, "sess and base can not be told apart: no difference is more than luck."),
+        ({"pxap": EVEN}, "sess and base cannot be told apart: no difference is more than luck."),
         # What sharpening alone does makes nothing better.
-        ({"pxap": EVEN, "energy_pointing_game": BETTER}, "sess and base can not be told apart"),
+        ({"pxap": EVEN, "energy_pointing_game": BETTER}, "sess and base cannot be told apart"),
         ({"energy_pointing_game": BETTER}, "Nothing decides between sess and base"),
     ],
 )
@@ -136,7 +136,7 @@ def test_the_page_is_whole_and_names_are_text(compared):
     assert found.tags.count("svg") == 1
     assert ("rect" in found.tags) == compared  # worse: deletion has grown
     assert evil in found.text
-    assert "The image can not be read." in found.text
+    assert "The image cannot be read." in found.text
     verdict_ = f"{evil} is better than base by some metrics" if compared else "there is nothing to compare it with"
     assert verdict_ in found.text
 
