@@ -457,6 +457,14 @@ def test_the_best_threshold_is_common_to_all_maps():
     assert metric.replicates().shape == (1001,)
 
 
+def test_each_overlap_has_its_own_best_threshold():
+    metric = MaxBoxAccV2([0.2, 0.8])
+    metric.add(np.array([1, 0, 0, 1, 0, 1]), key="a")  # at an overlap of 0.3 with both thresholds, then 0.5, then 0.7
+    metric.add(np.array([1, 0, 1, 0, 0, 0]), key="b")
+    assert metric.summary().mean == pytest.approx((1 + 0.5 + 0.5) / 3)
+    assert metric.best_threshold() == 0.2
+
+
 def test_thresholds_and_overlaps_are_options():
     saliency = np.linspace(0, 1, 100).reshape(1, 100) * np.ones((10, 1))
     boxes = [[60, 0, 100, 10]]
