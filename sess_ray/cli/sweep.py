@@ -19,8 +19,8 @@ from cyclopts import Parameter
 
 from sess_ray.cli import command
 from sess_ray.errors import SessError, unknown
-from sess_ray.io.access import one_line, public
-from sess_ray.io.reading import read_items
+from sess_ray.io.access import public
+from sess_ray.io.small import read_small
 from sess_ray.io.store import FINISHED, Store
 from sess_ray.pipeline.cluster.flags import MEASUREMENT, METRICS
 from sess_ray.pipeline.cluster.settings import key_values
@@ -227,9 +227,7 @@ def _evaluated(settings: EvaluateConfig) -> tuple[list[Line], list[str], str]:
 
     if record := job.unchanged(settings):
         print(f"evaluated before: {len(settings.run)} runs", flush=True)
-        [text] = read_items([f"{Store(settings.output).location}/summary.md"])
-        if isinstance(text, Exception):
-            raise SessError(f"cannot read the evaluation in {public(settings.output)}: {one_line(text)}") from text
+        text = read_small(f"{Store(settings.output).location}/summary.md", "evaluation")
         return from_records(record["summary"]), record["metrics"], text.decode()
     print(f"evaluating {len(settings.run)} runs", flush=True)
     evaluation = prepare(settings)

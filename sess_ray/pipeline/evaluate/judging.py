@@ -223,8 +223,7 @@ class EvaluateActor:
         area = float(facts.region.mean())
         result |= {"label": label, "area": area, "size": next(name for name, most in SIZES.items() if area <= most)}
         for name, metric in self._metrics.items():
-            compare = SUITE[name].compare
-            if compare:
+            if compare := SUITE[name].compare:
                 value = compare(metric, row["map"], facts)
                 result[name] = value.tolist() if isinstance(value, np.ndarray) else value
         return result
