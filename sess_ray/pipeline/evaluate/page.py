@@ -168,7 +168,7 @@ def _pictures(report: Report) -> str:
 def _card(picture: Picture) -> str:
     def shown(name: str, uri: str) -> str:
         value = picture.values.get(name)
-        caption = name if value is None else f"{name} {100 * value:.1f}"
+        caption = name if value is None else f"{name}: {100 * value:.1f}"
         alt = escape(f"{picture.name}: {name}")
         return f'<figure><img src="{uri}" alt="{alt}"><figcaption>{escape(caption)}</figcaption></figure>'
 
