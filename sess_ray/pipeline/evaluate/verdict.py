@@ -12,6 +12,7 @@ from sess_ray.pipeline.evaluate.report import Line
 from sess_ray.pipeline.explain.resume import FREE
 
 Side = Literal["better", "worse", "even"]
+FEW = 30  # maps, below which bootstrap intervals are too narrow to be trusted
 # What a change of contrast alone moves, such as squaring all maps: no verdict is made of it.
 CONTRAST = ("energy_pointing_game", "average_drop", "average_increase")
 
@@ -95,7 +96,10 @@ def verdict(run: str, base: str, found: Sequence[Difference]) -> list[str]:
         told.append(f"May be luck, the interval holds 0: {', '.join(own)}.")
     if own := [one.words for one in found if one.line.metric in CONTRAST]:
         told.append(f"Without a say, because contrast alone moves them: {', '.join(own)}.")
-    return [*told, f"In points of percent, with 95 % intervals, over up to {n} maps that both have."]
+    told.append(f"In points of percent, with 95 % intervals, over up to {n} maps that both have.")
+    if n < FEW:
+        told.append(f"So few maps vouch for little: the intervals themselves are uncertain below about {FEW}.")
+    return told
 
 
 def settings_that_differ(settings: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections import Counter
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ from sess_ray.pipeline.evaluate.config import EvaluateConfig
 from sess_ray.pipeline.evaluate.judging import READ, EvaluateActor, Unmeasured, facts_of, read_maps
 from sess_ray.pipeline.evaluate.prepare import prepare as prepare_evaluation
 from sess_ray.pipeline.evaluate.results import results_of
+from sess_ray.pipeline.evaluate.verdict import differences, verdict
 from sess_ray.pipeline.explain import job as explain
 from sess_ray.pipeline.explain.config import ExplainConfig
 from sess_ray.pipeline.explain.prepare import prepare
@@ -186,9 +188,10 @@ def test_what_cannot_be_measured_is_named(whole):
 
 
 def test_the_report_shows_what_was_found(whole):
-    output, _, _ = whole
+    output, _, outcome = whole
     page = (output / "report.html").read_text()
-    for text in ("sess and base cannot be told apart", "num_scales", "pxap", "nothing there", "Most different"):
+    said = verdict("sess", "base", differences(outcome.lines))
+    for text in (*map(escape, said), "num_scales", "nothing there", "Most different"):
         assert text in page
     # base, sess and the image, of each image that a run has measured and that is still there.
     assert page.count('src="data:image/jpeg;base64,') >= 9

@@ -56,6 +56,9 @@ def test_the_verdict_in_words(measured, head):
     for metric, (mean, low, high) in measured.items():
         assert f"{metric} {100 * mean:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})" in text
     assert "over up to 40 maps" in text
+    assert "So few maps" not in text
+    few = Line("sess", "base", "all", "", "pxap", Summary(4, *BETTER))
+    assert "So few maps vouch for little" in verdict("sess", "base", differences([few]))[-1]
 
 
 def test_settings_that_do_not_make_a_map_are_no_difference():
