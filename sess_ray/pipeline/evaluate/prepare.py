@@ -15,7 +15,7 @@ from sess_ray.io.annotation_formats import read_annotations
 from sess_ray.io.annotations import Annotations
 from sess_ray.io.inputs import find_images
 from sess_ray.io.names import read_class_names
-from sess_ray.io.store import STARTED, Store
+from sess_ray.io.store import FINISHED, STARTED, Store
 from sess_ray.metrics.suite import SUITE, choose
 from sess_ray.models import Model, load_model
 from sess_ray.pipeline.cluster.output import map_files, refuse_used
