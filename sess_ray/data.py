@@ -99,10 +99,20 @@ def explain(
         "max_pixels": max_pixels,
         "needed": needed(loaded.input_size, sess.num_scales or 0, settings.get("max_map_side")),
     }
-    actors = "-".join(map(str, concurrency)) if isinstance(concurrency, tuple) else concurrency and str(concurrency)
-    workers = pool(actors or None, num_gpus, None, None)
+    workers = pool(_actors(concurrency), num_gpus, None, None)
     if num_cpus is not None:
         workers["num_cpus"] = num_cpus
     decoded = dataset.map_batches(decode_cells, fn_kwargs=reading, **OF_TASKS)
     maps = explained(decoded, loaded, {**settings, "method": sess.method}, workers)
     return maps.map_batches(as_maps, fn_kwargs={"method": sess.method.name, "model": loaded.name}, **OF_TASKS)
+
+
+def _actors(concurrency: int | tuple[int, int] | None) -> str | None:
+    """Return Ray's concurrency as the job's --actors has it.
+
+    >>> _actors(3), _actors((1, 4)), _actors(None)
+    ('3', '1-4', None)
+    """
+    if concurrency is None:
+        return None
+    return "-".join(map(str, concurrency)) if isinstance(concurrency, tuple) else str(concurrency)

@@ -18,7 +18,7 @@ import sess_ray.data
 from sess_ray import SESS, SessError, load_model
 from sess_ray.io.maps import decode_map, quantize
 from sess_ray.io.store import MAPS
-from sess_ray.pipeline.explain.cells import decode_cells
+from sess_ray.pipeline.explain.cells import _lost, as_maps, decode_cells
 from sess_ray.pipeline.explain.stages import targets_of
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -220,6 +220,13 @@ def test_arrays_of_any_channels_and_what_is_no_image(pixels):
     assert [row["error"].partition(":")[0] for row in rows] == ["FileNotFoundError"] * 2
     assert [row["uri"] for row in rows] == ["nowhere.png", "also/nowhere.jpg"]
     assert decoded([1.5])[0]["error"] == "the image is float: give (H, W, 3) uint8, the bytes of a file, or a path"
+
+
+def test_an_image_that_kills_its_worker_keeps_its_row():
+    table = pa.table({"image": [b"x"], "id": [7], "caption": ["a cat"]})
+    [row] = pa.concat_tables(as_maps(_lost(table, "image"), "gradcam", "model")).to_pylist()
+    assert (row["image_id"], row["id"], row["caption"], row["saliency"]) == ("7", 7, "a cat", None)
+    assert row["error"].startswith("decode: every worker died of it")
 
 
 def test_settings_are_those_of_the_engine(ray_session, folder, pixels):

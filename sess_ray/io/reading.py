@@ -15,7 +15,7 @@ from sess_ray.errors import SessError
 from sess_ray.io.access import is_passing, persistent, public, read_files
 from sess_ray.io.inputs import IMAGE_EXTENSIONS, SHARD, bytes_column, split_uri
 
-ROWS = 16  # of a Parquet file with image bytes, read at a time
+BATCH_ROWS = 16  # of a Parquet file with image bytes, read at a time
 
 
 def read_items(uris: Sequence[str]) -> list[bytes | Exception]:
@@ -95,7 +95,7 @@ def _group_rows(
     file: pq.ParquetFile, group: int, column: str, first: int, wanted: list[int]
 ) -> Iterator[tuple[str, bytes | Exception]]:
     left = set(wanted)
-    for batch in file.iter_batches(ROWS, row_groups=[group], columns=[column]):
+    for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=[column]):
         for offset in range(batch.num_rows):
             row = first + offset
             if row in left:
