@@ -11,8 +11,8 @@ from typing import Any, overload
 import numpy as np
 import pyarrow as pa
 
+from sess_ray.access import one_line, public
 from sess_ray.errors import SessError
-from sess_ray.io.access import one_line, public
 from sess_ray.io.decode import decode
 from sess_ray.io.inputs import find_images
 from sess_ray.io.maps import decode_map

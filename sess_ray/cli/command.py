@@ -13,9 +13,9 @@ import psutil
 from cyclopts import App, CycloptsError, Parameter
 from tqdm import tqdm
 
+from sess_ray.access import one_line, public_text
 from sess_ray.cli.config_file import config_of
 from sess_ray.errors import RunError, SessError, unknown
-from sess_ray.io.access import one_line, public_text
 from sess_ray.pipeline.cluster.flags import GROUPS, OTHER
 from sess_ray.pipeline.cluster.settings import key_values
 

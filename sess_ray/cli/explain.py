@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from sess_ray.access import public
 from sess_ray.cli import command
 from sess_ray.errors import SessError
-from sess_ray.io.access import public
 from sess_ray.pipeline.cluster.flags import METHOD, MODEL, OUTPUT, check
 from sess_ray.pipeline.explain.config import ExplainConfig
 

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from sess_ray.access import public
 from sess_ray.cli import command
-from sess_ray.io.access import public
 from sess_ray.pipeline.export.config import ExportConfig
 
 app = command.command("sess-ray labels", __doc__)

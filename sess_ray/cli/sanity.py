@@ -15,8 +15,8 @@ import numpy as np
 from cyclopts import Parameter
 
 from sess_ray import SESS, demo
+from sess_ray.access import public, public_command, use
 from sess_ray.cli import command
-from sess_ray.io.access import public, public_command, use
 from sess_ray.io.inputs import find_images
 from sess_ray.io.store import Store
 from sess_ray.metrics.metric import Metric, Summary

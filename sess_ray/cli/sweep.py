@@ -17,10 +17,9 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from sess_ray.access import public
 from sess_ray.cli import command
 from sess_ray.errors import SessError, unknown
-from sess_ray.io.access import public
-from sess_ray.io.small import read_small
 from sess_ray.io.store import FINISHED, Store
 from sess_ray.pipeline.cluster.flags import MEASUREMENT, METRICS
 from sess_ray.pipeline.cluster.settings import key_values
@@ -28,6 +27,7 @@ from sess_ray.pipeline.evaluate.config import EvaluateConfig
 from sess_ray.pipeline.evaluate.report import Line, from_records
 from sess_ray.pipeline.explain.config import ExplainConfig
 from sess_ray.pipeline.explain.resume import DECIDED, refuse_other_settings
+from sess_ray.small import read_small
 from sess_ray.tables import markdown
 
 app = command.command("sess-ray sweep", __doc__)

@@ -18,10 +18,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from sess_ray.access import public
 from sess_ray.errors import SessError, unknown
-from sess_ray.io.access import public
 from sess_ray.io.inputs import IMAGE_EXTENSIONS
-from sess_ray.io.small import read_small
+from sess_ray.small import read_small
 
 Box = tuple[float, float, float, float]
 Segments = list[list[float]] | dict[str, Any]

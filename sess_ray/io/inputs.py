@@ -21,8 +21,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from sess_ray.access import one_line, open_filesystem, patiently, persistent, public, shown
 from sess_ray.errors import SessError
-from sess_ray.io.access import one_line, open_filesystem, patiently, persistent, public, shown
 from sess_ray.io.listing import apart_from, uri_of, walk
 
 # fmt: off

@@ -8,7 +8,7 @@ from typing import Any
 
 import fsspec
 
-from sess_ray.io.access import patiently
+from sess_ray.access import patiently
 from sess_ray.io.places import is_below, resolved
 
 WRITTEN = ("maps", "errors", "overlays")  # folders of the output of the explain job

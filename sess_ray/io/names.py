@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from sess_ray.access import public
 from sess_ray.errors import SessError
-from sess_ray.io.access import public
-from sess_ray.io.small import read_small
+from sess_ray.small import read_small
 
 
 def read_class_names(path: str) -> list[str]:

@@ -11,8 +11,8 @@ from typing import Any
 import fsspec
 import pyarrow.parquet as pq
 
+from sess_ray.access import is_passing, persistent, public, read_files
 from sess_ray.errors import SessError
-from sess_ray.io.access import is_passing, persistent, public, read_files
 from sess_ray.io.inputs import IMAGE_EXTENSIONS, SHARD, bytes_column, split_uri
 
 BATCH_ROWS = 16  # of a Parquet file with image bytes, read at a time

@@ -18,8 +18,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sess_ray.access import one_line, open_filesystem, patiently, public
 from sess_ray.errors import RunError, SessError
-from sess_ray.io.access import one_line, open_filesystem, patiently, public
 from sess_ray.io.listing import WRITTEN, walk
 
 DICTIONARY = pa.dictionary(pa.int32(), pa.string())

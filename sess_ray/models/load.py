@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from sess_ray.access import public, public_text, shown
 from sess_ray.errors import SessError, unknown
-from sess_ray.io.access import public, public_text, shown
-from sess_ray.io.small import read_small
 from sess_ray.models.layers import find_layer
 from sess_ray.models.model import Model
 from sess_ray.models.vision import torchvision
 from sess_ray.own import imported
+from sess_ray.small import read_small
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

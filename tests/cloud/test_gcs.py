@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from sess_ray.io import access
-from sess_ray.io.access import Access
+from sess_ray import access
+from sess_ray.access import Access
 from sess_ray.io.inputs import list_images
 from sess_ray.pipeline.explain import job as explain
 from sess_ray.pipeline.explain.config import ExplainConfig

@@ -15,10 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from sess_ray import SessError
+from sess_ray import SessError, access
+from sess_ray.access import Access, parse_options
 from sess_ray.cli import main
-from sess_ray.io import access
-from sess_ray.io.access import Access, parse_options
 from sess_ray.io.inputs import list_images
 from sess_ray.io.store import Store
 from sess_ray.pipeline.evaluate import job as evaluate

@@ -6,8 +6,8 @@ import platform
 from collections.abc import Sequence
 from importlib.metadata import version
 
+from sess_ray.access import public
 from sess_ray.errors import SessError
-from sess_ray.io.access import public
 from sess_ray.io.store import Store
 
 

@@ -13,8 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from sess_ray.access import one_line
 from sess_ray.errors import RunError, SessError
-from sess_ray.io.access import one_line
 from sess_ray.pipeline.cluster import embedded
 from sess_ray.pipeline.cluster.settings import TASK_CPUS, actor_range
 from sess_ray.pipeline.cluster.silence import heard, logger, whats_missing

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from sess_ray.access import Access, parse_options, public_settings
 from sess_ray.errors import SessError
-from sess_ray.io.access import Access, parse_options, public_settings
 from sess_ray.pipeline.cluster.flags import CLUSTER, STORAGE, check
 
 # Of a task that reads or writes. Less than an actor's: two read while one waits for the network, and Ray does not fuse

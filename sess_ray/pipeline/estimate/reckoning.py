@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sess_ray.access import use
 from sess_ray.errors import SessError
-from sess_ray.io.access import use
 from sess_ray.io.decode import shrunk
 from sess_ray.io.inputs import split_uri
 from sess_ray.io.store import MAPS

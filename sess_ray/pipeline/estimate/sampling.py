@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from sess_ray.io.access import open_filesystem, patiently
+from sess_ray.access import open_filesystem, patiently
 from sess_ray.io.decode import Sides, enough
 from sess_ray.io.inputs import shard_rows, split_uri
 from sess_ray.io.reading import read_shard, stream_items

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from sess_ray.io.access import one_line
+from sess_ray.access import one_line
 from sess_ray.pipeline.explain.stages import map_rows, succeeded
 
 if TYPE_CHECKING:

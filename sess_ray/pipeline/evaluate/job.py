@@ -20,7 +20,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from sess_ray.io.access import public, public_command
+from sess_ray.access import public, public_command
 from sess_ray.io.store import FINISHED, Store
 from sess_ray.metrics.suite import SUITE, choose
 from sess_ray.pipeline.cluster.output import versions

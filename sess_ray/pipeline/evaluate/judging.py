@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from sess_ray.access import Access, one_line, use
 from sess_ray.engine.settings import BATCH_SIZES
 from sess_ray.errors import SessError
-from sess_ray.io.access import Access, one_line, use
 from sess_ray.io.annotations import Annotation, Annotations, Kind, region
 from sess_ray.io.decode import decode
 from sess_ray.io.maps import decode_map

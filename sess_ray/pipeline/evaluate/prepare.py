@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from sess_ray import methods
+from sess_ray.access import public, use
 from sess_ray.errors import SessError
-from sess_ray.io.access import public, use
 from sess_ray.io.annotation_formats import read_annotations
 from sess_ray.io.annotations import Annotations
 from sess_ray.io.inputs import find_images

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from sess_ray.access import public
 from sess_ray.errors import SessError, unknown
-from sess_ray.io.access import public
 from sess_ray.io.store import Store
 
 

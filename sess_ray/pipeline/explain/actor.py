@@ -12,10 +12,10 @@ import pyarrow as pa
 import ray
 import torch
 
+from sess_ray.access import one_line
 from sess_ray.engine.explanation import Explanation
 from sess_ray.engine.sess import SESS
 from sess_ray.errors import SessError
-from sess_ray.io.access import one_line
 from sess_ray.pipeline.cluster.isolation import survived
 from sess_ray.pipeline.cluster.rows import Row, tables
 from sess_ray.pipeline.explain import metering

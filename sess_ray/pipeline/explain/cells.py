@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from sess_ray.access import one_line, public
 from sess_ray.errors import SessError
-from sess_ray.io.access import one_line, public
 from sess_ray.io.decode import Sides, shrunk, to_rgb
 from sess_ray.io.reading import read_items
 from sess_ray.io.store import MAPS

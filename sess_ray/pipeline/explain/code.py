@@ -27,7 +27,7 @@ MAKERS = (
 )
 # Not followed: the first draws explanations, the second lists all methods, of which a run uses one, and how bytes are
 # fetched is nothing to a map.
-APART = ("sess_ray.pictures", "sess_ray.methods", "sess_ray.io.access", "sess_ray.io.small")
+APART = ("sess_ray.pictures", "sess_ray.methods", "sess_ray.access", "sess_ray.small")
 
 
 @cache

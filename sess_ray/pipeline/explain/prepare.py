@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sess_ray.access import one_line, public, use
 from sess_ray.errors import SessError
-from sess_ray.io.access import one_line, public, use
 from sess_ray.io.inputs import ITEMS, list_images, shard_rows
 from sess_ray.io.ledger import Ledger, read_ledger
 from sess_ray.io.names import read_class_names

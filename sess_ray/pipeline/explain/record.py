@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sess_ray.io.access import public_command
+from sess_ray.access import public_command
 from sess_ray.pipeline.cluster.output import versions
 from sess_ray.pipeline.explain.prepare import Job
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sess_ray.access import public
 from sess_ray.errors import SessError
-from sess_ray.io.access import public
 from sess_ray.io.inputs import shard_rows
 from sess_ray.io.ledger import Ledger
 from sess_ray.io.places import resolved

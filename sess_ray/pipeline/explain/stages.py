@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from sess_ray.access import Access, one_line, public, use
 from sess_ray.errors import SessError
-from sess_ray.io.access import Access, one_line, public, use
 from sess_ray.io.decode import Sides, shrunk
 from sess_ray.io.inputs import is_shard
 from sess_ray.io.maps import encode_map, quantize

@@ -13,7 +13,7 @@ from collections import Counter
 from itertools import islice
 from typing import Any
 
-from sess_ray.io.access import public_command
+from sess_ray.access import public_command
 from sess_ray.io.store import Store
 from sess_ray.pipeline.cluster.output import versions
 from sess_ray.pipeline.cluster.session import ARROW, TASK_CPUS, arriving, connect

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from sess_ray.access import public, use
 from sess_ray.errors import SessError
-from sess_ray.io.access import public, use
 from sess_ray.io.inputs import IMAGE_EXTENSIONS, find_images
 from sess_ray.io.store import FINISHED, STARTED, Store, digest
 from sess_ray.metrics.suite import SUITE

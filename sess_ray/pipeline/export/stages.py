@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from sess_ray.access import Access, one_line, use
 from sess_ray.errors import SessError
-from sess_ray.io.access import Access, one_line, use
 from sess_ray.io.decode import decode
 from sess_ray.io.maps import map_of
 from sess_ray.io.reading import stream_items

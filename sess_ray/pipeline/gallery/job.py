@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from sess_ray.access import Access, one_line, public, use
 from sess_ray.errors import SessError
-from sess_ray.io.access import Access, one_line, public, use
 from sess_ray.io.decode import decode
 from sess_ray.io.maps import encode_map, map_of
 from sess_ray.io.reading import stream_items

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
+from sess_ray.access import one_line, public
 from sess_ray.engine.sess import SESS
 from sess_ray.engine.targets import is_top
 from sess_ray.errors import SessError
-from sess_ray.io.access import one_line, public
 from sess_ray.io.decode import decode
 from sess_ray.io.reading import read_items
 from sess_ray.io.store import Store

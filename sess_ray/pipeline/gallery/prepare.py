@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from sess_ray.access import public, use
 from sess_ray.errors import SessError
-from sess_ray.io.access import public, use
 from sess_ray.io.annotation_formats import read_annotations
 from sess_ray.io.annotations import Annotations
 from sess_ray.io.inputs import find_images

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from ray.exceptions import RayActorError
 
-from sess_ray.io.access import Access
+from sess_ray.access import Access
 from sess_ray.pipeline.cluster.isolation import REASON, apart, deadly, rows_of
 from sess_ray.pipeline.cluster.session import ARROW
 from sess_ray.pipeline.evaluate import job as evaluate

@@ -18,9 +18,9 @@ import torch
 from PIL import Image
 
 from sess_ray import SessError
+from sess_ray.access import Access
 from sess_ray.cli import command
 from sess_ray.cli import evaluate as evaluate_dataset
-from sess_ray.io.access import Access
 from sess_ray.io.annotations import Annotation, Object
 from sess_ray.io.maps import decode_map
 from sess_ray.metrics.localization import EnergyPointingGame, PointingGame, boxes_region

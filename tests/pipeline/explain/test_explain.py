@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from sess_ray import SESS, load_model, methods, open_run
-from sess_ray.io.access import Access
+from sess_ray.access import Access
 from sess_ray.io.decode import shrunk
 from sess_ray.io.maps import decode_map
 from sess_ray.io.store import MAPS

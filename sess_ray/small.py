@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from sess_ray.access import one_line, open_filesystem, patiently, public, shown
 from sess_ray.errors import SessError
-from sess_ray.io.access import one_line, open_filesystem, patiently, public, shown
 
 
 def read_small(url: str, what: str) -> bytes:

@@ -13,9 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from sess_ray import SessError, load_model
-from sess_ray.io import access
-from sess_ray.io.access import Access
+from sess_ray import SessError, access, load_model
+from sess_ray.access import Access
 from sess_ray.io.annotation_formats import read_annotations
 from sess_ray.io.annotations import ClassMap
 from sess_ray.io.inputs import list_images

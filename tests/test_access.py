@@ -11,9 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from sess_ray import SessError
-from sess_ray.io import access
-from sess_ray.io.access import Access, is_passing, one_line, patiently, persistent, public_text, read_files
+from sess_ray import SessError, access
+from sess_ray.access import Access, is_passing, one_line, patiently, persistent, public_text, read_files
 from sess_ray.io.inputs import find_images
 from sess_ray.pipeline.evaluate.config import EvaluateConfig
 from sess_ray.pipeline.explain.config import ExplainConfig
