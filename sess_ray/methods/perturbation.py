@@ -131,13 +131,19 @@ def sscam(
     subtract_baseline: bool = False,
     softmax: bool = True,
 ) -> Tensor:
-    """Score-CAM with noise on the masks: softmax over channels of the mean, or the largest, of the noisy scores.
+    """Run Score-CAM with noise: softmax over channels of the mean, or the largest, of the noisy scores.
 
-    `std` is in units of a mask's range, 0 to 1. The channels of a patch meet the same noise, so that they differ by
-    what they show and not by luck. The score on a baseline, which the paper subtracts, cancels in the softmax.
+    ``noise="mask"`` adds it to the mask, as eq. 15 of the paper, and `std` is in units of a mask's range, 0 to 1.
+    ``noise="input"`` adds it to the masked patch, as Algorithm 1 and a co-author's code, and `std` is in units of the
+    patch's range, max - min. The channels of a patch meet the same noise, so that they differ by what they show and not
+    by luck. ``subtract_baseline=True`` takes the score on the mean colour off, as the paper does; it cancels in the
+    softmax. The co-author's code has neither softmax nor baseline.
 
-    The energy-based pointing game on 16 ImageNet images (SqueezeNet 1.1, 4 samples, max) chose `std`: 59.0, 58.9, 58.7
-    and 58.7 % at 0.1, 0.3, 1 and 2; without the softmax, which makes all weights nearly equal, 70.0, 66.8, 59.1, 56.5.
+    Measured on ImageNet images with boxes, SqueezeNet 1.1. Noise on the mask, energy-based pointing game, 16 images, 4
+    samples, max: 59.0, 58.9, 58.7 and 58.7 % with `std` 0.1, 0.3, 1 and 2, so 0.1 is the default. Average precision of
+    the boxes' pixels, 12 images, 1 sample, `std` 0.1: 85.4 with the softmax, 81.8 without it, 81.7 without it and with
+    the baseline taken off; with noise on the input 85.3, 83.4 and 81.4. Energy prefers no softmax (69.1 to 57.7), but
+    sharpening alone raises it, and which pixels come first it does not improve: the paper's softmax stays the default.
     """
     alive, shared = _alive(activations), Shared.of(targets, same_as)
     every = noisy_scores(model, patches, activations, shared, generators, batch_size, samples, std, noise)
