@@ -43,7 +43,8 @@ def explain(
         Column of the classes to explain: an index or name of a class of the model, or a list of them, or ``"topK"``.
         By default all images have the same `targets`.
     targets : str or list of int or str
-        Without a `target_column`: ``"top1"``, ``"top5"``, ... or classes by index or name.
+        Without a `target_column`: ``"top1"``, ``"top5"``, ... or classes by index or name, or groups of classes in
+        words (`sess_ray.models.groups.meaning`), such as ``"dog=151-268"``.
     concurrency : int or (int, int), optional
         Actors that hold the model, or the least and the most of them; by default one for each GPU, or for each CPU
         where there is none.
@@ -79,6 +80,7 @@ def explain(
     from sess_ray.engine.sess import SESS
     from sess_ray.engine.targets import is_top
     from sess_ray.models import load_model
+    from sess_ray.models.groups import meaning
     from sess_ray.pipeline.cluster.session import OF_TASKS, pool
     from sess_ray.pipeline.explain.cells import as_maps, check_columns, decode_cells
     from sess_ray.pipeline.explain.graph import explained
@@ -89,7 +91,9 @@ def explain(
     loaded = load_model(model)
     sess = SESS(loaded, device="cpu", **settings)  # what is wrong shows here, and not on the first actor
     if not isinstance(targets, str):
-        targets = [str(loaded.class_index(target)) for target in targets]
+        targets = [str(target) for target in targets]
+        for target in targets:
+            meaning(str(target), loaded)
     elif not is_top(targets):
         raise SessError(f"targets {targets!r}: use top1, top5 ... or a list of classes")
     reading = {

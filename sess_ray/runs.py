@@ -31,8 +31,10 @@ class StoredMap:
     image_id, uri : str
         The image's path below the input (or the manifest's id), and where it is read.
     target : int
-        The class that is explained.
+        The class that is explained; of a group of classes a negative number, the same in every run.
     target_name : str
+    target_classes : tuple of int
+        The class, or the classes of the group.
     score : float
         Probability of the target, of the whole image.
     predicted : int
@@ -53,6 +55,7 @@ class StoredMap:
     uri: str
     target: int
     target_name: str
+    target_classes: tuple[int, ...]
     score: float
     predicted: int
     predicted_score: float
@@ -125,7 +128,7 @@ class Run:
     @cached_property
     def rows(self) -> pa.Table:
         """All columns of maps/ but the maps."""
-        return pa.concat_tables(self._parts)
+        return pa.concat_tables(self._parts, promote_options="default")
 
     @cached_property
     def errors(self) -> pa.Table:
@@ -182,6 +185,7 @@ class Run:
         [row] = table.slice(number, 1).to_pylist()
         png = row.pop("saliency")["bytes"]
         row.setdefault("num_scored", row["num_patches"])  # outputs of versions that scored all windows do not say it
+        row["target_classes"] = tuple(row.get("target_classes") or [row["target"]])  # nor those that knew no groups
         if self._moved is not None:
             row["uri"] = self._moved.get(row["image_id"], row["uri"])
         return StoredMap(**row, png=png)

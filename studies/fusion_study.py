@@ -30,7 +30,7 @@ from sess_ray.metrics.perturbation import Deletion, Insertion, Overall, at_input
 from sess_ray.metrics.suite import SUITE, Facts
 from sess_ray.metrics.thresholds import MaxBoxAcc
 from sess_ray.models import load_model
-from sess_ray.pipeline.evaluate.judging import Unmeasured, facts_of
+from sess_ray.pipeline.evaluate.facts import Unmeasured, facts_of
 from sess_ray.pipeline.explain.config import ExplainConfig
 from sess_ray.pipeline.explain.targets import label_classes
 from sess_ray.tables import markdown

@@ -44,10 +44,10 @@ class Pair:
 def pairs(run: str, annotations: str, class_map: str | None, images: str | None) -> Iterator[Pair]:
     """Yield the maps of targets that are annotated in their image."""
     known, meaning = read_annotations(annotations), ClassMap.read(class_map) if class_map else ClassMap()
-    meant = {label: meaning.classes(label, int) for label in known.labels()}
+    meant = {label: meaning.classes(label, lambda index: [int(index)]) for label in known.labels()}
     for row in open_run(run, images):
         found = known.find(row.image_id)
-        things = [entry for entry in found.objects if row.target in meant[entry.label]] if found else []
+        things = [entry for entry in found.objects if {*row.target_classes} <= {*meant[entry.label]}] if found else []
         if things:
             covered = region(things, row.height, row.width, "segments")
             yield Pair(row.image_id, row.score, row.saliency, row.image(), covered)

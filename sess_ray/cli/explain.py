@@ -5,7 +5,6 @@ Without flags: sample images, a small model that comes with a package, results i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -17,11 +16,13 @@ from sess_ray.pipeline.cluster.flags import METHOD, MODEL, OUTPUT, check
 from sess_ray.pipeline.explain.config import ExplainConfig
 
 if TYPE_CHECKING:
+    from sess_ray.models import Model
     from sess_ray.pipeline.estimate.reckoning import Estimate
     from sess_ray.pipeline.explain.prepare import Job
     from sess_ray.pipeline.explain.record import Summary
 
 app = command.command("sess-ray explain", __doc__)
+GROUPS_TOLD = 5
 INTERRUPTED = "stopped: what is written stays; the same command goes on"
 
 
@@ -73,7 +74,8 @@ def explain(
     job = prepare(config, meanwhile=lambda: start_early(config.address))
     from sess_ray.pipeline.explain.job import run
 
-    print(f"explaining {_number(job)} with {job.model.name}, {config.method} on {job.model.layer}", flush=True)
+    print(f"explaining {_number(job)} with {job.model.name}, {config.method} on {job.model.layer}")
+    print(_groups(job), end="", flush=True)
     progress = Progress(job.tasks.num_rows if job.countable else None)
     try:
         summary = run(job, progress)
@@ -105,8 +107,9 @@ def _describe(job: Job, gpus: int | None, price: float | None) -> None:
         f"model {job.model.name}, layer {job.model.layer}, input {job.model.input_size} px,"
         f" {job.model.num_classes} classes"
     )
+    print(_groups(job), end="")
     for task in job.tasks.slice(0, 5).to_pylist():
-        print(f"  {task['image_id']!r}: {task['error'] or task['top'] or _named(task['targets'], job.model.classes)}")
+        print(f"  {task['image_id']!r}: {task['error'] or task['top'] or _named(task['targets'], job.model)}")
     if job.tasks["error"].null_count:
         from sess_ray.pipeline.estimate.reckoning import estimate
 
@@ -155,12 +158,24 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
 
 
-def _named(targets: list[list[int]] | None, names: Sequence[str]) -> str:
-    """Return the classes to explain of an image; of several that one label means, the model will choose."""
+def _groups(job: Job) -> str:
+    """Return a line on the targets that mean several classes, or nothing."""
+    sizes = [f"{name} ({len(classes)} classes)" for name, classes in job.groups.items()]
+    more = f" and {len(sizes) - GROUPS_TOLD} more" if len(sizes) > GROUPS_TOLD else ""
+    return f"explained as groups: {', '.join(sizes[:GROUPS_TOLD])}{more}\n" if sizes else ""
+
+
+def _named(targets: list[list[int]] | None, model: Model) -> str:
+    """Return the targets of an image; of several classes that one label means, the model may choose."""
     if targets is None:
         return "its label"
     return "; ".join(
-        " or ".join(f"{index} ({names[index]})" if names else str(index) for index in alternatives)
+        " or ".join(
+            model.target_name(target)
+            if target >= model.num_classes or not model.classes
+            else f"{target} ({model.class_name(target)})"
+            for target in alternatives
+        )
         for alternatives in targets
     )
 

@@ -151,7 +151,8 @@ class ClassMap:
         ----------
         url : str
             At a path or any URL that fsspec opens: a JSON object {label: index or name, or a list of them}, or a CSV
-            or TSV with the columns label and index (or name), a row for each pair.
+            or TSV with the columns label and index (or name), a row for each pair. A range of indices such as
+            "151-268" counts as a name, and so does what else `classes` resolves.
 
         Raises
         ------
@@ -180,14 +181,15 @@ class ClassMap:
             raise SessError(f"class map {place} is empty: write a JSON object {{label: index}}, or columns label,index")
         return cls(entries, place)
 
-    def classes(self, label: str, resolve: Callable[[str], int]) -> tuple[int, ...]:
+    def classes(self, label: str, resolve: Callable[[str], Iterable[int]]) -> tuple[int, ...]:
         """Return the indices of the classes that a label means; none where it means none.
 
         Parameters
         ----------
         label : str
         resolve : callable
-            The model's `class_index`: an index or a name to the index; raises `SessError` for what it does not know.
+            An index or a name to the indices that it means (`sess_ray.models.groups.members`); raises `SessError` for
+            what the model does not know.
 
         Raises
         ------
@@ -196,11 +198,11 @@ class ClassMap:
         """
         if self.entries is None:
             try:
-                return (resolve(label),)
+                return tuple(resolve(label))
             except SessError:
                 return ()
         try:
-            return tuple(dict.fromkeys(resolve(str(entry)) for entry in self.entries.get(label, ())))
+            return tuple(dict.fromkeys(index for entry in self.entries.get(label, ()) for index in resolve(str(entry))))
         except SessError as error:
             raise SessError(f"class map {self.source}: label {label!r}: {error}") from error
 

@@ -11,6 +11,7 @@ import json
 import os
 import posixpath
 import uuid
+import zlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -30,6 +31,7 @@ MAPS = pa.schema(
         ("uri", pa.string()),
         ("target", pa.int32()),
         ("target_name", pa.string()),
+        ("target_classes", pa.list_(pa.int32())),  # what the target means: itself, or the classes of a group
         ("score", pa.float32()),
         ("predicted", pa.int32()),
         ("predicted_score", pa.float32()),
@@ -54,6 +56,20 @@ KEYS = ("run", "image_id", "target", "problem")  # columns that tell rows apart,
 
 HIDDEN = ".writing-"  # in front of the names of files that are not whole yet
 READERS = 32  # small files that are read at the same time
+
+
+def stored_target(classes: Sequence[int]) -> int:
+    """Return what the column `target` says of a target that means these classes.
+
+    One class is itself. A group is a negative number that is made of its classes: the same in every run, whatever else
+    is explained there.
+
+    >>> stored_target([207]), stored_target([281, 282]), stored_target([282, 281])
+    (207, -1021371834, -1021371834)
+    """
+    if len(classes) == 1:
+        return classes[0]
+    return -1 - (zlib.crc32(",".join(map(str, sorted(classes))).encode()) >> 1)
 
 
 class Store:

@@ -11,7 +11,6 @@ A group is a target behind the last class: with C classes, group k is target C +
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -106,11 +105,11 @@ def meaning(text: str, model: Targets) -> tuple[str, tuple[int, ...]]:
     >>> meaning("cat=281-283+tiger", model), meaning("bear", model)
     (('cat', (281, 282, 283, 292)), ('bear', (294, 295, 296, 297)))
     """
-    name, equals, members = text.partition("=")
-    if equals:
-        if not name.strip() or not members.strip():
+    name, equals, classes = text.partition("=")
+    if equals and not model.knows(text):
+        if not name.strip() or not classes.strip():
             raise SessError(f"target {text!r}: write NAME=CLASSES, such as dog=151-268")
-        return name.strip(), tuple(sorted({index for part in members.split("+") for index in _part(part, model)}))
+        return name.strip(), tuple(sorted(set(members(classes, model))))
     if _RANGE.fullmatch(text):
         raise SessError(f"target {text!r}: give these classes a name, such as dog={text.strip()}")
     if not model.knows(text):
@@ -124,11 +123,20 @@ def meaning(text: str, model: Targets) -> tuple[str, tuple[int, ...]]:
     return model.class_name(index), (index,)
 
 
-def _part(text: str, model: Targets) -> Iterable[int]:
+def members(text: str, model: Targets) -> tuple[int, ...]:
+    """Return the classes, in their order, that are named between plus signs: classes, nodes, ranges of indices.
+
+    Raises
+    ------
+    SessError
+        As `meaning`.
+    """
+    if "+" in text and not model.knows(text):
+        return tuple(dict.fromkeys(index for part in text.split("+") for index in members(part, model)))
     found = _RANGE.fullmatch(text)
     if not found:
         return meaning(text, model)[1]
     first, last = (model.class_index(number) for number in found.groups())
     if first > last:
         raise SessError(f"range {text.strip()} is empty: write the lower class first")
-    return range(first, last + 1)
+    return tuple(range(first, last + 1))

@@ -6,6 +6,7 @@ import json
 import pickle
 import sys
 import time
+from functools import partial
 
 import fsspec
 import numpy as np
@@ -22,6 +23,7 @@ from sess_ray.io.annotations import (
     Object,
     region,
 )
+from sess_ray.models.groups import members
 from tests.conftest import SHARED
 
 COCO = {
@@ -490,11 +492,13 @@ NAMES = {"tench": 0, "crane": 1, "n01440764": 0}
 
 
 def resolve(given):
-    """As `Model.class_index` of a model with 10 classes."""
+    """As `sess_ray.models.groups.members` of a model with 10 classes."""
     if given.isdigit() and int(given) < 10:
-        return int(given)
+        return (int(given),)
+    if given == "6-8":
+        return range(6, 9)
     if given in NAMES:
-        return NAMES[given]
+        return (NAMES[given],)
     raise SessError(f"unknown class {given!r}")
 
 
@@ -512,6 +516,7 @@ def test_class_maps(place):
     url = place(
         {
             "m.json": '{"cat": 3, "bird": [4, "crane", 4], "fish": "tench", "person": [], "far": 10}',
+            "n.json": '{"many": ["6-8", 7, 1]}',
             "m.csv": "label,index\ncat,3\nbird,4\nbird,crane\nfish,tench\n",
             "m.tsv": 'cat\t3\n\nbird\t4\nbird\tcrane\nfish\ttench\n"a, b"\t5\n',
         }
@@ -521,6 +526,7 @@ def test_class_maps(place):
         labels = ("cat", "bird", "fish", "person", "tench")
         assert [read.classes(label, resolve) for label in labels] == [(3,), (4, 1), (0,), (), ()], name
     assert read.classes("a, b", resolve) == (5,)
+    assert ClassMap.read(f"{url}/n.json").classes("many", resolve) == (6, 7, 8, 1)
     with pytest.raises(SessError, match=r"class map .*m\.json: label 'far': unknown class '10'"):
         ClassMap.read(f"{url}/m.json").classes("far", resolve)
     assert pickle.loads(pickle.dumps(read)) == read
@@ -564,10 +570,10 @@ def test_real_class_map(squeezenet):
     classes = ClassMap.read(shared("coco-subset/coco_to_imagenet.json"))
     assert len(classes.entries) == 61
     pairs = {(a.image_id, entry.label) for a in found.by_id.values() for entry in a.objects}
-    mapped = sum(bool(classes.classes(label, squeezenet.class_index)) for _, label in pairs)
+    mapped = sum(bool(classes.classes(label, partial(members, model=squeezenet))) for _, label in pairs)
     assert (len(pairs), mapped) == (362, 245)
-    assert classes.classes("cat", squeezenet.class_index) == (281, 282, 283, 284, 285)
-    assert classes.classes("person", squeezenet.class_index) == ()
+    assert classes.classes("cat", partial(members, model=squeezenet)) == (281, 282, 283, 284, 285)
+    assert classes.classes("person", partial(members, model=squeezenet)) == ()
 
 
 def test_real_segments_against_pycocotools():

@@ -15,17 +15,18 @@ import torch
 from sess_ray.access import Access, one_line, use
 from sess_ray.engine.settings import BATCH_SIZES
 from sess_ray.errors import SessError
-from sess_ray.io.annotations import Annotation, Annotations, Kind, region
+from sess_ray.io.annotations import Annotations, Kind
 from sess_ray.io.decode import decode
 from sess_ray.io.maps import decode_map
 from sess_ray.io.reading import read_items
 from sess_ray.io.store import MAPS, Store
-from sess_ray.metrics.localization import is_difficult, peak_of
+from sess_ray.metrics.localization import peak_of
 from sess_ray.metrics.perturbation import ModelMetric, Series, at_input_size, scored
-from sess_ray.metrics.suite import SUITE, Facts
+from sess_ray.metrics.suite import SUITE
 from sess_ray.models import Model
 from sess_ray.pipeline.cluster.isolation import REASON, survived
 from sess_ray.pipeline.cluster.rows import Row, tables
+from sess_ray.pipeline.evaluate.facts import Unmeasured, facts_of, meant
 from sess_ray.pipeline.evaluate.report import SIZES
 from sess_ray.precision import Precision
 
@@ -118,14 +119,6 @@ def _pixels(content: bytes, size: tuple[int, int], max_pixels: int) -> dict[str,
         found = " x ".join(map(str, pixels.shape[1::-1]))
         return {"problem": "another image", "detail": f"the image is {found}, its map {size[1]} x {size[0]}"}
     return {"pixels": pixels.tobytes()}
-
-
-class Unmeasured(Exception):  # noqa: N818 - no error: it says why a map has no value
-    """Why a map cannot be compared with annotations."""
-
-    def __init__(self, kind: str, detail: str) -> None:
-        super().__init__(detail)
-        self.kind = kind
 
 
 class EvaluateActor:
@@ -237,9 +230,12 @@ class EvaluateActor:
         def requests() -> Iterator[tuple[Series, int]]:
             for row, _ in pairs:
                 if row["pixels"] is not None:
+                    classes = meant(row)
+                    model.learn({row["target_name"]: classes})
+                    target = model.target_of(classes)
                     image, saliency = at_input_size(row["pixels"], row["map"], model)
                     for metric in self._questions.values():
-                        yield metric.series(image, saliency), row["target"]
+                        yield metric.series(image, saliency), target
 
         answers = scored(model, requests(), self._batch_size)
         for row, result in pairs:
@@ -250,56 +246,6 @@ class EvaluateActor:
             for name, metric in self._metrics.items():
                 if isinstance(metric, ModelMetric):
                     result[name] = metric.measure(scores[metric.question])
-
-
-def facts_of(
-    row: dict[str, Any], annotation: Annotation | None, classes: Mapping[str, Sequence[int]], kind: Kind
-) -> tuple[str, Facts]:
-    """Return the label of a map's target, and what is known of it.
-
-    Parameters
-    ----------
-    row : dict
-        A row of `READ`: height, width, target, peak_x and peak_y count.
-    annotation : Annotation or None
-        What is annotated in the image.
-    classes : mapping
-        Which classes of the model a label means.
-    kind : {"segments", "boxes"}
-        What the target's region is made of.
-
-    Raises
-    ------
-    Unmeasured
-        Where the map cannot be compared.
-    """
-    if annotation is None:
-        raise Unmeasured("no annotation", "the image is not annotated")
-    height, width = row["height"], row["width"]
-    if (annotation.height or height, annotation.width or width) != (height, width):
-        detail = f"annotated at {annotation.width} x {annotation.height}, the map is {width} x {height}"
-        raise Unmeasured("another size", detail)
-    own = [thing for thing in annotation.objects if row["target"] in classes[thing.label]]
-    if not own:
-        raise Unmeasured("no such object", f"class {row['target']} is not annotated in the image")
-    if all(thing.difficult for thing in own):
-        raise Unmeasured("difficult", f"all objects annotated as {own[0].label!r} are marked difficult")
-    where = region(own, height, width, kind)
-    covered = where if kind == "boxes" else region(own, height, width, "boxes")
-    if not where.any() or not covered.any():
-        raise Unmeasured("nothing there", f"what is annotated as {own[0].label!r} is empty or outside the image")
-    labels = {thing.label for thing in own}
-    outlines = None
-    if all(thing.segments for thing in own):
-        outlines = where if kind == "segments" else region(own, height, width, "segments")
-    return own[0].label, Facts(
-        region=where,
-        covered=covered,
-        boxes=np.array([thing.box for thing in own], np.float64),
-        segments=outlines,
-        difficult=is_difficult(where, others=any(thing.label not in labels for thing in annotation.objects)),
-        peak=(row["peak_x"], row["peak_y"]),
-    )
 
 
 def _decoded(row: dict[str, Any], problems: list[dict[str, Any]]) -> bool:

@@ -15,7 +15,7 @@ from sess_ray.io.annotation_formats import read_annotations
 from sess_ray.io.annotations import Annotations
 from sess_ray.io.inputs import find_images
 from sess_ray.io.names import read_class_names
-from sess_ray.io.store import FINISHED, STARTED, Store
+from sess_ray.io.store import FINISHED, STARTED, Store, stored_target
 from sess_ray.metrics.suite import SUITE, choose
 from sess_ray.models import Model, load_model
 from sess_ray.pipeline.cluster.output import map_files, refuse_used
@@ -187,6 +187,7 @@ def _without_map(
             if annotation:
                 targets[row["run"]].setdefault(annotation.image_id, set()).add(row["target"])
     given = {image_id for found in targets.values() for image_id in found} | _failed(annotations, runs)
+    meant = {label: {*own, stored_target(own)} for label, own in classes.items() if own}
     missing = [problem("", image_id, None, "annotation", detail) for image_id, detail in annotations.problems]
     for annotation in annotations.by_id.values():
         if annotation.image_id not in given:
@@ -200,7 +201,7 @@ def _without_map(
             missing += [
                 problem(run, annotation.image_id, None, "no map", label)
                 for run, found in targets.items()
-                if not found.get(annotation.image_id, set()).intersection(classes[label])
+                if not found.get(annotation.image_id, set()).intersection(meant[label])
             ]
     return missing
 

@@ -15,6 +15,7 @@ import torch
 from sess_ray.access import one_line
 from sess_ray.engine.explanation import Explanation
 from sess_ray.engine.sess import SESS
+from sess_ray.engine.targets import TargetSpec
 from sess_ray.errors import SessError
 from sess_ray.pipeline.cluster.isolation import survived
 from sess_ray.pipeline.cluster.rows import Row, tables
@@ -58,7 +59,7 @@ class ExplainActor:
                 row |= {"stage": stage, "error": str(error)}
             yield failed(row)
 
-        def image(index: int) -> tuple[np.ndarray, str | list[tuple[int, ...]]]:
+        def image(index: int) -> tuple[np.ndarray, TargetSpec]:
             row = rows[index]
             array = np.frombuffer(pixels[index].as_buffer(), np.uint8)
             return array.reshape(row["rows"], row["columns"], 3), row["targets"]
@@ -76,7 +77,7 @@ class ExplainActor:
                 except Exception as error:
                     yield failed({**rows[index], "stage": "explain", "error": one_line(error)})
 
-    def _alone(self, pixels: np.ndarray, targets: str | list[tuple[int, ...]]) -> list[Explanation]:
+    def _alone(self, pixels: np.ndarray, targets: TargetSpec) -> list[Explanation]:
         """Explain one image; in smaller and smaller batches while memory ends."""
         sess = self._sess
         while True:

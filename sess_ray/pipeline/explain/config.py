@@ -40,13 +40,16 @@ class ExplainConfig(OpensUrls):
     method_option
         An option of the method as key=value; may be given several times.
     targets
-        Classes to explain: auto (what the annotations or the manifest say, else top1), label (of the manifest, else the
-        folder's name), top1, top5 ..., or class indices or names, separated by commas.
+        What to explain: auto (what the annotations or the manifest say, else top1), label (of the manifest, else the
+        folder's name), top1, top5 ..., or classes by index or name, separated by commas. Classes that one name means
+        are a group, explained together: dog=151-268, pets=dog+281-285, or of ImageNet's a node of WordNet, such as dog.
     annotations
-        Explain what is annotated in each image, as for sess-ray evaluate. Where a label means several classes, the
-        one of highest score.
+        Explain what is annotated in each image, as for sess-ray evaluate.
     class_map
-        Which classes of the model a label of the annotations means, as for sess-ray evaluate.
+        Which classes of the model a label of the annotations, or a name in --targets, means, as for sess-ray evaluate.
+    several_classes
+        What an annotated label that means several classes is: a group, or the best, which is the one of highest score
+        in each image.
     num_scales
         Scales, with a short side of the model's input + 64 i pixels; 0 explains without SESS.
     step_size
@@ -116,6 +119,7 @@ class ExplainConfig(OpensUrls):
     targets: Annotated[str, TARGETS] = "auto"
     annotations: Annotated[str | None, TARGETS] = None
     class_map: Annotated[str | None, TARGETS] = None
+    several_classes: Annotated[Literal["group", "best"], TARGETS] = "group"
     num_scales: Annotated[int, WINDOWS] = 12
     step_size: Annotated[int | None, WINDOWS] = None
     pre_filter_ratio: Annotated[float | None, WINDOWS] = None
@@ -148,8 +152,10 @@ class ExplainConfig(OpensUrls):
         self.check()
         if self.annotations is not None and self.targets != "auto":
             raise SessError("--annotations say which classes to explain: leave out --targets")
-        if self.class_map is not None and self.annotations is None:
-            raise SessError("--class-map says what labels of --annotations mean: give both")
+        if self.class_map is not None and self.annotations is None and self.targets == "auto":
+            raise SessError(
+                "--class-map says what labels of --annotations, or names in --targets, mean: give one of them"
+            )
         if self.fade and self.fusion == "reference":
             raise SessError(f"--fade {self.fade:g}: --fusion reference has no fading: leave out one of the two")
         if self.overwrite and (self.retry_errors or self.resume_anyway):

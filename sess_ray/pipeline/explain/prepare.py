@@ -60,7 +60,13 @@ class Job:
         if self.config.overwrite:
             self.store.clear()
         self.store.remove(FINISHED)
-        self.store.write_json(STARTED, {"settings": self.settings, "made_with": self.made_with})
+        told = {"settings": self.settings, "made_with": self.made_with, "groups": self.groups}
+        self.store.write_json(STARTED, told)
+
+    @property
+    def groups(self) -> dict[str, tuple[int, ...]]:
+        """The classes of each target that means several; those of the labels in tar shards show when they are read."""
+        return {group.name: group.classes for group in self.model.groups}
 
     @property
     def countable(self) -> bool:
@@ -125,7 +131,9 @@ def _engine(config: ExplainConfig) -> tuple[Model, SESS]:
 
     methods.get(config.method).parsed(config.method_options())
     names = read_class_names(config.class_names) if config.class_names else None
-    model = load_model(config.model, config.weights, config.layer, class_names=names)
+    model = load_model(config.model, config.weights, config.layer, class_names=names).with_groups(
+        {}
+    )  # a copy, to learn
     return model, SESS(model, device="cpu", **config.explainer_options())  # type: ignore[arg-type]
 
 
@@ -135,10 +143,10 @@ def _targets(config: ExplainConfig, items: pa.Table, model: Model) -> pa.Table:
     from sess_ray.pipeline.explain.targets import annotated, label_classes, resolve
 
     if config.annotations is None:
-        return resolve(items, config.targets, model)
+        return resolve(items, config.targets, model, config.class_map)
     annotations = read_annotations(config.annotations)
     classes = label_classes(annotations, config.class_map, model)
-    return annotated(items, annotations, classes, model)
+    return annotated(items, annotations, classes, model, config.several_classes)
 
 
 def _left(store: Store, tasks: pa.Table, config: ExplainConfig) -> pa.Table:

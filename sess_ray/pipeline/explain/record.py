@@ -77,6 +77,7 @@ def record(job: Job, summary: Summary, started: datetime) -> dict[str, Any]:
             "num_classes": job.model.num_classes,
             "weights_sha256": job.made_with["weights"],
         },
+        "groups": job.groups,
         "versions": versions(*packages),
         "started": started.isoformat(timespec="seconds"),
         "counts": {

@@ -42,7 +42,7 @@ PLACES = ("input", "annotations", "class_map", "class_names")
 # None until the model and the method are known.
 DECIDED = ("step_size", "pre_filter_ratio", "fade")
 # What maps were made with before there was such a setting, where that is not what it is by default.
-BEFORE: dict[str, Any] = {"fade": 0.0}
+BEFORE: dict[str, Any] = {"fade": 0.0, "several_classes": "best"}
 # Of these, what a map is does depend on the version.
 PACKAGES = ("torch", "torchvision", "pillow")
 _IN_SHARD = re.compile(r"(.*?\.tar)/(.*)", re.DOTALL | re.IGNORECASE)  # an image_id: the shard's, and the member
@@ -62,6 +62,8 @@ def settings(config: ExplainConfig, sess: SESS | None = None) -> dict[str, Any]:
     for name in PLACES:
         given = getattr(config, name)
         found[name] = None if given is None else public(resolved(given))
+    if config.annotations is None:
+        del found["several_classes"]  # it is about their labels
     for name in DECIDED:
         if found[name] is None and sess is not None:
             found[name] = getattr(sess.settings, name)

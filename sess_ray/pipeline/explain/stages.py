@@ -16,13 +16,14 @@ from sess_ray.io.decode import Sides, shrunk
 from sess_ray.io.inputs import is_shard
 from sess_ray.io.maps import encode_map, quantize
 from sess_ray.io.reading import read_shard, stream_items
-from sess_ray.io.store import ERRORS, MAPS, Store, digest
+from sess_ray.io.store import ERRORS, MAPS, Store, digest, stored_target
 from sess_ray.pipeline.cluster.isolation import REASON, rows_of, survived
 from sess_ray.pipeline.cluster.rows import Row, tables
 from sess_ray.pipeline.explain import metering
 
 if TYPE_CHECKING:
     from sess_ray.engine.explanation import Explanation
+    from sess_ray.engine.targets import TargetSpec
     from sess_ray.models import Model
 
 TASKS = pa.schema(
@@ -55,7 +56,7 @@ DECODED = pa.schema(
 # One row an image, whatever number of targets it has: Ray may cut a block between rows, and what is written of an image
 # must be written together.
 OF_IMAGE = ("image_id", "uri", "predicted", "predicted_score", "height", "width", "num_patches")
-OF_TARGET = ("target", "target_name", "score", "peak_x", "peak_y", "num_scored", "num_kept")
+OF_TARGET = ("target", "target_name", "target_classes", "score", "peak_x", "peak_y", "num_scored", "num_kept")
 EXPLAINED = pa.schema(
     [
         *(MAPS.field(name) for name in OF_IMAGE),
@@ -154,14 +155,16 @@ def died(row: pa.Table, schema: pa.Schema, stage: str) -> pa.Table:
     return pa.Table.from_pylist([_undecoded(named, stage, REASON)], schema)
 
 
-def targets_of(row: Row, model: Model) -> str | list[tuple[int, ...]]:
+def targets_of(row: Row, model: Model) -> TargetSpec:
     """Return what to explain of an image of `DECODED`; its label says it where the driver could not know."""
+    from sess_ray.models.groups import meaning
+
     if row["top"] or row["targets"]:
         return row["top"] or row["targets"]
     names = row.get("names") or [row["label"]]
     if None in names:
         raise SessError(NO_LABEL)
-    return [(model.class_index(name),) for name in names]
+    return [dict([meaning(name, model)]) for name in names]
 
 
 def failed(row: Row) -> Row:
@@ -198,8 +201,9 @@ def succeeded(row: Row, explanations: list[Explanation], seconds: float) -> Row:
     }
     maps = [
         {
-            "target": explanation.target,
+            "target": stored_target(explanation.target_classes),
             "target_name": explanation.target_name,
+            "target_classes": explanation.target_classes,
             "score": explanation.score,
             **peak(explanation),
             "num_scored": explanation.num_scored,

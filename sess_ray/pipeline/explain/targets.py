@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sess_ray.engine.targets import is_top
 from sess_ray.errors import SessError
 from sess_ray.io.annotations import Annotations, ClassMap
-from sess_ray.io.inputs import CHUNK, is_shard
+from sess_ray.io.inputs import CHUNK, is_shard, shard_rows
 from sess_ray.models import Model
+from sess_ray.models.groups import meaning, members
 from sess_ray.pipeline.explain.stages import NO_LABEL, TASKS
 
+Several = Literal["group", "best"]
 Targets = list[tuple[int, ...]]  # for each target its alternatives, of which the model's favourite is explained
 
 
-def resolve(items: pa.Table, targets: str, model: Model) -> pa.Table:
-    """Find the classes to explain of each image.
+def resolve(items: pa.Table, targets: str, model: Model, class_map: str | None = None) -> pa.Table:
+    """Find the classes, and groups of classes, to explain of each image.
 
     Parameters
     ----------
     items : pa.Table
         As `sess_ray.io.inputs.ITEMS` has them.
     targets : str
-        ``auto``, ``label``, ``topK``, or class indices or names separated by commas.
+        ``auto``, ``label``, ``topK``, or targets in words (`sess_ray.models.groups.meaning`) separated by commas.
     model : Model
+        Learns the groups.
+    class_map : str or None
+        URL of a `ClassMap`; its labels come before the model's own names.
 
     Returns
     -------
@@ -39,12 +47,15 @@ def resolve(items: pa.Table, targets: str, model: Model) -> pa.Table:
     SessError
         If `targets` names no class, or no image has a label that is one.
     """
+    words = _Words(model, ClassMap.read(class_map) if class_map else ClassMap())
     if is_top(targets):
         return _alike(items, targets)
     if targets not in ("auto", "label"):
-        return _alike(items, [(index,) for index in _named(targets, model)])
+        return _alike(items, [(index,) for index in _named(targets, words)])
     if targets == "auto" and items["targets"].null_count == items.num_rows:
         return _alike(items, "top1")
+    if class_map and pc.any(shard_rows(items["uri"])).as_py():
+        raise SessError("--class-map: the labels in tar shards are classes of the model")
     folders = _folder_classes(items["label"].unique().drop_null().to_pylist(), model)
     known: dict[Any, str | Targets | SessError] = {}
 
@@ -54,7 +65,7 @@ def resolve(items: pa.Table, targets: str, model: Model) -> pa.Table:
         key = (row["label"], tuple(row["targets"] or ()))
         if key not in known:
             try:
-                known[key] = _declared(*key, model, folders) or _undeclared(targets)
+                known[key] = _declared(*key, words, folders) or _undeclared(targets)
             except SessError as error:
                 known[key] = error
         found = known[key]
@@ -104,7 +115,7 @@ def label_classes(annotations: Annotations, class_map: str | None, model: Model)
     ----------
     annotations : Annotations
     class_map : str or None
-        URL of a `ClassMap`; without it labels are class indices, names or WordNet ids.
+        URL of a `ClassMap`; without it labels are class indices, names or WordNet ids, or nodes of WordNet.
     model : Model
 
     Raises
@@ -113,7 +124,7 @@ def label_classes(annotations: Annotations, class_map: str | None, model: Model)
         If the model knows none of the labels.
     """
     known = ClassMap.read(class_map) if class_map else ClassMap()
-    classes = {label: known.classes(label, model.class_index) for label in annotations.labels()}
+    classes = {label: known.classes(label, partial(members, model=model)) for label in annotations.labels()}
     if not any(classes.values()):
         named = ", ".join(map(repr, list(classes)[:3])) or "there are none"
         raise SessError(f"{model.name} knows no label of {annotations.source} ({named}): give a --class-map")
@@ -121,20 +132,38 @@ def label_classes(annotations: Annotations, class_map: str | None, model: Model)
 
 
 def annotated(
-    items: pa.Table, annotations: Annotations, classes: Mapping[str, tuple[int, ...]], model: Model
+    items: pa.Table,
+    annotations: Annotations,
+    classes: Mapping[str, tuple[int, ...]],
+    model: Model,
+    several: Several = "group",
 ) -> pa.Table:
-    """Take the classes to explain of each image from annotations; of several that a label means, the model chooses.
+    """Take the targets of each image from annotations.
+
+    Parameters
+    ----------
+    items, annotations
+    classes : mapping
+        Which classes of the model a label means.
+    model : Model
+        Learns the groups.
+    several : {"group", "best"}
+        What a label that means several classes is: a group, or the one of highest score in each image.
 
     Returns
     -------
     pa.Table
         As `TASKS` has them. An image without a label that the model knows has an error instead of targets.
     """
+    wanted = {label: own for label, own in classes.items() if own}
+    if several == "group":
+        model.learn(wanted)
+        wanted = {label: (model.target_of(own),) for label, own in wanted.items()}
 
     def find(row: dict[str, Any]) -> Targets:
         found = annotations.find(row["image_id"])
         labels = dict.fromkeys(thing.label for thing in found.objects) if found else ()
-        targets = [classes[label] for label in labels if classes[label]]
+        targets = list(dict.fromkeys(wanted[label] for label in labels if label in wanted))
         if found is None:
             raise SessError("the image is not annotated")
         if not targets:
@@ -146,15 +175,15 @@ def annotated(
 
 
 def _declared(
-    label: str | None, targets: tuple[str, ...], model: Model, folders: dict[str, int]
+    label: str | None, targets: tuple[str, ...], words: _Words, folders: dict[str, int]
 ) -> str | Targets | None:
     """Return the targets that an image comes with: those of the manifest, else its label."""
     if targets:
         if len(targets) == 1 and is_top(targets[0]):
             return targets[0]
-        return [(index,) for index in dict.fromkeys(model.class_index(name) for name in targets)]
+        return [(index,) for index in dict.fromkeys(words.target(name) for name in targets)]
     if label is not None:
-        return [(folders[label] if label in folders else model.class_index(label),)]
+        return [(folders[label] if label in folders else words.target(label),)]
     return None
 
 
@@ -164,14 +193,36 @@ def _undeclared(targets: str) -> str:
     return "top1"
 
 
-def _named(targets: str, model: Model) -> list[int]:
-    try:
-        return [model.class_index(targets)]  # a name may hold a comma itself
-    except SessError:
-        names = [name for name in targets.split(",") if name.strip()]
-        if not names:
-            raise
-        return list(dict.fromkeys(model.class_index(name) for name in names))
+def _named(targets: str, words: _Words) -> list[int]:
+    names = [name for name in targets.split(",") if name.strip()]
+    if not names or words.model.knows(targets):  # a name may hold a comma itself
+        names = [targets]
+    return list(dict.fromkeys(words.target(name) for name in names))
+
+
+@dataclass(frozen=True)
+class _Words:
+    """What targets in words mean to a model: the labels of a class map come before its own names."""
+
+    model: Model
+    known: ClassMap
+
+    def target(self, text: str) -> int:
+        """Return the target that is meant, which the model learns if it is a group."""
+        name, classes = self._meaning(text.strip())
+        for group in self.model.groups:
+            if group.name == name and group.classes != classes:
+                raise SessError(f"target {text!r}: {name} already means {len(group.classes)} other classes: rename one")
+        self.model.learn({name: classes})
+        return self.model.target_of(classes)
+
+    def _meaning(self, text: str) -> tuple[str, tuple[int, ...]]:
+        if text not in (self.known.entries or ()):
+            return meaning(text, self.model)
+        classes = self.known.classes(text, partial(members, model=self.model))
+        if not classes:
+            raise SessError(f"class map {self.known.source}: label {text!r} means no class")
+        return text, tuple(sorted(classes))
 
 
 def _folder_classes(labels: list[str], model: Model) -> dict[str, int]:

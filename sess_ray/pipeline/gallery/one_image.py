@@ -6,12 +6,13 @@ import dataclasses
 
 from sess_ray.access import one_line, public
 from sess_ray.engine.sess import SESS
-from sess_ray.engine.targets import is_top
+from sess_ray.engine.targets import TargetSpec, is_top
 from sess_ray.errors import SessError
 from sess_ray.io.decode import decode
 from sess_ray.io.reading import read_items
 from sess_ray.io.store import Store
 from sess_ray.models import load_model
+from sess_ray.models.groups import meaning
 from sess_ray.pipeline.explain.config import ExplainConfig
 from sess_ray.pipeline.gallery.config import PatchConfig
 from sess_ray.pipeline.gallery.prepare import GALLERY
@@ -34,7 +35,10 @@ def write_patches(config: PatchConfig, store: Store) -> int:
     model = load_model(config.model, config.weights, config.layer)
     names = {field.name for field in dataclasses.fields(config)} - {"image", "target"}
     options = ExplainConfig(**{name: getattr(config, name) for name in names}).explainer_options()
-    target = config.target if is_top(config.target) else [model.class_index(config.target)]
+    target: TargetSpec = config.target
+    if not is_top(config.target):
+        name, classes = meaning(config.target, model)
+        target = [{name: classes}]
     sess = SESS(model, **{**options, "pre_filter_ratio": 0.0, "keep_maps": True})  # type: ignore[arg-type]
     [[explanation, *_]] = sess.explain([pixels], [target])
     store.clear(GALLERY)

@@ -20,7 +20,15 @@ from sess_ray.pipeline.evaluate.results import results_of
 from sess_ray.pipeline.gallery.config import GalleryConfig
 
 GALLERY = ("index.html", "page", "data", "images", "maps", "image.jpg", "windows", "fused")  # with one image's page
-KNOWN = ("image_id", "uri", "target", "target_name", "score", "predicted")  # columns that the driver reads
+KNOWN = (
+    "image_id",
+    "uri",
+    "target",
+    "target_name",
+    "target_classes",
+    "score",
+    "predicted",
+)  # columns that the driver reads
 
 
 @dataclass
@@ -85,6 +93,8 @@ def _rows(config: GalleryConfig) -> list[dict[str, Any]]:
         for file, table in zip(files, stored.read_tables(files, list(KNOWN)), strict=True):
             for line, row in enumerate(table.to_pylist()):
                 key = row["image_id"], row["target"]
+                if row["predicted"] in (row.get("target_classes") or ()):
+                    row["predicted"] = row["target"]  # a class of the group is right
                 if key not in found:
                     uri = moved.get(row["image_id"], row["uri"])
                     found[key] = {**row, "uri": uri, "places": [None] * len(runs)}

@@ -28,7 +28,8 @@ from sess_ray.metrics.perturbation import AverageDrop, Deletion, Insertion, at_i
 from sess_ray.metrics.thresholds import MaxBoxAccV2, PooledPxAP, PxAP
 from sess_ray.pipeline.evaluate import job as evaluate
 from sess_ray.pipeline.evaluate.config import EvaluateConfig
-from sess_ray.pipeline.evaluate.judging import READ, EvaluateActor, Unmeasured, facts_of, read_maps
+from sess_ray.pipeline.evaluate.facts import Unmeasured, facts_of
+from sess_ray.pipeline.evaluate.judging import READ, EvaluateActor, read_maps
 from sess_ray.pipeline.evaluate.prepare import prepare as prepare_evaluation
 from sess_ray.pipeline.evaluate.results import results_of
 from sess_ray.pipeline.evaluate.verdict import differences, verdict
