@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from sess_ray.transfer import upload
 
 
 def gaussian_kernel(size: int, sigma: float) -> Tensor:
@@ -19,6 +22,8 @@ def gaussian_kernel(size: int, sigma: float) -> Tensor:
 def convolved(images: Tensor, kernel: Tensor) -> Tensor:
     """Convolve images (N, C, h, w) with a symmetric kernel along both axes; they lose size - 1 pixels on each."""
     weights = kernel.tolist()
+    if images.device.type != "cpu":
+        return _in_two_steps(images, tuple(weights))
     for axis in (2, 3):
         length = images.shape[axis] - len(weights) + 1
         # Sums of shifted images: on a CPU a fifth of the time of a convolution of single channels, and less.
@@ -27,6 +32,21 @@ def convolved(images: Tensor, kernel: Tensor) -> Tensor:
             total.add_(images.narrow(axis, place, length), alpha=weight)
         images = total
     return images
+
+
+def _in_two_steps(images: Tensor, weights: tuple[float, ...]) -> Tensor:
+    """Convolve as `convolved` does, in the fewest operations."""
+    kernel = _on(weights, images.dtype, images.device)
+    found = images.reshape(-1, 1, *images.shape[2:])
+    # A blur is never worth less than what float32 holds.
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        found = F.conv2d(F.conv2d(found, kernel[..., None]), kernel[:, :, None])
+    return found.view(*images.shape[:2], *found.shape[2:])
+
+
+@lru_cache(maxsize=16)
+def _on(weights: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return upload(torch.tensor(weights, dtype=torch.float64).to(dtype).view(1, 1, -1), device)
 
 
 def blurred(images: Tensor, kernel: Tensor, border: Literal["reflect", "replicate", "constant"] = "reflect") -> Tensor:

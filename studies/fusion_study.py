@@ -20,7 +20,8 @@ from torch import Tensor
 from sess_ray import SESS
 from sess_ray.cli import command
 from sess_ray.engine.explanation import Explanation
-from sess_ray.engine.fusion import finish, min_max, over, scale_matrices, summed
+from sess_ray.engine.fusion import finish, min_max
+from sess_ray.engine.scales import over, scale_matrices, summed
 from sess_ray.errors import SessError
 from sess_ray.io.annotation_formats import read_annotations
 from sess_ray.io.inputs import find_images

@@ -34,6 +34,10 @@ def _threads():
     torch.set_num_threads(1)
 
 
+def pytest_addoption(parser):
+    parser.addoption("--device", help="run the tests of the mark 'device' there: pretend, or cuda")
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m leaves some out
 def pytest_collection_modifyitems(items):
     """Mark tests by the fixtures that they use; those without any mark of what takes long are `fast`."""

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sess_ray.resampling import Rows, antialiased
-from sess_ray.windows import Plan
+from sess_ray.resampling import Rows, antialiased_axes
+from sess_ray.transfer import Latest, upload
+from sess_ray.windows import Plan, Scale
 
 STRIP_PIXELS = 1 << 20  # pixels of a large image that are held as floats at a time
+WIDE_NUMBERS = 1 << 25  # of all scales together, resized across alone
+LARGER_ON_A_GPU = 16  # times as many: memory is wider there, and operations count
+TABLE_BYTES = 1 << 26
 
 
 class Normalizer:
@@ -48,7 +53,8 @@ class Source:
         self.normalize = normalize
         _, self.rows, self.columns = image.shape
         # Columns first, as they are resampled, turned while they are bytes: of floats that takes five times as long.
-        strips = image.split(max(1, STRIP_PIXELS // self.columns), 1)
+        most = STRIP_PIXELS * (1 if image.device.type == "cpu" else LARGER_ON_A_GPU)
+        strips = image.split(max(1, most // self.columns), 1)
         self._strips = [strip.permute(2, 0, 1).contiguous() for strip in strips]
         self._whole = normalize(self._strips[0]) if len(strips) == 1 else None
 
@@ -60,17 +66,110 @@ class Source:
             top += strip.shape[2]
 
 
-def _resampled(lines: Tensor, at: tuple[Tensor, Tensor], part: slice = slice(None)) -> Tensor:
-    """Resample (n, m) to (count, m), all columns alike: each result is a weighted sum of lines, contiguous memory."""
-    positions, weights = at
-    return F.embedding_bag(positions[part], lines, per_sample_weights=weights[part], mode="sum")
+@dataclass(frozen=True)
+class Bags:
+    """Antialiased resampling along one axis: what each result is a weighted sum of.
+
+    Attributes
+    ----------
+    positions, weights : Tensor, (target k,)
+        Lines to read, k for each result, and how much of each; float32.
+    offsets : Tensor, (target,) int64
+        Where each result's begin.
+    """
+
+    positions: Tensor
+    weights: Tensor
+    offsets: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        return self.positions.nbytes + self.weights.nbytes + self.offsets.nbytes
+
+    def __call__(self, lines: Tensor, top: int = 0, bottom: int | None = None) -> Tensor:
+        """Resample (n, m) to (bottom - top, m), all columns alike: contiguous memory."""
+        positions, weights, offsets = self.positions, self.weights, self.offsets
+        if bottom is not None:  # all have as many
+            k = len(positions) // len(offsets)
+            positions, weights = (values[top * k : bottom * k] for values in (positions, weights))
+            offsets = offsets[: bottom - top]
+        return F.embedding_bag(positions, lines, offsets, mode="sum", per_sample_weights=weights)
+
+
+@dataclass(frozen=True)
+class Tables:
+    """How images of one size are resized to a window and to all scales of a plan, and where the windows lie.
+
+    Attributes
+    ----------
+    whole : tuple of Bags
+        Across and down, for the whole image in one window.
+    scales : list of tuple of Bags
+    together : Bags
+        Across, for all scales one after the other.
+    lines, columns : Tensor, (P, window) int64
+        Of a scaled image, that each window sees. On a CPU they and `together` are empty: there windows are cut one by
+        one.
+    """
+
+    whole: tuple[Bags, Bags]
+    scales: list[tuple[Bags, Bags]]
+    together: Bags
+    lines: Tensor
+    columns: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        bags = [self.whole, *self.scales]
+        return (
+            self.lines.nbytes
+            + self.columns.nbytes
+            + self.together.nbytes
+            + sum(across.nbytes + down.nbytes for across, down in bags)
+        )
+
+
+def _tables(rows: int, columns: int, plan: Plan, device: torch.device) -> Tables:
+    sizes = [(plan.window, plan.window), *((scale.height, scale.width) for scale in plan.scales)]
+    whole, *scales = _bags(rows, columns, sizes, device)
+    if device.type == "cpu":
+        nothing = torch.empty(0, dtype=torch.int64)
+        return Tables(whole, scales, Bags(nothing, nothing, nothing), nothing, nothing)
+    axes = [across for across, _ in scales]
+    firsts, first = [], 0
+    for bags in axes:
+        firsts.append(torch.arange(len(bags.offsets)) * (len(bags.positions) // len(bags.offsets)) + first)
+        first += len(bags.positions)
+    together = Bags(
+        torch.cat([bags.positions for bags in axes]),
+        torch.cat([bags.weights for bags in axes]),
+        upload(torch.cat(firsts), device),
+    )
+    places = upload(torch.tensor([(y, x) for _, y, x in plan.positions()]), device)
+    reach = torch.arange(plan.window, device=device)
+    return Tables(whole, scales, together, places[:, :1] + reach, places[:, 1:] + reach)
+
+
+tables = Latest(_tables, TABLE_BYTES)
+
+
+def _bags(rows: int, columns: int, sizes: Sequence[tuple[int, int]], device: torch.device) -> list[tuple[Bags, Bags]]:
+    """Return for each (height, width) how an image is resized to it: across, then down."""
+    axes = [(columns, width) for _, width in sizes] + [(rows, height) for height, _ in sizes]
+    unlike = list(dict.fromkeys(axes))
+    taken = dict(zip(unlike, antialiased_axes(unlike, device, torch.float32), strict=True))
+    counts = {positions.shape[1] for positions, _ in taken.values()}
+    longest = torch.arange(max(target for _, target in unlike), device=device)
+    begins = {k: longest * k for k in counts}
+    made = {
+        axis: Bags(positions.flatten(), weights.flatten(), begins[positions.shape[1]][: axis[1]])
+        for axis, (positions, weights) in taken.items()
+    }
+    return [(made[columns, width], made[rows, height]) for height, width in sizes]
 
 
 def resized(source: Source, height: int, width: int) -> Rows:
     """Resize an image: bilinear, half-pixel centres, antialias, as torchvision's `Resize` does it.
-
-    The filter is separable. The width comes first, strip by strip, so that an image of any size needs little more
-    memory than its result; the height follows row by row, as rows are asked for.
 
     Parameters
     ----------
@@ -83,44 +182,97 @@ def resized(source: Source, height: int, width: int) -> Rows:
     callable
         (top, bottom) to those rows of the result, (bottom - top, width, 3) float32.
     """
-    device = source.device
-    across, down = (_antialiased(*axis, device) for axis in ((source.columns, width), (source.rows, height)))
-    wide = torch.empty(source.rows, width * 3, device=device)
+    [bags] = _bags(source.rows, source.columns, [(height, width)], source.device)
+    return _resized(source, *bags)
+
+
+def _resized(source: Source, across: Bags, down: Bags) -> Rows:
+    """Resize an image: the width first, strip by strip, so that it needs little more memory than its result.
+
+    The height follows row by row, as rows are asked for.
+    """
+    return _rows(_wide(source, across, len(across.offsets)), down)
+
+
+def _rows(wide: Tensor, down: Bags) -> Rows:
+    return lambda top, bottom: down(wide, top, bottom).view(bottom - top, -1, 3)
+
+
+def _wide(source: Source, across: Callable[[Tensor], Tensor], width: int) -> Tensor:
+    """Return an image resized across, (rows, width 3)."""
+    wide = torch.empty(source.rows, width * 3, device=source.device)
     for top, strip in source.strips():
         rows = strip.shape[2]
-        wide[top : top + rows] = _resampled(strip.flatten(1), across).view(width * 3, rows).T
-    return lambda top, bottom: _resampled(wide, down, slice(top, bottom)).view(bottom - top, width, 3)
+        wide[top : top + rows] = across(strip.flatten(1)).view(width * 3, rows).T
+    return wide
 
 
-def _antialiased(length: int, target: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    positions, weights = antialiased(length, target, device)
-    return positions, weights.float()
+def whole(source: Source, plan: Plan) -> Tensor:
+    """Return the whole image in one window, (1, 3, window, window) float32."""
+    across, down = tables(source.rows, source.columns, plan, source.device).whole
+    return _resized(source, across, down)(0, plan.window).permute(2, 0, 1)[None]
 
 
-def cut(source: Source, plan: Plan, wanted: Sequence[bool] | None = None) -> Iterator[Tensor]:
-    """Yield the windows of an image in the order of the plan, holding one scale at a time.
+def runs(source: Source, plan: Plan, windows: Sequence[int]) -> Iterator[Tensor]:
+    """Yield windows of an image, some at a time, holding one scale.
 
     Parameters
     ----------
     source : Source
     plan : Plan
-    wanted : sequence of bool, optional
-        Which windows; all by default.
+    windows : sequence of int
+        Which, ascending.
 
     Yields
     ------
-    Tensor, (3, window, window) float32
-        A view: copy it before asking for the next.
+    Tensor, (n, 3, window, window) float32
+        On a CPU views of one window: copy them before asking for the next. Elsewhere all windows of a scale.
     """
-    side = plan.window
-    marks = iter(wanted if wanted is not None else [True] * plan.num_patches)
-    for scale in plan.scales:
-        lines = [(y, [x for x in scale.xs if next(marks)]) for y in scale.ys]
-        if not any(xs for _, xs in lines):
-            continue
-        rows = resized(source, scale.height, scale.width)
-        for y, xs in lines:
-            if xs:
-                line = rows(y, y + side)
-                for x in xs:
-                    yield line[:, x : x + side].permute(2, 0, 1)
+    found = tables(source.rows, source.columns, plan, source.device)
+    cut_scale = _one_by_one if source.device.type == "cpu" else _together
+    width = len(found.together.offsets)
+    at_once = len(windows) == plan.num_patches and 0 < source.rows * width * 3 <= WIDE_NUMBERS
+    wide = _wide(source, found.together, width) if at_once else None
+    places = iter(windows)
+    window, first = next(places, None), 0
+    for scale, part, (across, down) in zip(plan.scales, plan.slices(), found.scales, strict=True):
+        own = []
+        while window is not None and window < part.stop:
+            own.append(window)
+            window = next(places, None)
+        if own:
+            if wide is None:
+                rows = _resized(source, across, down)
+            else:
+                rows = _rows(wide[:, first * 3 : (first + scale.width) * 3], down)
+            yield from cut_scale(rows, scale, plan.window, own, part.start, found)
+        first += scale.width
+
+
+def _one_by_one(rows: Rows, scale: Scale, side: int, windows: list[int], first: int, _: Tables) -> Iterator[Tensor]:
+    count, line, above = len(scale.xs), None, -1
+    for window in windows:
+        row, column = divmod(window - first, count)
+        if row != above:
+            line, above = rows(scale.ys[row], scale.ys[row] + side), row
+        assert line is not None
+        x = scale.xs[column]
+        yield line[:, x : x + side].permute(2, 0, 1)[None]
+
+
+def _together(rows: Rows, scale: Scale, _side: int, windows: list[int], _first: int, found: Tables) -> Iterator[Tensor]:
+    lines, columns = (taken(values, windows) for values in (found.lines, found.columns))
+    yield rows(0, scale.height)[lines[:, :, None], columns[:, None]].permute(0, 3, 1, 2)
+
+
+def taken(values: Tensor, places: Sequence[int]) -> Tensor:
+    """Return values[places] for ascending places; a view where they follow one another."""
+    if places[-1] - places[0] == len(places) - 1:
+        return values[places[0] : places[-1] + 1]
+    return values[upload(torch.tensor(places), values.device)]
+
+
+def cut(source: Source, plan: Plan, windows: Sequence[int] | None = None) -> Iterator[Tensor]:
+    """Yield the windows of an image, all or some of them, one by one: (3, window, window) float32; as `runs`."""
+    for run in runs(source, plan, range(plan.num_patches) if windows is None else windows):
+        yield from run

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sess_ray.engine.batches import Work
-from sess_ray.engine.cutting import cut
+from sess_ray.engine.finishing import one_batch_later
 from sess_ray.engine.scoring import buffer, of_layer
 from sess_ray.engine.settings import Settings
+from sess_ray.engine.work import Work
 from sess_ray.models import Model
+from sess_ray.transfer import Download, upload
 
 
 @dataclass(frozen=True)
@@ -42,19 +43,22 @@ class Extraction:
         self.settings = settings
 
     def __call__(self, works: Iterator[Work]) -> Iterator[Work]:
-        """Yield images in their order, as soon as the maps of all of their kept windows are made."""
+        """Yield images in their order, as soon as the maps of all of their kept windows are on their way."""
         patches = buffer(self.settings)
         rows: list[Row] = []
         waiting: deque[Work] = deque()
-        for work in works:
+        for work, kept in one_batch_later(works, lambda work: Download(work.kept)):
             waiting.append(work)
             work.expect()
-            for row, patch in _kept(work):
-                patches[len(rows)].copy_(patch)
-                rows.append(row)
-                if len(rows) == len(patches):
-                    self._extract(patches, rows)
-                    rows = []
+            own = _rows(work, kept.read())
+            for run in work.patches([row.window for row in own]):
+                for patch in run.split(_sizes(len(run), len(rows), len(patches))):
+                    patches[len(rows) : len(rows) + len(patch)].copy_(patch)
+                    rows += own[: len(patch)]
+                    own = own[len(patch) :]
+                    if len(rows) == len(patches):
+                        self._extract(patches, rows)
+                        rows = []
             while waiting and waiting[0].whole:
                 yield waiting.popleft()
         if rows:
@@ -63,20 +67,26 @@ class Extraction:
 
     def _extract(self, patches: Tensor, rows: list[Row]) -> None:
         settings, method = self.settings, self.settings.method
-        targets = torch.tensor([row.work.targets[row.slot] for row in rows], device=settings.device)
+        targets = torch.stack([row.work.targets[row.slot] for row in rows])
         offers: dict[str, object] = {"seed": settings.seed, "batch_size": settings.batch_size}
         if "scores" in method.given:
             offers["scores"] = torch.stack([row.work.scores[row.slot, row.window] for row in rows])
         if settings.looks_at:
             offers |= self._layer(patches, targets, rows)
         if "same_as" in method.given:
-            offers["same_as"] = _same_as(rows).to(settings.device)
+            offers["same_as"] = upload(_same_as(rows), settings.device)
         if "generators" in method.given:
             offers["generators"] = [self._generator(row.window) for row in rows]
         given = {name: offers[name] for name in method.given}
         maps = method.function(self.model, patches, targets, **given, **settings.method_options).detach().float()
-        for row, found in zip(rows, maps, strict=True):
-            row.work.receive(row.slot, row.place, found)
+        where = upload(torch.tensor([(row.slot, row.place) for row in rows]).T.contiguous(), settings.device)
+        first = 0
+        while first < len(rows):
+            work = rows[first].work
+            count = sum(row.work is work for row in rows[first:])
+            part = slice(first, first + count)
+            work.receive(where[0, part], where[1, part], maps[part])
+            first += count
 
     def _layer(self, patches: Tensor, targets: Tensor, rows: list[Row]) -> dict[str, Tensor]:
         """Return what the method asks for of the layer: kept from the scoring pass, or made again."""
@@ -92,15 +102,21 @@ class Extraction:
         return torch.Generator(self.settings.device).manual_seed(int(state >> 1))
 
 
-def _kept(work: Work) -> Iterator[tuple[Row, Tensor]]:
-    """Yield every kept window once for each target that keeps it."""
-    kept = work.kept.cpu()
-    places = kept.cumsum(1) - 1
-    wanted = kept.any(0)
-    windows = wanted.nonzero()[:, 0].tolist()
-    for window, patch in zip(windows, cut(work.source, work.plan, wanted.tolist()), strict=True):
-        for slot in kept[:, window].nonzero()[:, 0].tolist():
-            yield Row(work, slot, window, int(places[slot, window])), patch
+def _rows(work: Work, kept: Tensor) -> list[Row]:
+    """Return every kept window once for each target that keeps it, ascending."""
+    found = [
+        (window, slot, place) for slot, windows in enumerate(kept.tolist()) for place, window in enumerate(windows)
+    ]
+    return [Row(work, slot, window, place) for window, slot, place in sorted(found)]
+
+
+def _sizes(count: int, filled: int, most: int) -> list[int]:
+    """Return how so many patches are split among batches of at most so many, of which the first is filled so far."""
+    sizes = []
+    while count:
+        sizes.append(min(count, most - filled))
+        count, filled = count - sizes[-1], 0
+    return sizes
 
 
 def _same_as(rows: Sequence[Row]) -> Tensor:

@@ -1,56 +1,119 @@
-"""The end of an image's way: its maps fused, and told as explanations."""
+"""The end of an image's way: its maps fused on the device, read by one copy, and told as explanations."""
 
 from __future__ import annotations
 
-import numpy as np
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
-from sess_ray.engine.batches import Work
+import numpy as np
+import torch
+
 from sess_ray.engine.explanation import Explanation, patch_table
-from sess_ray.engine.fusion import fuse
+from sess_ray.engine.fusion import fuse_all
 from sess_ray.engine.settings import Settings
+from sess_ray.engine.work import Work
 from sess_ray.errors import SessError
 from sess_ray.models import Model
+from sess_ray.transfer import Download
+
+T = TypeVar("T")
 
 
-def explanations(work: Work, model: Model, settings: Settings) -> list[Explanation]:
-    """Fuse the maps of an image and return an explanation for each of its targets.
+def one_batch_later(works: Iterable[Work], launch: Callable[[Work], T]) -> Iterator[tuple[Work, T]]:
+    """Yield works and what was launched for each: when something of a later batch is, so that reading need not wait.
 
-    Raises
-    ------
-    SessError
-        If the model's scores are not finite.
+    On a CPU, where nothing is launched but all is done, at once.
     """
-    if not work.probabilities.isfinite().all():
-        raise SessError("the model gives scores that are not finite")
-    predicted = int(work.probabilities[: model.num_classes].argmax())
-    return [_explanation(work, model, settings, slot, predicted) for slot in range(len(work.targets))]
+    launched: deque[tuple[Work, T]] = deque()
+    for work in works:
+        launched.append((work, launch(work)))
+        while launched and (work.source.device.type == "cpu" or launched[0][0].batch < work.batch):
+            yield launched.popleft()
+    yield from launched
 
 
-def _explanation(work: Work, model: Model, settings: Settings, slot: int, predicted: int) -> Explanation:
-    target, maps = work.targets[slot], work.maps[slot]
-    scores, kept, chosen = work.scores[slot], work.kept[slot], work.chosen[slot]
-    if settings.method.family == "T":
-        maps = maps[kept]
-    saliency = fuse(
-        work.plan,
-        maps,
-        scores.where(chosen.to(settings.device), 0),
-        kept,
-        fusion=settings.fusion,
-        normalize=settings.normalize,
-        smooth=settings.smooths,
-    )
-    known = np.where(work.chosen.any(0), scores.cpu(), np.nan)
-    return Explanation(
-        saliency=saliency.cpu().numpy(),
-        target=target,
-        target_name=model.target_name(target),
-        target_classes=model.classes_of(target),
-        score=float(work.probabilities[target]),
-        predicted=predicted,
-        predicted_name=model.class_name(predicted),
-        predicted_score=float(work.probabilities[predicted]),
-        patches=patch_table(work.plan, known, chosen.numpy(), kept.cpu().numpy()),
-        plan=work.plan,
-        patch_maps=maps.cpu().numpy() if settings.keep_maps else None,
-    )
+class Ending:
+    """An image's results on their way from the device.
+
+    Parameters
+    ----------
+    work : Work
+        With the maps of all kept windows.
+    model : Model
+    settings : Settings
+    """
+
+    def __init__(self, work: Work, model: Model, settings: Settings) -> None:
+        self.model = model
+        self.plan = work.plan
+        self.chosen = work.chosen
+        targets, count = work.goal.count, work.plan.num_patches
+        self.shapes = {
+            "saliency": (targets, work.plan.height, work.plan.width),
+            "scores": (targets, count),
+            "kept": tuple(work.kept.shape),
+            "targets": (targets,),
+            "probabilities": (targets,),
+            "top": (2,),
+        }
+        sizes = [int(np.prod(shape)) for shape in self.shapes.values()]
+        values = torch.empty(sum(sizes), device=settings.device)
+        top = torch.stack([found.float() for found in work.probabilities[: model.num_classes].max(0)])
+        rest = (work.scores, work.kept, work.targets, work.probabilities[work.targets], top)
+        torch.cat([one.flatten().float() for one in rest], out=values[sizes[0] :])
+        fuse_all(
+            work.plan,
+            work.maps,
+            work.own_scores,
+            work.kept,
+            values[: sizes[0]].view(self.shapes["saliency"]),
+            fusion=settings.fusion,
+            normalize=settings.normalize,
+            smooth=settings.smooths,
+        )
+        self._values = Download(values)
+        self._maps = Download(work.maps) if settings.keep_maps else None
+
+    def read(self) -> list[Explanation]:
+        """Wait for the results and return an explanation for each target.
+
+        Raises
+        ------
+        SessError
+            If the model's scores are not finite.
+        """
+        values = self._values.read().numpy()
+        found = {}
+        for name, shape in self.shapes.items():
+            part, values = np.split(values, [int(np.prod(shape))])
+            found[name] = part.reshape(shape)
+        predicted_score, predicted = found["top"].tolist()
+        if not np.isfinite(predicted_score):
+            raise SessError("the model gives scores that are not finite")
+        maps = None if self._maps is None else self._maps.read().numpy()
+        known = np.where(self.chosen.any(0), found["scores"], np.nan)
+        explanations = []
+        for slot, target in enumerate(found["targets"].astype(int).tolist()):
+            kept = np.zeros(self.plan.num_patches, bool)
+            kept[found["kept"][slot].astype(int)] = True
+            explanations.append(
+                Explanation(
+                    saliency=self._own(found["saliency"][slot]),
+                    target=target,
+                    target_name=self.model.target_name(target),
+                    target_classes=self.model.classes_of(target),
+                    score=float(found["probabilities"][slot]),
+                    predicted=int(predicted),
+                    predicted_name=self.model.class_name(int(predicted)),
+                    predicted_score=predicted_score,
+                    patches=patch_table(self.plan, known[slot], self.chosen[slot].numpy(), kept),
+                    plan=self.plan,
+                    patch_maps=None if maps is None else self._own(maps[slot]),
+                )
+            )
+        return explanations
+
+    def _own(self, values: np.ndarray) -> np.ndarray:
+        """Return values as they may be kept: pinned memory is not."""
+        return values.copy() if self._values.pinned else values

@@ -12,13 +12,14 @@ from functools import lru_cache
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sess_ray.blur import convolved, gaussian_kernel
-from sess_ray.engine.fading import faded
+from sess_ray.engine.placing import placement
+from sess_ray.engine.scales import axis_matrix, over, scale_by_scale
 from sess_ray.errors import unknown
 from sess_ray.resampling import Rows, taps, upsampling
+from sess_ray.transfer import upload
 from sess_ray.windows import Plan
 
 BAND_PIXELS = 1 << 21
@@ -26,36 +27,6 @@ SMOOTHING_SIZE = 11
 SMOOTHING_SIGMA = 5.0
 
 Fusion = Literal["seamless", "reference"]
-
-
-def axis_matrix(scaled: int, target: int, starts: tuple[int, ...], up: Tensor, fade: float = 0.0) -> Tensor:
-    """Return what each cell of each window adds to each pixel of the image, along one axis.
-
-    Parameters
-    ----------
-    scaled, target : int
-        Lengths of the axis in the scaled image and in the image.
-    starts : tuple of int
-        First pixels of the windows in the scaled image.
-    up : Tensor, (window, cells) float64
-        Up-sampling of a map to its window.
-    fade : float
-        Share of the windows' sides over which they fade.
-
-    Returns
-    -------
-    Tensor, (target, windows, cells) float64
-        Outside its window a patch is zero: a tap that reads past the border adds nothing.
-    """
-    window = up.shape[0]
-    padded = F.pad(up, (0, 0, 1, 1))
-    at = taps(scaled, target, up.device)
-    begins = torch.tensor(starts, device=up.device)
-    first = (at.first[:, None] - begins + 1).clamp_(0, window + 1)
-    second = (at.second[:, None] - begins + 1).clamp_(0, window + 1)
-    fraction = at.fraction[:, None, None]
-    matrix = padded[first] * (1 - fraction) + padded[second] * fraction
-    return matrix * faded(scaled, target, begins, window, fade)[..., None] if fade else matrix
 
 
 def keep(scores: Tensor, ratio: float, scored: Tensor | None = None) -> Tensor:
@@ -75,13 +46,16 @@ def keep(scores: Tensor, ratio: float, scored: Tensor | None = None) -> Tensor:
     -------
     Tensor, (P,) bool
     """
-    count = len(scores)
-    dropped = count - num_kept(count, ratio)
-    kept = torch.ones_like(scores, dtype=torch.bool)
+    count = num_kept(len(scores), ratio)
     if scored is not None:
-        scores, kept = scores.where(scored, -torch.inf), scored.clone()
-    kept[scores.argsort(stable=True)[:dropped]] = False
-    return kept
+        scores = scores.where(scored, -torch.inf)
+        count = min(count, int(scored.sum()))
+    return torch.zeros_like(scores, dtype=torch.bool).index_fill_(0, best(scores, count), value=True)
+
+
+def best(scores: Tensor, count: int) -> Tensor:
+    """Return which scores are the highest, (..., count) int64, ascending; of equal ones the last."""
+    return scores.argsort(dim=-1, stable=True)[..., scores.shape[-1] - count :].sort(-1).values
 
 
 def num_kept(count: int, ratio: float) -> int:
@@ -89,18 +63,20 @@ def num_kept(count: int, ratio: float) -> int:
     return max(1, count - int(count * ratio))
 
 
-def _extreme_rows(cells: int, window: int, device: torch.device) -> Tensor:
-    """Return the rows of the up-sampled map among which its extremes are.
+@lru_cache(maxsize=64)
+def _extremes(cells: int, window: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the rows of the up-sampling matrix, (n, cells), among whose results a map's extremes are.
 
     Between two cells a bilinear map is linear along each axis, so on the pixels there it is largest (and smallest) at
     the first or the last of them.
     """
-    if cells >= window:
-        return torch.arange(window, device=device)
-    first = taps(cells, window, device).first
-    change = (first[1:] != first[:-1]).nonzero()[:, 0]
-    ends = torch.tensor([0, window - 1], device=device)
-    return torch.cat([ends, change, change + 1]).unique()
+    host = torch.device("cpu")
+    rows = torch.arange(window)
+    if cells < window:
+        first = taps(cells, window, host).first
+        change = (first[1:] != first[:-1]).nonzero()[:, 0]
+        rows = torch.cat([torch.tensor([0, window - 1]), change, change + 1]).unique()
+    return upload(upsampling(cells, window, host)[rows].to(dtype), device)
 
 
 def min_max(maps: Tensor, window: int) -> Tensor:
@@ -120,91 +96,37 @@ def min_max(maps: Tensor, window: int) -> Tensor:
     n, u, v = maps.shape
     values = maps.flatten(1)
     if (u, v) != (window, window):
-        rows = upsampling(u, window, maps.device)[_extreme_rows(u, window, maps.device)].to(maps.dtype)
-        columns = upsampling(v, window, maps.device)[_extreme_rows(v, window, maps.device)].to(maps.dtype)
+        rows, columns = (_extremes(cells, window, maps.dtype, maps.device) for cells in (u, v))
         values = (rows @ maps @ columns.T).flatten(1)
-    low, high = values.amin(1), values.amax(1)
+    low, high = values.aminmax(dim=1)
     spread = high - low
     # A map is constant when its spread is what rounding leaves of equal values.
-    alive = (spread > torch.finfo(maps.dtype).eps * 8 * high.abs().maximum(low.abs())) & spread.isfinite()
-    scaled = (maps - low.view(n, 1, 1)) / spread.where(alive, 1).view(n, 1, 1)
-    return scaled.where(alive.view(n, 1, 1), 0)
-
-
-# The targets of an image, and images of one size in a row, share their matrices; a few sizes are little memory.
-@lru_cache(maxsize=4)
-def scale_matrices(
-    plan: Plan, u: int, v: int, dtype: torch.dtype, device: torch.device
-) -> tuple[tuple[Tensor, Tensor], ...]:
-    """Return for each scale what its windows' cells add to rows (H, windows, u) and to columns (W, windows, v)."""
-    up_rows, up_columns = (upsampling(cells, plan.window, device) for cells in (u, v))
-    return tuple(
-        (
-            axis_matrix(scale.height, plan.height, scale.ys, up_rows, plan.fade).to(dtype),
-            axis_matrix(scale.width, plan.width, scale.xs, up_columns, plan.fade).to(dtype),
-        )
-        for scale in plan.scales
-    )
-
-
-def placed(maps: Tensor, chosen: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return three matrices whose product is the sum of one scale's maps, each where its window is in the image.
-
-    Parameters
-    ----------
-    maps : Tensor, (n, u, v)
-        Maps of the chosen windows.
-    chosen : Tensor, (windows of the scale,) bool, on the CPU
-    rows, columns : Tensor
-        The scale's `scale_matrices`.
-
-    Returns
-    -------
-    tuple of Tensor
-        (H, a), (a, b) and (b, W).
-    """
-    u, v = maps.shape[1:]
-    grid = chosen.view(rows.shape[1], columns.shape[1])
-    down, across = (grid.any(axis).nonzero()[:, 0].to(maps.device) for axis in (1, 0))
-    cells = maps.new_zeros(len(down), len(across), u, v)
-    cells[grid[grid.any(1)][:, grid.any(0)].to(maps.device)] = maps
-    cells = cells.permute(0, 2, 1, 3).reshape(len(down) * u, len(across) * v)
-    return rows[:, down].flatten(1), cells, columns[:, across].flatten(1).T
-
-
-def summed(maps: Tensor, chosen: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the sum of one scale's maps and the coverage of all of its windows, both (H, W); arguments of `placed`."""
-    down, cells, across = placed(maps, chosen, rows, columns)
-    return down @ cells @ across, rows.sum((1, 2))[:, None] * columns.sum((1, 2))
-
-
-def over(total: Tensor, coverage: Tensor) -> Tensor:
-    """Divide a sum by its coverage, which is 0 where steps longer than a window leave gaps: nothing is known there."""
-    return total / coverage.masked_fill(coverage == 0, 1)
+    floor = torch.finfo(maps.dtype).eps * 8 * high.abs().maximum(low.abs())
+    dead = ((spread > floor) & (spread < torch.inf)).logical_not_()
+    scaled = (maps - low.view(n, 1, 1)) / spread.masked_fill(dead, 1).view(n, 1, 1)
+    return scaled.masked_fill_(dead.view(n, 1, 1), 0)
 
 
 def _seamless(plan: Plan, maps: Tensor, kept: Tensor) -> Rows:
     """Sum of the weighted maps over the coverage of all windows of the plan, kept or dropped."""
-    matrices = scale_matrices(plan, *maps.shape[1:], maps.dtype, maps.device)
-    kept = kept.cpu()
-    marks = [kept[own] for own in plan.slices()]
-    parts = maps.split([int(own.sum()) for own in marks])
-    used = [placed(part, own, *both) for own, part, both in zip(marks, parts, matrices, strict=True) if len(part)]
-    covered_rows = torch.stack([rows.sum((1, 2)) for rows, _ in matrices], 1)
-    covered_columns = torch.stack([columns.sum((1, 2)) for _, columns in matrices])
+    if maps.device.type == "cpu":
+        return _each(scale_by_scale, plan, maps, kept)
+    at = placement(plan, *maps.shape[2:], maps.dtype, maps.device)
+    return lambda top, bottom: over(at.summed(maps, kept, top, bottom), at.coverage(top, bottom))
 
-    def band(top: int, bottom: int) -> Tensor:
-        total = maps.new_zeros(bottom - top, plan.width)
-        for rows, grid, columns in used:
-            total.addmm_(rows[top:bottom] @ grid, columns)
-        coverage = covered_rows[top:bottom] @ covered_columns
-        return over(total, coverage)
 
-    return band
+def _each(one: Callable[[Plan, Tensor, Tensor], Rows], plan: Plan, maps: Tensor, kept: Tensor) -> Rows:
+    """Fuse the maps of each target by itself."""
+    found = [one(plan, *both) for both in zip(maps, kept, strict=True)]
+    return lambda top, bottom: torch.stack([rows(top, bottom) for rows in found])
 
 
 def _reference(plan: Plan, maps: Tensor, kept: Tensor) -> Rows:
     """Mean of the positive weighted values at each pixel, as the public release takes it, seams included."""
+    return _each(_positive_mean, plan, maps, kept)
+
+
+def _positive_mean(plan: Plan, maps: Tensor, kept: Tensor) -> Rows:
     u, v = maps.shape[1:]
     up_rows, up_columns = (upsampling(cells, plan.window, maps.device) for cells in (u, v))
     whole = torch.eye(plan.window, dtype=torch.float64, device=maps.device)
@@ -213,7 +135,8 @@ def _reference(plan: Plan, maps: Tensor, kept: Tensor) -> Rows:
         rows = axis_matrix(scale.height, plan.height, scale.ys, whole).to(maps.dtype)
         columns = axis_matrix(scale.width, plan.width, scale.xs, whole).to(maps.dtype)
         matrices.append((rows, columns, _reach(rows), _reach(columns)))
-    positions = [position for position, on in zip(plan.positions(), kept.tolist(), strict=True) if on]
+    every = plan.positions()
+    positions = [every[window] for window in kept.tolist()]
     patches = [
         (index, i, plan.scales[i].ys.index(y), plan.scales[i].xs.index(x)) for index, (i, y, x) in enumerate(positions)
     ]
@@ -248,6 +171,7 @@ def _reach(matrix: Tensor) -> list[tuple[int, int]]:
     return ranges
 
 
+# (plan, maps (T, K, u, v), kept (T, K)) to rows (T, h, W) of the fused maps.
 FUSIONS: dict[str, Callable[[Plan, Tensor, Tensor], Rows]] = {"seamless": _seamless, "reference": _reference}
 
 
@@ -285,31 +209,61 @@ def fuse(
     Tensor, (plan.height, plan.width)
         In 0..1. A constant result becomes zero where it is normalised.
     """
+    result = maps.new_empty(1, plan.height, plan.width)
+    places = kept.nonzero().T
+    return fuse_all(plan, maps[None], scores[None], places, result, fusion=fusion, normalize=normalize, smooth=smooth)[
+        0
+    ]
+
+
+def fuse_all(
+    plan: Plan,
+    maps: Tensor,
+    scores: Tensor,
+    kept: Tensor,
+    result: Tensor,
+    *,
+    fusion: str,
+    normalize: bool,
+    smooth: bool,
+) -> Tensor:
+    """Fuse the maps of an image for all of its targets, as `fuse` does, into (T, plan.height, plan.width).
+
+    Parameters
+    ----------
+    plan : Plan
+    maps : Tensor, (T, K, u, v)
+    scores : Tensor, (T, P)
+    kept : Tensor, (T, K) int64
+        The kept windows of each target, ascending.
+    result : Tensor, (T, plan.height, plan.width)
+        Is filled, and returned.
+    """
     if fusion not in FUSIONS:
         raise unknown("fusion", fusion, FUSIONS)
-    top_score = scores.max()
-    weights = (scores / top_score.where(top_score > 0, 1))[kept].to(maps.dtype)
-    weighted = min_max(maps, plan.window) * weights.view(-1, 1, 1)
-    rows = FUSIONS[fusion](plan, weighted, kept)
-    return finish(rows, maps.new_empty(plan.height, plan.width), normalize=normalize, smooth=smooth)
+    top_score = scores.amax(1, keepdim=True)
+    weights = (scores.gather(1, kept) / top_score.masked_fill(top_score <= 0, 1)).to(maps.dtype)
+    weighted = min_max(maps.flatten(0, 1), plan.window).view_as(maps) * weights[..., None, None]
+    return finish(FUSIONS[fusion](plan, weighted, kept), result, normalize=normalize, smooth=smooth)
 
 
 def finish(rows: Rows, result: Tensor, *, normalize: bool = True, smooth: bool = True) -> Tensor:
-    """Fill a result, (H, W), with a map that is made in bands of rows; smooth and normalise it as `fuse` does."""
-    height, width = result.shape
+    """Fill a result, (..., H, W), with maps that are made in bands of rows; smooth and normalise as `fuse` does."""
+    height = result.shape[-2]
     if smooth:
         rows = _smoothed(rows, height)
-    step = max(1, BAND_PIXELS // width)
+    step = max(1, BAND_PIXELS // (result.numel() // height))
     for top in range(0, height, step):
         bottom = min(top + step, height)
-        result[top:bottom] = rows(top, bottom)
+        result[..., top:bottom, :] = rows(top, bottom)
     if normalize:
-        low, high = result.amin(), result.amax()
+        low, high = (extreme((-2, -1), keepdim=True) for extreme in (result.amin, result.amax))
         spread = high - low
-        result.sub_(low).div_(spread.where(spread > 0, 1))
+        result.sub_(low).div_(spread.masked_fill(spread <= 0, 1))
     return result
 
 
+@lru_cache(maxsize=256)
 def _mirrored(start: int, stop: int, length: int, device: torch.device) -> Tensor:
     """Return indices start..stop mirrored into 0..length, the border pixel not repeated (reflect 101)."""
     period = max(2 * (length - 1), 1)
@@ -325,9 +279,10 @@ def _smoothed(rows: Rows, height: int) -> Rows:
     def band(top: int, bottom: int) -> Tensor:
         first, last = max(0, top - reach), min(height, bottom + reach)
         values = rows(first, last)
-        down = _mirrored(top - reach, bottom + reach, height, values.device) - first
         # A mirrored row of a band lies within it, except in images shorter than the kernel, which are one band.
-        across = _mirrored(-reach, values.shape[1] + reach, values.shape[1], values.device)
-        return convolved(values[down][:, across][None, None], kernel)[0, 0]
+        down = _mirrored(top - reach, bottom + reach, height, values.device)
+        across = _mirrored(-reach, values.shape[-1] + reach, values.shape[-1], values.device)
+        padded = values.index_select(-2, down - first if first else down).index_select(-1, across)
+        return convolved(padded.view(-1, 1, *padded.shape[-2:]), kernel).view(*values.shape[:-2], bottom - top, -1)
 
     return band

@@ -6,22 +6,19 @@ what is found there sharpens the map for the scale after it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import ceil
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from sess_ray.engine.fusion import min_max, over, scale_matrices, summed
+from sess_ray.engine.placing import Placement, placement
+from sess_ray.transfer import Latest, upload
 from sess_ray.windows import Plan, Scale
 
-if TYPE_CHECKING:
-    from sess_ray.engine.batches import Work
-
 SHORT_SIDE = 64  # pixels of the map that guides; windows are far larger than what it loses
+LOOKS_BYTES = 1 << 26
 MOST_SIDES = 8  # its long side over its short one, whatever the image's
 
 
@@ -38,67 +35,101 @@ def least_scored(plan: Plan, whole_scales: int, share: float) -> int:
     )
 
 
-def all_windows(work: Work) -> Iterator[list[int]]:
-    """Yield one turn: all windows."""
-    yield list(range(work.plan.num_patches))
+@dataclass(frozen=True)
+class Looks:
+    """What a guide needs of a plan, in low resolution, on the device.
+
+    Attributes
+    ----------
+    placement : Placement
+        Of the low map.
+    covered : Tensor, (scales, h, w)
+        Of each pixel how many windows of the scales up to this one cover it, at least 1.
+    down, across : list of Tensor
+        For each scale how much each pixel counts in each window's mean along the axes, (windows, h) and (w, windows).
+    """
+
+    placement: Placement
+    covered: Tensor
+    down: list[Tensor]
+    across: list[Tensor]
+
+    @property
+    def nbytes(self) -> int:
+        return self.placement.nbytes + self.covered.nbytes + sum(one.nbytes for one in (*self.down, *self.across))
 
 
-def guided_windows(work: Work, whole_scales: int, share: float) -> Iterator[list[int]]:
-    """Yield the windows to score, turn by turn. What is chosen for a target does not depend on the others."""
-    scales = work.plan.slices()
-    yield list(range(scales[:whole_scales][-1].stop))
-    guides = [Guide(work.plan) for _ in work.targets]
-    for number, scale in enumerate(scales):
-        if number >= whole_scales:
-            for slot, guide in enumerate(guides):
-                work.choose(slot, [scale.start + place for place in guide.best(number, share)])
-            yield (work.chosen[:, scale].any(0).nonzero()[:, 0] + scale.start).tolist()
-        for slot, guide in enumerate(guides):
-            chosen = work.chosen[slot, scale]
-            where = chosen.to(work.source.device)
-            guide.add(number, work.guides[slot][scale][where], work.scores[slot, scale][where], chosen)
+def _looks(plan: Plan, u: int, v: int, dtype: torch.dtype, device: torch.device) -> Looks:
+    low = _low(plan)
+    at = placement(low, u, v, dtype, device)
+    covered = (at.covered_rows.T[:, :, None] * at.covered_columns[:, None]).cumsum(0)
+    axes = (
+        [_means(low.height, scale.height, scale.ys, plan.window) for scale in plan.scales],
+        [_means(low.width, scale.width, scale.xs, plan.window) for scale in plan.scales],
+    )
+    down, across = (upload(torch.cat(means).to(dtype), device).split([len(own) for own in means]) for means in axes)
+    return Looks(at, covered.masked_fill_(covered == 0, 1), list(down), [means.T for means in across])
+
+
+looks = Latest(_looks, LOOKS_BYTES)
 
 
 class Guide:
-    """The map so far of one target in one image.
+    """Says which windows of an image come next, from the maps so far of each of its targets.
 
     Parameters
     ----------
     plan : Plan
+    whole_scales : int
+        How many scales are scored whole.
+    share : float
+        Of the windows of a finer scale that is scored for each target.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, whole_scales: int, share: float) -> None:
         self.plan = plan
-        self.low = _low(plan)
-        self._total = self._coverage = torch.zeros(())
+        self.share = share
+        self.scales = plan.slices()
+        self._number = min(whole_scales, len(self.scales))  # scales that are done when the next question is asked
+        self.first = list(range(self.scales[self._number - 1].stop))
+        self._own: Tensor | None = None  # (T, n), the windows that each target has asked for last
+        self._total: Tensor | None = None
 
-    def add(self, number: int, maps: Tensor, scores: Tensor, scored: Tensor) -> None:
-        """Add what the scored windows of a scale say.
+    def ask(self, maps: Tensor, scores: Tensor) -> Tensor | None:
+        """Take in what the windows say that were asked for last; return the next, or None where no scale is left.
 
         Parameters
         ----------
-        number : int
-            The scale's number.
-        maps : Tensor, (n, u, v)
-            Maps of the scored windows, in the order of the plan.
-        scores : Tensor, (n,)
+        maps : Tensor, (T, P, u, v)
+            Grad-CAM of the windows that are scored, each from 0 to 1.
+        scores : Tensor, (T, P)
             Class scores of these windows, their weights.
-        scored : Tensor, (windows of the scale,) bool
-            The others say "nothing here".
-        """
-        matrices = scale_matrices(self.low, *maps.shape[1:], maps.dtype, maps.device)[number]
-        total, coverage = summed(min_max(maps, self.plan.window) * scores.view(-1, 1, 1), scored, *matrices)
-        self._total = self._total + total
-        self._coverage = self._coverage + coverage
 
-    def best(self, number: int, share: float) -> list[int]:
-        """Return the places of the windows of a scale in which the map's mean is highest; of equal ones the first."""
-        scale = self.plan.scales[number]
-        seen = over(self._total, self._coverage)
-        down = _means(self.low.height, scale.height, scale.ys, self.plan.window).to(seen)
-        across = _means(self.low.width, scale.width, scale.xs, self.plan.window).to(seen)
-        order = (down @ seen @ across.T).flatten().argsort(descending=True, stable=True)
-        return sorted(order[: num_windows(scale, share)].tolist())
+        Returns
+        -------
+        Tensor, (T, n) int64
+            For each target the windows of the next scale in which the map's mean is highest, ascending; of equal ones
+            the first. What is chosen for a target does not depend on the others.
+        """
+        if self._number == len(self.scales):
+            return None
+        if self._own is None:
+            seen, weights = maps[:, : len(self.first)], scores[:, : len(self.first)]
+            own = torch.arange(len(self.first), device=maps.device).expand(len(maps), -1)
+            self._slots = torch.arange(len(maps), device=maps.device)[:, None]
+        else:
+            own = self._own
+            seen, weights = maps[self._slots, own], scores.gather(1, own)
+        at = looks(self.plan, *maps.shape[2:], maps.dtype, maps.device)
+        found = at.placement.summed(seen * weights[..., None, None], own)
+        self._total = found if self._total is None else self._total + found
+        number, self._number = self._number, self._number + 1
+        shown = self._total / at.covered[number - 1]
+        means = (at.down[number] @ shown @ at.across[number]).flatten(1)
+        count = num_windows(self.plan.scales[number], self.share)
+        order = means.argsort(dim=1, descending=True, stable=True)[:, :count]
+        self._own = order.sort(1).values + self.scales[number].start
+        return self._own
 
 
 def _low(plan: Plan) -> Plan:

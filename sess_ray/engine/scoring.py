@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from sess_ray.engine.batches import Segment, Work, batches
-from sess_ray.engine.fusion import num_kept
+from sess_ray.engine.batches import Segment, batches
+from sess_ray.engine.fusion import min_max
 from sess_ray.engine.settings import LAYER, Settings
+from sess_ray.engine.work import Work
 from sess_ray.methods.cam import gradcam
 from sess_ray.models import Model
 from sess_ray.models.model import Tap
 
-# What an image may keep of its scoring pass for methods that look at the layer; what needs more is computed again.
+# What an image may keep of its scoring pass for methods that look at the layer, or at the patches; what needs more is
+# computed again.
 LAYER_BYTES = 1 << 28
+PATCH_BYTES = 1 << 29
 
 
 def buffer(settings: Settings) -> Tensor:
@@ -45,9 +48,10 @@ class Scoring:
     def __init__(self, model: Model, settings: Settings) -> None:
         self.model = model
         self.settings = settings
+        self.on_cpu = settings.device.type == "cpu"
 
     def __call__(self, works: Iterator[Work]) -> Iterator[Work]:
-        """Yield images in their order, as soon as the last window of each is scored."""
+        """Yield images in their order, as soon as the scores of each one's last window are on their way."""
         waiting: deque[Work] = deque()
 
         def started() -> Iterator[Work]:
@@ -55,32 +59,43 @@ class Scoring:
                 waiting.append(work)
                 yield work
 
-        for patches, segments in batches(started(), buffer(self.settings)):
-            self._score(self.model.tap(patches), segments)
+        for number, (patches, segments) in enumerate(batches(started(), buffer(self.settings))):
+            self._score(patches, segments)
             for segment in segments:
-                segment.work.done(segment.count)
+                segment.work.done(segment.count, number)
             while waiting and waiting[0].scored:
                 work = waiting.popleft()
-                work.filter(self.settings.ratio)
+                work.filter()
                 yield work
 
-    def _score(self, tap: Tap, segments: list[Segment]) -> None:
+    def _score(self, patches: Tensor, segments: list[Segment]) -> None:
         """Take what a batch shows into the images that it is made of."""
+        tap = self.model.tap(patches)
         probabilities = self.model.probabilities(tap.logits)
         for segment in segments:
             if segment.whole is not None:
                 segment.work.meet(probabilities[segment.whole], self.model.num_classes)
-        for slot in range(max(len(segment.work.targets) for segment in segments)):
-            classes = torch.zeros(len(probabilities), dtype=torch.int64)
-            active = [segment for segment in segments if slot < len(segment.work.targets)]
-            for segment in active:
-                classes[segment.rows] = segment.work.targets[slot]
-            classes = classes.to(self.settings.device)
-            scores = probabilities.gather(1, classes[:, None])[:, 0]
-            for segment in active:
-                segment.work.score(slot, segment.places, scores[segment.rows])
-            if self.settings.looks_at or self.settings.guides:
-                self._look(tap, classes, slot, active)
+        slots = max(segment.work.goal.count for segment in segments)
+        classes = torch.zeros(len(probabilities), slots, dtype=torch.int64, device=probabilities.device)
+        for segment in segments:
+            classes[segment.rows, : segment.work.goal.count] = segment.work.targets
+        scores = probabilities.gather(1, classes)
+        for segment in segments:
+            if segment.windows:
+                segment.work.score(segment.places, scores[segment.rows, : segment.work.goal.count])
+                if self._holds(segment.work):
+                    segment.work.hold(segment.places, patches[segment.rows])
+        if self.settings.looks_at or self.settings.guides:
+            for slot in range(slots):
+                active = [one for one in segments if slot < one.work.goal.count and one.windows]
+                self._look(tap, classes[:, slot], slot, active)
+
+    def _holds(self, work: Work) -> bool:
+        """Whether patches are kept for the method: on a CPU they would be the most that an image needs."""
+        settings = self.settings
+        if self.on_cpu or settings.method.family == "T":
+            return False
+        return work.plan.num_patches * 3 * settings.window**2 * settings.dtype.itemsize <= PATCH_BYTES
 
     def _look(self, tap: Tap, classes: Tensor, slot: int, active: list[Segment]) -> None:
         """Take what is wanted of the layer, for windows that may survive the pre-filter, or that guide.
@@ -89,43 +104,57 @@ class Scoring:
         """
         settings, method = self.settings, self.settings.method
         chosen = [self._promising(segment, slot) for segment in active]
-        rows = torch.cat([segment.first + own for segment, own in zip(active, chosen, strict=True)])
-        if not len(rows):
-            return
-        where = slice(None) if len(rows) == len(classes) else rows  # all: nothing needs to be copied
-        values = of_layer(tap, classes, where, LAYER if settings.guides else settings.looks_at)
-        found: list[tuple[Callable[..., None], list[Tensor]]] = []
+        rows: Tensor | slice = slice(None)
+        firsts = [segment.first for segment in active]
+        if self.on_cpu and any(own is not None for own in chosen):
+            parts = [
+                torch.arange(len(segment.windows)) if own is None else own
+                for segment, own in zip(active, chosen, strict=True)
+            ]
+            rows = torch.cat([segment.first + own for segment, own in zip(active, parts, strict=True)])
+            firsts = [0, *torch.tensor([len(own) for own in parts]).cumsum(0).tolist()]
+            if not len(rows):
+                return
+        names = LAYER if settings.guides else settings.looks_at
+        values = of_layer(tap, classes, rows, names)
+        maps = guides = None
         if settings.guides:
-            found.append((Work.place_guides, [gradcam(*values.values())]))
+            guides = min_max(gradcam(*values.values()), settings.window)
         if method.family == "T":
-            found.append((Work.place_maps, [method.function(*values.values(), **settings.method_options)]))
-        elif settings.looks_at:
-            found.append((self._remember, [values[name] for name in settings.looks_at]))
-        for take, taken in found:
-            parts = zip(*(value.split([len(own) for own in chosen]) for value in taken), strict=True)
-            for segment, own, part in zip(active, chosen, parts, strict=True):
-                if len(own):
-                    take(segment.work, slot, segment.places[own], *part)
+            maps = method.function(*values.values(), **settings.method_options)
+        layer = [values[name] for name in settings.looks_at]
+        for segment, own, first in zip(active, chosen, firsts, strict=False):
+            windows = segment.windows if own is None else [segment.windows[place] for place in own.tolist()]
+            if not windows:
+                continue
+            part = slice(first, first + len(windows))
+            places = segment.places if own is None else torch.tensor(windows)
+            if guides is not None:
+                segment.work.place_guides(slot, places, guides[part])
+            if maps is not None:
+                segment.work.place_maps(slot, places, maps[part])
+            elif layer:
+                self._remember(segment.work, slot, windows, tuple(value[part] for value in layer))
 
-    def _remember(self, work: Work, slot: int, windows: Tensor, *values: Tensor) -> None:
-        few = num_kept(work.plan.num_patches, self.settings.ratio)
-        on_cpu = self.settings.device.type == "cpu"
-        held = few if on_cpu else work.plan.num_patches
-        if held * len(work.targets) * sum(value[0].nbytes for value in values) <= LAYER_BYTES:
-            work.remember(slot, windows, *values, best=few if on_cpu else None)
+    def _remember(self, work: Work, slot: int, windows: list[int], values: tuple[Tensor, ...]) -> None:
+        few = work.num_kept if self.on_cpu else None
+        held = few or work.plan.num_patches
+        if held * work.goal.count * sum(value[0].nbytes for value in values) <= LAYER_BYTES:
+            work.remember(slot, windows, values, few=few)
 
-    def _promising(self, segment: Segment, slot: int) -> Tensor:
-        """Return which of a segment's windows are among the best so far, as many as the pre-filter keeps.
+    def _promising(self, segment: Segment, slot: int) -> Tensor | None:
+        """Return which of a segment's windows are among the best so far, as many as the pre-filter keeps; None for all.
 
         On a GPU all of them: to wait for the scores would cost more than the maps. Where maps guide, all that the
         target has chosen.
         """
-        settings, work, count = self.settings, segment.work, len(segment.windows)
-        if settings.guides:
-            return work.chosen[slot, segment.windows].nonzero()[:, 0].to(settings.device)
-        own = torch.arange(count, device=settings.device)
-        if not count or not settings.ratio or settings.device.type != "cpu":
-            return own
+        work, count = segment.work, len(segment.windows)
+        if not self.on_cpu:
+            return None
+        if self.settings.guides:
+            return work.chosen[slot, segment.windows].nonzero()[:, 0]
+        if not self.settings.ratio:
+            return None
         seen = work.scores[slot, : segment.windows[-1] + 1]
-        bar = seen.topk(min(num_kept(work.plan.num_patches, settings.ratio), len(seen))).values[-1]
-        return own[~(seen[-count:] < bar)]
+        bar = seen.topk(min(work.num_kept, len(seen))).values[-1]
+        return (~(seen[-count:] < bar)).nonzero()[:, 0]

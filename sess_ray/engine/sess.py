@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,19 +15,20 @@ from PIL import Image
 from torch import nn
 
 from sess_ray import methods
-from sess_ray.engine.batches import Work
 from sess_ray.engine.cutting import Normalizer, Source
 from sess_ray.engine.explanation import Explanation, ImageLike
 from sess_ray.engine.extraction import Extraction
-from sess_ray.engine.finishing import explanations
-from sess_ray.engine.guided import all_windows, guided_windows
+from sess_ray.engine.finishing import Ending, one_batch_later
+from sess_ray.engine.guided import Guide
 from sess_ray.engine.scoring import Scoring
 from sess_ray.engine.settings import Settings, default_batch_size
-from sess_ray.engine.targets import TargetSpec, checked
+from sess_ray.engine.targets import Goal, TargetSpec, checked
+from sess_ray.engine.work import Work
 from sess_ray.errors import SessError, unknown
 from sess_ray.models import Model, load_model
-from sess_ray.models.model import DTYPES
+from sess_ray.models.model import DTYPES, multiplying
 from sess_ray.precision import Precision
+from sess_ray.transfer import upload
 from sess_ray.windows import Plan
 
 
@@ -66,8 +66,9 @@ class SESS:
         arithmetic of the public release of SESS.
     normalize, smooth : bool
         Min-max and Gaussian smoothing of the fused map.
-    precision : {"fp32", "bf16"}
-        The model's; maps and scores are float32 in both.
+    precision : {"fp32", "tf32", "bf16"}
+        Of the model; maps and scores are float32 in all. fp32 is exact on a GPU too; tf32 lets one round the factors of
+        products to 10 bits, as torch does of convolutions by default.
     device : str or torch.device, optional
         By default ``cuda`` where there is one.
     batch_size : int, optional
@@ -136,6 +137,7 @@ class SESS:
             normalize=normalize,
             smooth=smooth,
             dtype=DTYPES[precision],
+            tf32=precision == "tf32",
             device=where,
             batch_size=default_batch_size(where) if batch_size is None else batch_size,
             max_map_side=max_map_side,
@@ -227,11 +229,21 @@ class SESS:
         (int, list of Explanation)
             Position in `images`, in ascending order, as soon as the image's last window is scored.
         """
+        explained = self._stream(images)
+        while True:
+            # Only while this runs: between two images the caller's own settings hold.
+            with multiplying(tf32=self.settings.tf32):
+                found = next(explained, None)
+            if found is None:
+                return
+            yield found
+
+    def _stream(self, images: Iterable[tuple[ImageLike, TargetSpec]]) -> Iterator[tuple[int, list[Explanation]]]:
         works = Scoring(self.model, self.settings)(self._start(*item) for item in enumerate(images))
         if self.method.family != "T":
             works = Extraction(self.model, self.settings)(works)
-        for work in works:
-            yield work.index, explanations(work, self.model, self.settings)
+        for work, ending in one_batch_later(works, lambda work: Ending(work, self.model, self.settings)):
+            yield work.index, ending.read()
 
     def _start(self, index: int, item: tuple[ImageLike, TargetSpec]) -> Work:
         image, spec = item
@@ -240,14 +252,16 @@ class SESS:
             raise SessError(f"image {index} is {array.dtype} {array.shape}: give PIL images or (H, W, 3) uint8 arrays")
         settings = self.settings
         plan = settings.plan(*array.shape[:2])
-        targets = checked(spec, self.model)
-        array = array if array.flags.writeable else array.copy()
-        pixels = torch.from_numpy(array).to(settings.device).permute(2, 0, 1)
-        turns = all_windows
-        if settings.guides:
-            turns = partial(guided_windows, whole_scales=settings.whole_scales, share=settings.window_share)
-        whole_is_patch = settings.num_scales is None
-        return Work(index, Source(pixels, self.normalizer), plan, targets, whole_is_patch=whole_is_patch, turns=turns)
+        goal = Goal.of(checked(spec, self.model), settings.device)
+        pixels = upload(torch.from_numpy(_plain(array)), settings.device).permute(2, 0, 1)
+        guide = Guide(plan, settings.whole_scales, settings.window_share) if settings.guides else None
+        source = Source(pixels, self.normalizer)
+        return Work(index, source, plan, goal, settings.ratio, guide=guide, whole_is_patch=settings.num_scales is None)
+
+
+def _plain(array: np.ndarray) -> np.ndarray:
+    """Return an array that torch takes without a word; most are, and are not copied."""
+    return np.require(np.ascontiguousarray(array), requirements="W")
 
 
 def _available(device: str | torch.device | None) -> torch.device:

@@ -34,7 +34,9 @@ class Settings:
     window : int
         Side of a window: the model's input size.
     dtype : torch.dtype
-        Type of the model's weights and input.
+        Of the model's weights and input.
+    tf32 : bool
+        Whether a GPU may round the factors of float32 products.
 
     The others are `SESS`'s parameters.
 
@@ -57,6 +59,7 @@ class Settings:
     normalize: bool
     smooth: bool
     dtype: torch.dtype
+    tf32: bool
     device: torch.device
     batch_size: int
     max_map_side: int | None

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from sess_ray.errors import SessError
 from sess_ray.models import Model
+from sess_ray.transfer import upload
 
 GroupSpec = Mapping[str, Iterable[int | str]]  # a name, and the classes that it means
 TargetSpec = str | int | GroupSpec | Sequence[int | GroupSpec | Sequence[int]]
@@ -44,3 +48,37 @@ def checked(spec: TargetSpec, model: Model) -> Targets:
     if not wanted or not all(wanted):
         raise SessError("an image without targets: give at least one class index")
     return [tuple(model.target_index(int(target)) for target in entry) for entry in wanted]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What to explain of one image, ready on the device: nothing has to be read to know it.
+
+    Attributes
+    ----------
+    count : int
+        Number of targets, T.
+    alternatives : Tensor, (T, A) int64, or None
+        For each target the classes, or groups, of which that of highest score is explained; None for the T classes of
+        highest score.
+    """
+
+    count: int
+    alternatives: Tensor | None
+
+    @classmethod
+    def of(cls, targets: Targets, device: torch.device) -> Goal:
+        if isinstance(targets, str):
+            return cls(int(targets[3:]), None)
+        most = max(map(len, targets))
+        padded = [[*entry, *entry[:1] * (most - len(entry))] for entry in targets]
+        return cls(len(targets), upload(torch.tensor(padded), device))
+
+    def among(self, probabilities: Tensor, num_classes: int) -> Tensor:
+        """Return the targets, (T,) int64, for an image's probabilities, (classes + groups,)."""
+        if self.alternatives is None:
+            return probabilities[:num_classes].topk(self.count).indices
+        if self.alternatives.shape[1] == 1:
+            return self.alternatives[:, 0]
+        best = probabilities[self.alternatives].argmax(1, keepdim=True)
+        return self.alternatives.gather(1, best)[:, 0]

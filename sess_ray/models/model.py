@@ -12,14 +12,15 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from sess_ray.models import cudnn, onednn
 from sess_ray.models.groups import Group
 from sess_ray.models.heads import known_head
 from sess_ray.models.layers import Layout, to_grid
-from sess_ray.models.onednn import TAP, fused
+from sess_ray.models.onednn import TAP
 from sess_ray.models.targets import Targets
 from sess_ray.precision import Precision
 
-DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass
@@ -64,7 +65,9 @@ class Model(Targets):
     groups : tuple of Group
         Targets that mean several classes, behind the classes: group k is target ``num_classes + k``.
     original : nn.Module, optional
-        For a model that is prepared for a CPU: `module` in float32, which `fused` is made of.
+        Of a model that is prepared: `module` in float32, which `fused` is made of.
+    tf32 : bool
+        Whether `logits` lets a GPU round the factors of float32 products.
     """
 
     module: nn.Module
@@ -79,6 +82,7 @@ class Model(Targets):
     aliases: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
     groups: tuple[Group, ...] = ()
     original: nn.Module | None = field(default=None, repr=False, compare=False)
+    tf32: bool = False
 
     def prepared(self, device: torch.device, precision: Precision) -> Model:
         """Return a frozen copy on a device, in a precision, channels last; this one stays as it is.
@@ -87,14 +91,14 @@ class Model(Targets):
         """
         original = copy.deepcopy(self.module).eval().requires_grad_(requires_grad=False).to(device).float()
         module = original
-        if precision != "fp32":
+        if DTYPES[precision] != torch.float32:
             originals = dict(original.named_modules())
             module = copy.deepcopy(original).to(DTYPES[precision])
             for name, layer in module.named_modules():
                 if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
                     layer.float().load_state_dict(originals[name].state_dict())
         module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return replace(self, module=module, original=original if device.type == "cpu" else None)
+        return replace(self, module=module, original=original, tf32=precision == "tf32")
 
     @cached_property
     def fused(self) -> nn.Module | None:
@@ -102,9 +106,11 @@ class Model(Targets):
         if self.original is None:
             return None
         patches = torch.randn(2, 3, self.input_size, self.input_size, generator=torch.Generator().manual_seed(0))
-        patches = patches.to(self.probe().dtype).contiguous(memory_format=torch.channels_last)
+        patches = patches.to(self.probe()).contiguous(memory_format=torch.channels_last)
         whole = known_head(self.module, self.layer) is not None
-        return fused(self.module, self.original, self.layer, patches, whole=whole)
+        make = onednn.fused if patches.device.type == "cpu" else cudnn.fused
+        with multiplying(tf32=False):
+            return make(self.module, self.original, self.layer, patches, whole=whole)
 
     @property
     def scorer(self) -> nn.Module:
@@ -113,7 +119,7 @@ class Model(Targets):
 
     def logits(self, patches: Tensor) -> Tensor:
         """Score patches, without gradients: (N, 3, h, w) normalised to (N, classes)."""
-        with torch.no_grad():
+        with torch.no_grad(), multiplying(tf32=self.tf32):
             return self.scorer(patches)
 
     def tap(self, patches: Tensor) -> Tap:
@@ -171,6 +177,17 @@ class Model(Targets):
             digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
+
+
+@contextmanager
+def multiplying(*, tf32: bool) -> Iterator[None]:
+    """Allow, or forbid, that a GPU rounds the factors of float32 products to TF32; of convolutions torch allows it."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 @contextmanager

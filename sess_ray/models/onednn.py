@@ -19,17 +19,17 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 TAP = "tapped"  # of a fused module: the identity that gives what the tapped layer gives
 TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 0.1}  # of logits, as a share of the largest
 
-_Node = Any  # of a graph; what torch.fx says of its arguments, a type checker cannot use
-_Activation = tuple[str, tuple[float, ...]]  # oneDNN's name, and its bounds
-_PLAIN: _Activation = ("none", ())
-_FUNCTIONS: dict[Any, _Activation] = {
+_Node = Any  # of a graph; what torch.fx says of its arguments, a type checker can not use
+Activation = tuple[str, tuple[float, ...]]  # oneDNN's name, and its bounds
+_PLAIN: Activation = ("none", ())
+_FUNCTIONS: dict[Any, Activation] = {
     F.relu: ("relu", ()),
     torch.relu: ("relu", ()),
     F.relu6: ("hardtanh", (0.0, 6.0)),
     F.silu: ("swish", ()),
     F.hardswish: ("hardswish", ()),
 }
-_MODULES: dict[type, Callable[[Any], _Activation]] = {
+_MODULES: dict[type, Callable[[Any], Activation]] = {
     nn.Identity: lambda _: _PLAIN,
     nn.ReLU: lambda _: ("relu", ()),
     nn.ReLU6: lambda _: ("hardtanh", (0.0, 6.0)),
@@ -63,7 +63,7 @@ def fused(plain: nn.Module, original: nn.Module, layer: str, probe: Tensor, *, w
         None where the way through the module depends on its input, or where oneDNN gives other scores.
     """
     try:
-        module = _Fusion(plain, original, layer, probe, whole=whole).module
+        module = Fusion(plain, original, layer, probe, whole=whole).module
         with torch.no_grad():
             wanted, given = plain(probe).float(), module(probe).float()
     except Exception:  # any module may come: what torch.fx or oneDNN does not take is scored as it is
@@ -75,7 +75,7 @@ def fused(plain: nn.Module, original: nn.Module, layer: str, probe: Tensor, *, w
 class _Convolution(nn.Module):
     """activation(convolution(x)), or activation(convolution(x) + other) in the memory of the other, in one call."""
 
-    def __init__(self, layer: nn.Conv2d, dtype: torch.dtype, shape: list[int], activation: _Activation) -> None:
+    def __init__(self, layer: nn.Conv2d, dtype: torch.dtype, shape: list[int], activation: Activation) -> None:
         super().__init__()
         self.shape = shape
         self.geometry = (layer.padding, layer.stride, layer.dilation, layer.groups)
@@ -130,8 +130,10 @@ class _Shapes(fx.Interpreter):
         return result
 
 
-class _Fusion:
+class Fusion:
     """The graph of a module, in which each convolution takes in what follows it."""
+
+    convolution: type[nn.Module] = _Convolution
 
     def __init__(self, plain: nn.Module, original: nn.Module, layer: str, probe: Tensor, *, whole: bool) -> None:
         tracer = _Tracer(layer)
@@ -197,7 +199,7 @@ class _Fusion:
             if found:
                 activation = found
                 group += group[-1].users
-        self._replace(group, inputs, _Convolution(convolution, self.dtype, list(shape), activation))
+        self._replace(group, inputs, self.convolution(convolution, self.dtype, list(shape), activation))
 
     def _summand(self, node: _Node | None, one: _Node) -> _Node | None:
         """Return what a node adds to `one`, if it is no longer needed: the sum takes its memory."""
@@ -208,7 +210,7 @@ class _Fusion:
             return None
         [other] = others
         layer = self.module.get_submodule(str(other.target)) if other.op == "call_module" else None
-        fresh = isinstance(layer, _Convolution | nn.BatchNorm2d | nn.MaxPool2d) and other is not self.tapped
+        fresh = isinstance(layer, (self.convolution, nn.BatchNorm2d, nn.MaxPool2d)) and other is not self.tapped
         alike = other.meta["shape"] == node.meta["shape"]
         return other if fresh and alike and all(user <= node for user in other.users) else None
 
@@ -225,7 +227,7 @@ class _Fusion:
             self.graph.erase_node(taken)
 
 
-def _activation(layer: nn.Module | None) -> _Activation | None:
+def _activation(layer: nn.Module | None) -> Activation | None:
     entry = _MODULES.get(type(layer))
     return entry(layer) if entry else None
 

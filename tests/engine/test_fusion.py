@@ -134,9 +134,9 @@ def test_all_ones_show_the_seams_of_the_release_and_none_of_ours(num_scales, low
         scales = (Scale(448, 448, (0, 224), (0, 224)),)
         plan = Plan(500, 500, 224, scales)
     ones = torch.ones(plan.num_patches, 7, 7, dtype=torch.float64)
-    kept = torch.ones(plan.num_patches, dtype=torch.bool)
-    reference = FUSIONS["reference"](plan, ones, kept)(0, 500)
-    seamless = FUSIONS["seamless"](plan, ones, kept)(0, 500)
+    kept = torch.arange(plan.num_patches)[None]
+    [reference] = FUSIONS["reference"](plan, ones[None], kept)(0, 500)
+    [seamless] = FUSIONS["seamless"](plan, ones[None], kept)(0, 500)
     # Where four windows meet, a pixel half-way takes a quarter of each, and each counts as one.
     assert reference.min().item() == pytest.approx(lowest, abs=1e-6)
     torch.testing.assert_close(seamless, torch.ones(500, 500, dtype=torch.float64), atol=1e-12, rtol=0)

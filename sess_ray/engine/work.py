@@ -1,0 +1,249 @@
+"""An image on its way: what is known of it, and which of its windows come next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from sess_ray.engine.cutting import Source, runs, whole
+from sess_ray.engine.fusion import best, num_kept
+from sess_ray.engine.guided import Guide
+from sess_ray.engine.targets import Goal
+from sess_ray.transfer import Download, upload
+from sess_ray.windows import Plan
+
+
+class Work:
+    """An image on its way. Others ask and tell; it keeps.
+
+    Its windows are scored in turns: which are worth it may depend on what the turns before have shown. The first turn
+    begins with the whole image.
+
+    Parameters
+    ----------
+    index : int
+        Of the image.
+    source : Source
+    plan : Plan
+    goal : Goal
+        What to explain.
+    ratio : float
+        Share of the windows that the pre-filter drops.
+    guide : Guide, optional
+        Chooses windows. Without it all are scored.
+    whole_is_patch : bool
+        The first window of the plan is the whole image.
+
+    Attributes
+    ----------
+    targets : Tensor, (T,) int64
+        Classes to explain; from `meet` on.
+    probabilities : Tensor, (classes + groups,)
+        Of the whole image.
+    scores : Tensor, (T, P)
+        Probability of each target in each window; 0 where it is not scored.
+    chosen : Tensor, (T, P) bool, on the CPU
+        The windows that are scored for a target's own sake.
+    own_scores : Tensor, (T, P)
+        The same, 0 also where a window is scored for another target's sake; from `filter` on.
+    kept : Tensor, (T, K) int64
+        What the pre-filter keeps of each target's windows, ascending; from `filter` on.
+    maps : Tensor, (T, K, u, v)
+        The method's, of the kept windows.
+    batch : int
+        The batch in which its last window was scored.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        source: Source,
+        plan: Plan,
+        goal: Goal,
+        ratio: float,
+        *,
+        guide: Guide | None = None,
+        whole_is_patch: bool = False,
+    ) -> None:
+        self.index = index
+        self.source = source
+        self.plan = plan
+        self.goal = goal
+        self.ratio = ratio
+        self.whole_is_patch = whole_is_patch
+        self.batch = 0
+        self.chosen = torch.zeros(goal.count, plan.num_patches, dtype=torch.bool)
+        self.targets = self.probabilities = self.scores = self.own_scores = self.kept = self.maps = torch.empty(0)
+        self.num_kept = num_kept(plan.num_patches, ratio)
+        self._guide = guide
+        self._answer: Download | None = None
+        self._all: Tensor | None = None  # maps of all windows, (T, P, u, v), of methods of family T
+        self._guiding: Tensor | None = None  # those that guide
+        self._layer: dict[tuple[int, int], tuple[Tensor, ...]] = {}
+        self._held: Tensor | None = None  # patches of all windows
+        self._missing = 0  # maps of kept windows that are not made yet
+        self.wants_whole = not whole_is_patch
+        self._turn: list[int] = []
+        self._begin(guide.first if guide else list(range(plan.num_patches)))
+        self.chosen[:, self._turn] = True
+
+    # -- which windows come next
+
+    def _begin(self, windows: list[int]) -> None:
+        self._turn = windows
+        self._left = len(windows)  # windows of this turn that are in no batch yet
+        self._waiting = len(windows) + self.wants_whole  # rows that are not scored yet
+        self._rest: Tensor | None = None  # of a run that did not fit into the last batch
+        self._runs = runs(self.source, self.plan, windows)
+
+    @property
+    def scored(self) -> bool:
+        """Whether all of its windows that are to be scored are."""
+        return not self._turn
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has windows that are in no batch yet."""
+        return self._left > 0
+
+    def take(self, most: int) -> Iterator[tuple[Tensor, list[int]]]:
+        """Yield the next rows, at most so many: (n, 3, side, side) and which windows; first the whole image."""
+        if self.wants_whole:
+            self.wants_whole = False
+            most -= 1
+            yield whole(self.source, self.plan), []
+        while most and self._left:
+            run = next(self._runs) if self._rest is None else self._rest
+            run, self._rest = run[:most], run[most:] if len(run) > most else None
+            first = len(self._turn) - self._left
+            self._left -= len(run)
+            most -= len(run)
+            yield run, self._turn[first : first + len(run)]
+
+    @property
+    def asks(self) -> bool:
+        """Whether `answer` tells which windows come next."""
+        return self._answer is not None
+
+    def done(self, count: int, batch: int) -> None:
+        """Take note that so many rows were in this batch and their scores are on their way."""
+        self._waiting -= count
+        if self._waiting:
+            return
+        self.batch = batch
+        self._runs = iter(())  # refers back to this: its memory would not be free as soon as it is let go
+        if self._guide and self._guiding is not None:
+            found = self._guide.ask(self._guiding, self.scores)
+            if found is not None:
+                self._answer = Download(found)
+                return
+        self._turn = []
+
+    def answer(self) -> None:
+        """Read which windows come next, and begin with them."""
+        assert self._answer is not None
+        for slot, windows in enumerate(self._answer.read().tolist()):
+            self.chosen[slot, windows] = True
+        before = self._turn[-1] + 1
+        self._answer = None
+        self._begin((self.chosen[:, before:].any(0).nonzero()[:, 0] + before).tolist())
+
+    # -- what is learned of them
+
+    def meet(self, probabilities: Tensor, num_classes: int) -> None:
+        """Learn what the model says of the whole image, (classes + groups,), and so what to explain."""
+        self.probabilities = probabilities
+        self.targets = self.goal.among(probabilities, num_classes)
+        self.scores = probabilities.new_zeros(self.goal.count, self.plan.num_patches)
+
+    def score(self, windows: slice | Tensor, scores: Tensor) -> None:
+        """Take the scores of some windows, (n, T)."""
+        self.scores[:, windows] = scores.T
+
+    def place_maps(self, slot: int, windows: slice | Tensor, maps: Tensor) -> None:
+        """Take maps of some windows for a target, (n, u, v)."""
+        if self._all is None:
+            self._all = self._room(maps)
+        self._all[slot, windows] = maps
+
+    def place_guides(self, slot: int, windows: slice | Tensor, maps: Tensor) -> None:
+        """Take maps that guide, as `place_maps`, each from 0 to 1."""
+        if self._guiding is None:
+            self._guiding = self._room(maps)
+        self._guiding[slot, windows] = maps
+
+    def _room(self, maps: Tensor) -> Tensor:
+        return maps.new_zeros(*self.chosen.shape, *maps.shape[1:])
+
+    def hold(self, windows: slice | Tensor, patches: Tensor) -> None:
+        """Keep patches of some windows, (n, 3, side, side), so that kept ones are not cut again."""
+        if self._held is None:
+            shape = self.plan.num_patches, *patches.shape[1:]
+            self._held = patches.new_empty(shape).contiguous(memory_format=torch.channels_last)
+        self._held[windows] = patches
+
+    def remember(self, slot: int, windows: list[int], values: tuple[Tensor, ...], *, few: int | None) -> None:
+        """Keep what the layer gives of some windows; with `few`, copies of that of so many best ones so far."""
+        for window, *own in zip(windows, *values, strict=True):
+            self._layer[slot, window] = tuple(own) if few is None else tuple(value.clone() for value in own)
+        if few is not None:
+            scores = self.scores[slot].tolist()
+            ranked = sorted((scores[window], window) for at, window in self._layer if at == slot)
+            for _, window in ranked[:-few]:
+                del self._layer[slot, window]
+
+    def recall(self, slot: int, window: int) -> tuple[Tensor, ...] | None:
+        """Give back what was kept of the layer, once; None where nothing was."""
+        return self._layer.pop((slot, window), None)
+
+    def filter(self) -> None:
+        """Decide which windows the pre-filter keeps of those that are scored for each target."""
+        if self._guide:
+            chosen = upload(self.chosen, self.source.device)
+            ranked, self.own_scores = self.scores.where(chosen, -torch.inf), self.scores.where(chosen, 0)
+            self.num_kept = min(self.num_kept, int(self.chosen.sum(1).min()))
+        else:
+            ranked = self.own_scores = self.scores
+        self.kept = best(ranked, self.num_kept)
+        if self._all is not None:
+            slots = torch.arange(len(self.kept), device=self.kept.device)[:, None]
+            self.maps = self._all[slots, self.kept]
+            self._all = None
+
+    # -- what a method makes of the kept ones
+
+    def patches(self, windows: list[int]) -> Iterator[Tensor]:
+        """Yield patches of windows, ascending, some more than once: runs of (n, 3, side, side), views."""
+        if self._held is not None:
+            yield self._held[upload(torch.tensor(windows), self.source.device)]
+            return
+        unlike = list(dict.fromkeys(windows))
+        counts = torch.tensor(windows).unique_consecutive(return_counts=True)[1]
+        first = 0
+        for run in runs(self.source, self.plan, unlike):
+            times = counts[first : first + len(run)]
+            first += len(run)
+            if len(run) == 1:
+                yield run.expand(int(times[0]), -1, -1, -1)
+            else:
+                yield run[upload(torch.arange(len(run)).repeat_interleave(times), run.device)]
+
+    @property
+    def whole(self) -> bool:
+        """Whether the maps of all kept windows are made."""
+        return not self._missing
+
+    def expect(self) -> None:
+        """Begin to wait for a map of each kept window."""
+        self._missing = self.kept.numel()
+
+    def receive(self, slots: Tensor, places: Tensor, maps: Tensor) -> None:
+        """Take maps of kept windows, (n, u, v), each for a target at a place among its kept ones."""
+        if not len(self.maps):
+            self.maps = maps.new_empty(*self.kept.shape, *maps.shape[1:])
+        self.maps[slots, places] = maps
+        self._missing -= len(maps)
+        if not self._missing:
+            self._held = None
