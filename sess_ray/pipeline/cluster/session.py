@@ -178,9 +178,9 @@ def fitting(
     gpus = gpus_per_actor
     if gpus is None:
         gpus = 1.0 if there >= 1 else 0.0
-    may_grow = may_grow and "-" in (actors or "")
+    in_cluster, may_grow = may_grow, may_grow and "-" in (actors or "")
     if gpus and there < gpus and not may_grow:
-        hint = "" if actors and "-" in actors else "; if they come when asked for, use --actors MIN-MAX"
+        hint = "; if they come when asked for, use --actors MIN-MAX" if in_cluster else ""
         raise SessError(f"--gpus-per-actor {gpus}: the cluster has {int(there)} GPUs{hint}")
     room = max(1, int(there / gpus + 1e-6 if gpus else cpus - 1))
     low, high = actor_range(actors) or (0, 0)
@@ -191,7 +191,7 @@ def fitting(
     if high > room and not may_grow:
         low, high = min(low, room), room
         has = f"{there:g} GPUs, {gpus:g} for each" if gpus else f"{cpus:g} CPUs, and one is left to read and write"
-        more = "; for machines that come when asked for, use MIN-MAX" if low == high and "-" not in str(actors) else ""
+        more = "; for machines that come when asked for, use MIN-MAX" if in_cluster else ""
         note = f"--actors {actors}: {high} will run (there are {has}){more}"
     share = 1.0
     if high + 1 > cpus and not may_grow:  # with a GPU an actor needs less of a CPU, and on one CPU all share it

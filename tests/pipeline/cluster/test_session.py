@@ -52,6 +52,8 @@ def test_fewer_actors_than_asked_for_are_said():
     assert fitting({"CPU": 4}, "5", None, None).note.startswith(
         "--actors 5: 3 will run (there are 4 CPUs, and one is left to read and write)"
     )
+    assert fitting({"CPU": 4}, "5", None, None).note.endswith("to read and write)")
+    assert fitting({"CPU": 4}, "5", None, None, may_grow=True).note.endswith("use MIN-MAX")
     assert "(there are 8 GPUs, 2 for each)" in fitting({"CPU": 64, "GPU": 8}, "5", 2, None).note
     with pytest.raises(SessError, match=r"--gpus-per-actor 2.0: the cluster has 1 GPUs"):
         fitting({"CPU": 4, "GPU": 1}, None, 2.0, None)
