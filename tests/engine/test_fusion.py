@@ -111,8 +111,7 @@ def test_what_all_windows_say_is_what_fading_ones_say():
     scale = Scale(448, 448, (0, 224), (0, 224))  # at 224 they only touch: pixel 10 of 21 is half of each
     for size in (21, 448, 500):
         plan = Plan(size, size, 224, (scale,), fade=0.25)
-        ones = torch.ones(4, 7, 7)
-        found = FUSIONS["seamless"](plan, ones, torch.ones(4, dtype=torch.bool))(0, size)
+        [found] = FUSIONS["seamless"](plan, torch.ones(1, 4, 7, 7), torch.arange(4)[None])(0, size)
         torch.testing.assert_close(found, torch.ones(size, size), atol=1e-5, rtol=0)
 
 
