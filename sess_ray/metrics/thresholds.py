@@ -16,6 +16,9 @@ from sess_ray.metrics.localization import box_iou, clipped, largest_boxes, match
 from sess_ray.metrics.metric import Metric
 
 THRESHOLDS = tuple(step / 20 for step in range(20))
+# Maps of pixel gradients are dark but for specks: their best threshold lies between those of 0.05 (on 65 images, guided
+# backprop has a MaxBoxAccV2 of 53.8 % at those and 57.4 % at these; Grad-CAM 49.7 % at both).
+FINE = tuple(step / 100 for step in range(100))
 
 
 class AtThresholds(Metric):
@@ -87,7 +90,7 @@ class MaxBoxAccV2(AtThresholds):
 
     name: ClassVar[str] = "max_box_acc_v2"
 
-    def __init__(self, thresholds: Sequence[float] = THRESHOLDS, ious: Sequence[float] = (0.3, 0.5, 0.7)) -> None:
+    def __init__(self, thresholds: Sequence[float] = FINE, ious: Sequence[float] = (0.3, 0.5, 0.7)) -> None:
         super().__init__(thresholds)
         self.ious = tuple(map(float, ious))
 

@@ -361,7 +361,7 @@ def test_boxes_are_those_of_a_flood(height, width, levels, zeros, seed):
         assert sorted(map(tuple, parts[k].tolist())) == sorted(wanted)
     best = [max(iou_by_hand(box, truth) for box in found.tolist() for truth in clipped) for found in parts]
     wanted = [value >= iou for iou in (0.3, 0.5, 0.7) for value in best]
-    np.testing.assert_array_equal(MaxBoxAccV2().measure(saliency, boxes), wanted)
+    np.testing.assert_array_equal(MaxBoxAccV2(THRESHOLDS).measure(saliency, boxes), wanted)
 
 
 def test_boxes_are_those_of_opencv():
