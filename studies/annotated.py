@@ -1,0 +1,68 @@
+"""Annotated images as studies take them: what each shows, its classes, boxes and outlines; nothing but the core."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+
+@dataclass(frozen=True)
+class Thing:
+    """What an image shows of one label: its classes, boxes (n, 4), and outlines where there are any."""
+
+    label: str
+    classes: tuple[int, ...]
+    boxes: np.ndarray
+    outlines: list[Any] = field(default_factory=list)
+
+    @property
+    def target(self) -> int | dict[str, tuple[int, ...]]:
+        """What `SESS.explain` takes: a class, or the group of them."""
+        return self.classes[0] if len(self.classes) == 1 else {self.label: self.classes}
+
+    def segments(self, height: int, width: int) -> np.ndarray | None:
+        """Return where it is, (height, width) bool; None where nobody has outlined it."""
+        if not self.outlines:
+            return None
+        picture = Image.new("1", (width, height))
+        covered = np.zeros((height, width), bool)
+        for outline in self.outlines:
+            if isinstance(outline, dict):  # run lengths, down the columns
+                values = np.arange(len(outline["counts"])) % 2 == 1
+                covered |= np.repeat(values, outline["counts"]).reshape(width, height).T
+                continue
+            for polygon in outline:
+                ImageDraw.Draw(picture).polygon(polygon, fill=1)
+        return covered | np.asarray(picture)
+
+
+def pictures(root: Path, data: str) -> list[tuple[Path, list[Thing]]]:
+    """Return the files of a set and what is to be seen in each."""
+    if data != "coco":
+        folder = root / {"boxes": "imagenet-val-boxes", "227": "imagenet-val-227"}[data]
+        return [
+            (folder / row["file"], [Thing(str(row["class_index"]), (row["class_index"],), np.array(row["boxes"]))])
+            for row in json.loads((folder / "labels.json").read_text())
+        ]
+    folder = root / "coco-subset"
+    coco = json.loads((folder / "annotations/instances_train2017.json").read_text())
+    means = json.loads((folder / "coco_to_imagenet.json").read_text())
+    names = {category["id"]: category["name"] for category in coco["categories"]}
+    found = []
+    for image in coco["images"]:
+        objects: dict[str, list[dict[str, Any]]] = {}
+        for entry in coco["annotations"]:
+            if entry["image_id"] == image["id"] and means.get(names[entry["category_id"]]):
+                objects.setdefault(names[entry["category_id"]], []).append(entry)
+        things = []
+        for label, own in objects.items():
+            boxes = np.array([[x, y, x + w, y + h] for x, y, w, h in (entry["bbox"] for entry in own)])
+            things.append(Thing(label, tuple(means[label]), boxes, [entry["segmentation"] for entry in own]))
+        if things:
+            found.append((folder / "train2017" / image["file_name"], things))
+    return found
