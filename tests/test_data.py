@@ -16,6 +16,7 @@ from ray.data.extensions import ArrowTensorArray
 
 import sess_ray.data
 from sess_ray import SESS, SessError, load_model
+from sess_ray.engine.targets import checked
 from sess_ray.io.maps import decode_map, quantize
 from sess_ray.io.store import MAPS
 from sess_ray.pipeline.explain.cells import _lost, as_maps, decode_cells
@@ -164,7 +165,8 @@ def decoded(column, target="top1", **columns):
 )
 def test_targets_may_be_indices_names_and_ranks(pixels, want, found):
     [row] = decoded([encoded(pixels[0])], want=want)
-    assert targets_of(row, load_model("squeezenet1_1", "random")) == found
+    model = load_model("squeezenet1_1", "random")
+    assert checked(targets_of(row, model), model) == found
 
 
 def test_targets_that_are_none(ray_session, pixels):
