@@ -17,7 +17,8 @@ from sess_ray.metrics.suite import SUITE
 from sess_ray.tables import markdown
 
 SIZES = {"< 5 %": 0.05, "5 to 25 %": 0.25, "> 25 %": 1.0}  # of the image that a target takes, up to
-SAME = ("image_id", "target")  # what makes maps of two runs a pair
+# What makes maps of two runs a pair: by label, that of a group is compared with that of one class in the other run.
+SAME = (("image_id", "target"), ("image_id", "label"))
 
 
 @dataclass(frozen=True)
@@ -89,17 +90,27 @@ def _counted(table: pa.Table, metric: str, groups: Iterable[str | None]) -> dict
 
 def _paired(ours: pa.Table, theirs: pa.Table, metric: str) -> tuple[Metric, Metric]:
     """Count the maps for which both runs have a value."""
-    values = [
-        {tuple(row[name] for name in SAME): row for row in table.select([*SAME, "label", metric]).to_pylist()}
-        for table in (ours, theirs)
-    ]
+    left = [table.select(["image_id", "target", "label", metric]).to_pylist() for table in (ours, theirs)]
+    pairs = []
+    for same in SAME:
+        known = [_only(rows, same) for rows in left]
+        both = known[0].keys() & known[1].keys()
+        pairs += [[found[place] for found in known] for place in both]
+        left = [[row for row in rows if tuple(row[name] for name in same) not in both] for rows in left]
     counted = SUITE[metric].make(), SUITE[metric].make()
-    for pair in values[0].keys() & values[1].keys():
-        rows = [rows[pair] for rows in values]
+    for rows in pairs:
         if all(row[metric] is not None for row in rows):
             for own, row in zip(counted, rows, strict=True):
                 own.add(np.asarray(row[metric]), key=row["image_id"], label=row["label"])
     return counted
+
+
+def _only(rows: Iterable[dict[str, Any]], columns: Sequence[str]) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """Return rows by what is in some columns; none where several have the same."""
+    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(tuple(row[name] for name in columns), []).append(row)
+    return {place: same[0] for place, same in found.items() if len(same) == 1}
 
 
 def _cell(summary: Summary | None, n: int, *, signed: bool = False) -> str:

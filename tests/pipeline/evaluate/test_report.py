@@ -86,3 +86,16 @@ def test_files_for_other_programs_hold_the_same():
     assert table[1].startswith("base,,all,,pointing_game,3,0.75,")
     records = report.as_records(found)
     assert records[0].items() >= {"run": "base", "metric": "pointing_game", "n": 3, "mean": 0.75}.items()
+
+
+def test_a_group_and_one_of_its_classes_are_a_pair_by_their_label():
+    rows = [("a", -7, "cat", None, 1.0, None, 0.5), ("b", -7, "cat", None, 1.0, None, 0.1)]
+    others = [
+        ("a", 281, "cat", None, 0.0, None, 0.2),
+        ("a", 3, "dog", None, 0.0, None, 0.9),
+        ("b", 281, "cat", None, 0.0, None, 0.3),  # which of the two is it?
+        ("b", 282, "cat", None, 0.0, None, 0.4),
+    ]
+    found = report.report({"group": results(rows), "best": results(others)}, METRICS, [("group", "best")])
+    [difference] = [line.summary for line in found if line.base and line.group == "all" and line.metric == METRICS[2]]
+    assert (difference.n, difference.mean) == (1, pytest.approx(0.3))
