@@ -12,7 +12,8 @@ from sess_ray.pipeline.cluster.settings import OpensUrls, key_values
 
 # By what labels are worth on annotated images, see docs/labels.md.
 THRESHOLD = 0.25
-MIN_SCORE_PREDICTED, MIN_SCORE_GIVEN = 0.2, 0.01
+MIN_SCORE_PREDICTED, MIN_SCORE_GIVEN = 0.2, 0.05
+MIN_PART = 0.1  # of instances: what is smaller is rather a crumb than an object
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ class ExportConfig(OpensUrls):
         Do not refine the masks of larger images.
     min_score
         Leave out maps whose target has a lower probability in the whole image. Without it, 0.2 where the run explains
-        what the model predicts (top1, top5 ...), and 0.01 where annotations, labels or a list of classes said what to
+        what the model predicts (top1, top5 ...), and 0.05 where annotations, labels or a list of classes said what to
         explain.
     threshold
         Share of a map's maximum from which a pixel belongs to its target; without it, and without --evaluation, 0.25.
@@ -43,7 +44,8 @@ class ExportConfig(OpensUrls):
     instances
         Make an object of each connected part of a mask, rather than one of all of them.
     min_part
-        Leave out connected parts with fewer pixels than this share of the mask's largest one.
+        Leave out connected parts with fewer pixels than this share of the mask's largest one; without it, 0.1 with
+        --instances, else 0.
     output
         Folder or URL for the labels.
     overwrite
@@ -59,7 +61,7 @@ class ExportConfig(OpensUrls):
     refine: Annotated[Literal["grabcut"] | None, METHOD] = None
     refine_option: Annotated[tuple[str, ...], METHOD] = ()
     instances: Annotated[bool, METHOD] = False
-    min_part: Annotated[float, METHOD] = 0.0
+    min_part: Annotated[float | None, METHOD] = None
     output: Annotated[str, OUTPUT] = "out/labels"
     overwrite: Annotated[bool, OUTPUT] = False
 

@@ -19,7 +19,7 @@ from sess_ray.metrics.suite import SUITE
 from sess_ray.metrics.thresholds import AtThresholds
 from sess_ray.pipeline.cluster.output import map_files, refuse_used
 from sess_ray.pipeline.evaluate.results import results_of
-from sess_ray.pipeline.export.config import MIN_SCORE_GIVEN, MIN_SCORE_PREDICTED, THRESHOLD, ExportConfig
+from sess_ray.pipeline.export.config import MIN_PART, MIN_SCORE_GIVEN, MIN_SCORE_PREDICTED, THRESHOLD, ExportConfig
 from sess_ray.pipeline.export.stages import FILES, Recipe
 from sess_ray.refinement import refinement
 
@@ -72,7 +72,8 @@ def prepare(config: ExportConfig) -> Export:
     classes = {target: (number, name) for number, (target, name) in enumerate(targets.items(), 1)}
     store.check_writable()
     min_score = default_min_score(stored) if config.min_score is None else config.min_score
-    recipe = Recipe(classes, threshold, config.instances, config.min_part, min_score, refined, config.max_pixels)
+    min_part = (MIN_PART if config.instances else 0.0) if config.min_part is None else config.min_part
+    recipe = Recipe(classes, threshold, config.instances, min_part, min_score, refined, config.max_pixels)
     return Export(config, recipe, _blocks(files, tables, config.images), store)
 
 
