@@ -69,13 +69,16 @@ class ExplainActor:
             for position, explanations in self._sess.stream(image(index) for index in todo):
                 yield _metered(rows[todo[position]], explanations, perf_counter() - begin)
                 done, begin = position + 1, perf_counter()
-        except Exception:  # one of the images in flight; which, shows when each runs alone
-            for index in todo[done:]:
-                begin = perf_counter()
-                try:
-                    yield _metered(rows[index], self._alone(*image(index)), perf_counter() - begin)
-                except Exception as error:
-                    yield failed({**rows[index], "stage": "explain", "error": one_line(error)})
+            return
+        except Exception:  # noqa: S110 - one of the images in flight; which, shows when each runs alone
+            pass
+        # Outside of the clause: what the failed batch held is free.
+        for index in todo[done:]:
+            begin = perf_counter()
+            try:
+                yield _metered(rows[index], self._alone(*image(index)), perf_counter() - begin)
+            except Exception as error:
+                yield failed({**rows[index], "stage": "explain", "error": one_line(error)})
 
     def _alone(self, pixels: np.ndarray, targets: TargetSpec) -> list[Explanation]:
         """Explain one image; in smaller and smaller batches while memory ends."""
@@ -87,9 +90,9 @@ class ExplainActor:
             except torch.OutOfMemoryError:
                 if sess.batch_size == 1:
                     raise
-                sess = sess.with_batch_size(sess.batch_size // 2)
-                if sess.device.type == "cuda":
-                    torch.cuda.empty_cache()
+            sess = sess.with_batch_size(sess.batch_size // 2)
+            if sess.device.type == "cuda":
+                torch.cuda.empty_cache()
 
 
 def _metered(row: Row, explanations: list[Explanation], seconds: float) -> Row:
