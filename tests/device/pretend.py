@@ -194,9 +194,7 @@ def _refuse(function: Any, name: str, args: Any, tensors: list[torch.Tensor], kw
     full = f"aten::{name}" + (f".{function._schema.overload_name}" if function._schema.overload_name else "")
     if not torch._C._dispatch_has_computed_kernel_for_dispatch_key(full, "CUDA"):
         raise NotImplementedError(f"no CUDA kernel: {full}")
-    for value in (*args, *kwargs.values()):
-        if isinstance(value, _GENERATOR) and not _OURS[value._cdata]:
-            raise DevicesMixedError(f"Expected a {NAME} device type for generator: {full}")
+    _refuse_generators(full, (*args, *kwargs.values()))
     others = [one for one in tensors if not isinstance(one, Pretend)]
     if not others or len(others) == len(tensors) or name in COPIES:
         return
@@ -212,6 +210,12 @@ def _refuse(function: Any, name: str, args: Any, tensors: list[torch.Tensor], kw
     if pointwise and all(one.dim() == 0 for one in others) and (not name.endswith("_") or isinstance(args[0], Pretend)):
         return
     raise DevicesMixedError(f"Expected all tensors to be on the same device: {full}")
+
+
+def _refuse_generators(full: str, values: Any) -> None:
+    for value in values:
+        if isinstance(value, _GENERATOR) and not _OURS[value._cdata]:
+            raise DevicesMixedError(f"Expected a {NAME} device type for generator: {full}")
 
 
 def _count(function: Any, name: str, args: Any, kwargs: Any) -> None:
@@ -312,6 +316,7 @@ class _Module(_DummyBackendModule):
 def _factory(operation: Any) -> Any:
     def kernel(*args: Any, **kwargs: Any) -> Pretend:
         name = _name(operation)
+        _refuse_generators(name, (*args, *kwargs.values()))
         if name not in FREE:
             COUNTS.launches[COUNTS.part] += 1
             COUNTS.operations[COUNTS.part, name, _place()] += 1
