@@ -112,9 +112,9 @@ def main(
     run, annotations, class_map, images
         As for sess-ray evaluate.
     backgrounds, foregrounds, thresholds
-        Of GrabCut, to choose from.
+        Settings of GrabCut to choose from.
     iterations, side
-        Of GrabCut.
+        GrabCut's.
     """
     opencv().setNumThreads(1)
     everything = sorted(pairs(run, annotations, class_map, images), key=lambda pair: pair.image_id)
