@@ -51,7 +51,7 @@ def reading(found: Mapping[str, Mapping[str, Summary]]) -> list[str]:
     Parameters
     ----------
     found : mapping
-        Of what was changed to the means of ``ssim`` and ``spearman``: the first is another class, and the last of those
+        From what was changed to the means of ``ssim`` and ``spearman``: first another class, and the last of those
         that begin with "cascading" has lost all that it had learnt.
     """
     whole = [name for name in found if name.startswith("cascading")][-1]

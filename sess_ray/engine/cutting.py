@@ -108,7 +108,7 @@ class Tables:
     together : Bags
         Across, for all scales one after the other.
     lines, columns : Tensor, (P, window) int64
-        Of a scaled image, that each window sees. On a CPU they and `together` are empty: there windows are cut one by
+        A scaled image's that each window sees. On a CPU they and `together` are empty: there windows are cut one by
         one.
     """
 

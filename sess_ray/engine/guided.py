@@ -42,9 +42,9 @@ class Looks:
     Attributes
     ----------
     placement : Placement
-        Of the low map.
+        Where the low map lies.
     covered : Tensor, (scales, h, w)
-        Of each pixel how many windows of the scales up to this one cover it, at least 1.
+        For each pixel how many windows of the scales up to this one cover it, at least 1.
     down, across : list of Tensor
         For each scale how much each pixel counts in each window's mean along the axes, (windows, h) and (w, windows).
     """
@@ -83,7 +83,7 @@ class Guide:
     whole_scales : int
         How many scales are scored whole.
     share : float
-        Of the windows of a finer scale that is scored for each target.
+        Share of the windows of a finer scale that is scored for each target.
     """
 
     def __init__(self, plan: Plan, whole_scales: int, share: float) -> None:

@@ -49,7 +49,7 @@ class Placement:
         ----------
         maps : Tensor, (T, K, u, v)
         windows : Tensor, (T, K) int64
-            Of which windows they are.
+            The windows that they are of.
         top, bottom : int
             Rows of the image; all by default.
 

@@ -69,10 +69,10 @@ def placed(maps: Tensor, chosen: Tensor, rows: Tensor, columns: Tensor) -> tuple
     Parameters
     ----------
     maps : Tensor, (n, u, v)
-        Of the chosen windows.
+        Maps of the chosen windows.
     chosen : Tensor, (windows of the scale,) bool, on the CPU
     rows, columns : Tensor
-        Of the scale's `scale_matrices`.
+        The scale's `scale_matrices`.
 
     Returns
     -------
@@ -107,7 +107,7 @@ def scale_by_scale(plan: Plan, maps: Tensor, kept: Tensor) -> Rows:
     plan : Plan
     maps : Tensor, (K, u, v)
     kept : Tensor, (K,) int64
-        Of which windows they are, ascending.
+        The windows that they are of, ascending.
     """
     matrices = scale_matrices(plan, *maps.shape[1:], maps.dtype, maps.device)
     chosen = torch.zeros(plan.num_patches, dtype=torch.bool).index_fill_(0, kept, value=True)

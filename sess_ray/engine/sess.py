@@ -67,7 +67,7 @@ class SESS:
     normalize, smooth : bool
         Min-max and Gaussian smoothing of the fused map.
     precision : {"fp32", "tf32", "bf16"}
-        Of the model; maps and scores are float32 in all. fp32 is exact on a GPU too; tf32 lets one round the factors of
+        The model's; maps and scores are float32 in all. fp32 is exact on a GPU too; tf32 lets one round the factors of
         products to 10 bits, as torch does of convolutions by default.
     device : str or torch.device, optional
         By default ``cuda`` where there is one.
@@ -151,18 +151,12 @@ class SESS:
         self._adopt(prepared, settings)
 
     def _adopt(self, model: Model, settings: Settings) -> None:
-        self.model = model
-        self.settings = settings
-        self.method = settings.method
-        self.num_scales = settings.num_scales
-        self.pre_filter_ratio = settings.ratio
-        self.fade = settings.fades
-        self.fusion = settings.fusion
-        self.normalize = settings.normalize
-        self.smooth = settings.smooths
-        self.batch_size = settings.batch_size
-        self.device = settings.device
-        self.dtype = settings.dtype
+        self.model, self.settings = model, settings
+        self.method, self.batch_size = settings.method, settings.batch_size
+        self.num_scales, self.pre_filter_ratio = settings.num_scales, settings.ratio
+        self.fusion, self.fade = settings.fusion, settings.fades
+        self.normalize, self.smooth = settings.normalize, settings.smooths
+        self.device, self.dtype = settings.device, settings.dtype
         self.normalizer = Normalizer(model.mean, model.std, settings.device)
 
     def with_batch_size(self, batch_size: int) -> SESS:
@@ -229,7 +223,7 @@ class SESS:
         (int, list of Explanation)
             Position in `images`, in ascending order, as soon as the image's last window is scored.
         """
-        explained = self._stream(images)
+        explained = _explained(self, images)
         while True:
             # Only while this runs: between two images the caller's own settings hold.
             with multiplying(tf32=self.settings.tf32):
@@ -238,25 +232,28 @@ class SESS:
                 return
             yield found
 
-    def _stream(self, images: Iterable[tuple[ImageLike, TargetSpec]]) -> Iterator[tuple[int, list[Explanation]]]:
-        works = Scoring(self.model, self.settings)(self._start(*item) for item in enumerate(images))
-        if self.method.family != "T":
-            works = Extraction(self.model, self.settings)(works)
-        for work, ending in one_batch_later(works, lambda work: Ending(work, self.model, self.settings)):
-            yield work.index, ending.read()
 
-    def _start(self, index: int, item: tuple[ImageLike, TargetSpec]) -> Work:
-        image, spec = item
-        array = np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
-        if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
-            raise SessError(f"image {index} is {array.dtype} {array.shape}: give PIL images or (H, W, 3) uint8 arrays")
-        settings = self.settings
-        plan = settings.plan(*array.shape[:2])
-        goal = Goal.of(checked(spec, self.model), settings.device)
-        pixels = upload(torch.from_numpy(_plain(array)), settings.device).permute(2, 0, 1)
-        guide = Guide(plan, settings.whole_scales, settings.window_share) if settings.guides else None
-        source = Source(pixels, self.normalizer)
-        return Work(index, source, plan, goal, settings.ratio, guide=guide, whole_is_patch=settings.num_scales is None)
+def _explained(sess: SESS, images: Iterable[tuple[ImageLike, TargetSpec]]) -> Iterator[tuple[int, list[Explanation]]]:
+    works = Scoring(sess.model, sess.settings)(work_of(sess, *item) for item in enumerate(images))
+    if sess.method.family != "T":
+        works = Extraction(sess.model, sess.settings)(works)
+    for work, ending in one_batch_later(works, lambda work: Ending(work, sess.model, sess.settings)):
+        yield work.index, ending.read()
+
+
+def work_of(sess: SESS, index: int, item: tuple[ImageLike, TargetSpec]) -> Work:
+    """Return the state of an image at the start of its way through the engine; `SessError` if it is none."""
+    image, spec = item
+    array = np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
+    if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
+        raise SessError(f"image {index} is {array.dtype} {array.shape}: give PIL images or (H, W, 3) uint8 arrays")
+    settings = sess.settings
+    plan = settings.plan(*array.shape[:2])
+    goal = Goal.of(checked(spec, sess.model), settings.device)
+    pixels = upload(torch.from_numpy(_plain(array)), settings.device).permute(2, 0, 1)
+    guide = Guide(plan, settings.whole_scales, settings.window_share) if settings.guides else None
+    source = Source(pixels, sess.normalizer)
+    return Work(index, source, plan, goal, settings.ratio, guide=guide, whole_is_patch=settings.num_scales is None)
 
 
 def _plain(array: np.ndarray) -> np.ndarray:

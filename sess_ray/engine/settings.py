@@ -34,7 +34,7 @@ class Settings:
     window : int
         Side of a window: the model's input size.
     dtype : torch.dtype
-        Of the model's weights and input.
+        Type of the model's weights and input.
     tf32 : bool
         Whether a GPU may round the factors of float32 products.
 

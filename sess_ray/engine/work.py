@@ -24,7 +24,7 @@ class Work:
     Parameters
     ----------
     index : int
-        Of the image.
+        The image's number.
     source : Source
     plan : Plan
     goal : Goal
@@ -41,7 +41,7 @@ class Work:
     targets : Tensor, (T,) int64
         Classes to explain; from `meet` on.
     probabilities : Tensor, (classes + groups,)
-        Of the whole image.
+        What the model says of the whole image.
     scores : Tensor, (T, P)
         Probability of each target in each window; 0 where it is not scored.
     chosen : Tensor, (T, P) bool, on the CPU

@@ -65,7 +65,7 @@ class Model(Targets):
     groups : tuple of Group
         Targets that mean several classes, behind the classes: group k is target ``num_classes + k``.
     original : nn.Module, optional
-        Of a model that is prepared: `module` in float32, which `fused` is made of.
+        For a model that is prepared: `module` in float32, which `fused` is made of.
     tf32 : bool
         Whether `logits` lets a GPU round the factors of float32 products.
     """

@@ -19,7 +19,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 TAP = "tapped"  # of a fused module: the identity that gives what the tapped layer gives
 TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 0.1}  # of logits, as a share of the largest
 
-_Node = Any  # of a graph; what torch.fx says of its arguments, a type checker can not use
+_Node = Any  # of a graph; what torch.fx says of its arguments, a type checker cannot use
 Activation = tuple[str, tuple[float, ...]]  # oneDNN's name, and its bounds
 _PLAIN: Activation = ("none", ())
 _FUNCTIONS: dict[Any, Activation] = {

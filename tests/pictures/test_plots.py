@@ -9,6 +9,7 @@ from PIL import Image
 from sess_ray import SESS, SessError
 from sess_ray.engine.cutting import cut
 from sess_ray.engine.fusion import num_kept
+from sess_ray.engine.sess import work_of
 from sess_ray.pictures.plots import best_first, crop, rectangle, window_maps
 from sess_ray.pipeline.gallery.windows_page import fused_best
 
@@ -61,7 +62,7 @@ def test_a_window_lies_where_it_was_cut(every):
     # A ramp along each axis: what a window sees says where it is.
     rows, columns = np.mgrid[:150, :260]
     ramp = np.stack([rows, columns * 255 // 259, np.zeros_like(rows)], 2).astype(np.uint8)
-    work = sess._start(0, (ramp, "top1"))
+    work = work_of(sess, 0, (ramp, "top1"))
     mean, std = torch.tensor(sess.model.mean), torch.tensor(sess.model.std)
     for window, patch in enumerate(cut(work.source, work.plan)):
         seen = (patch.float().permute(1, 2, 0) * std + mean) * 255

@@ -32,7 +32,7 @@ class Picture:
     Attributes
     ----------
     title : str
-        Of `TITLES`.
+        One of `TITLES`.
     name, label : str
         The image's, and its target's.
     values : dict of str to float

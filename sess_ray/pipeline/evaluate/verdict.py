@@ -68,7 +68,7 @@ def verdict(run: str, base: str, found: Sequence[Difference]) -> list[str]:
     ----------
     run, base : str
     found : sequence of Difference
-        Of these two.
+        Differences between these two.
 
     Returns
     -------
