@@ -70,7 +70,7 @@ REFUSED = [
     (["--dry-run", "--price-per-gpu-hour", "nan"], "--price-per-gpu-hour nan: use 0 or more"),
     (["--output", ""], "--output is empty"),
     (["--input", " "], "--input is empty"),
-    (["--class-map", "none.json"], "--class-map says what labels of --annotations mean"),
+    (["--class-map", "none.json"], "--class-map says what labels of --annotations"),
 ]
 
 
