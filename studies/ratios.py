@@ -41,9 +41,9 @@ class Windows:
     plan : Plan
     scores : Tensor, (P,)
     maps : Tensor, (P, u, v)
-        Of the method, each from 0 to 1.
+        The method's, each from 0 to 1.
     free : Tensor, (P, s, t)
-        Of Grad-CAM from the scoring pass, each from 0 to 1.
+        Grad-CAM's from the scoring pass, each from 0 to 1.
     """
 
     plan: Plan
