@@ -140,3 +140,9 @@ def test_words_are_written_as_the_field_writes_them():
     pages = [*FILES, *ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
     lines = [(path, line.strip()) for path in pages for line in path.read_text().splitlines() if "can not" in line]
     assert not places((path, line) for path, line in lines if path != Path(__file__))
+
+
+def test_no_class_is_too_long_to_be_held_in_mind():
+    found = [(path, node) for path in FILES for node in ast.walk(tree(path)) if isinstance(node, ast.ClassDef)]
+    assert len(found) > 100
+    assert not places((path, node.name) for path, node in found if node.end_lineno - node.lineno >= 200)

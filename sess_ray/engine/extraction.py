@@ -51,7 +51,7 @@ class Extraction:
             waiting.append(work)
             work.expect()
             own = _rows(work, kept.read())
-            for run in work.patches([row.window for row in own]):
+            for run in work.patches.of([row.window for row in own]):
                 for patch in run.split(_sizes(len(run), len(rows), len(patches))):
                     patches[len(rows) : len(rows) + len(patch)].copy_(patch)
                     rows += own[: len(patch)]
@@ -91,7 +91,7 @@ class Extraction:
     def _layer(self, patches: Tensor, targets: Tensor, rows: list[Row]) -> dict[str, Tensor]:
         """Return what the method asks for of the layer: kept from the scoring pass, or made again."""
         names = self.settings.looks_at
-        kept = [row.work.recall(row.slot, row.window) for row in rows]
+        kept = [row.work.layer.take(row.slot, row.window) for row in rows]
         if all(values is not None for values in kept):
             return dict(zip(names, map(torch.stack, zip(*kept, strict=True)), strict=True))  # type: ignore[arg-type]
         return of_layer(self.model.tap(patches), targets, slice(None), names)

@@ -84,7 +84,7 @@ class Scoring:
             if segment.windows:
                 segment.work.score(segment.places, scores[segment.rows, : segment.work.goal.count])
                 if self._holds(segment.work):
-                    segment.work.hold(segment.places, patches[segment.rows])
+                    segment.work.patches.hold(segment.places, patches[segment.rows])
         if self.settings.looks_at or self.settings.guides:
             for slot in range(slots):
                 active = [one for one in segments if slot < one.work.goal.count and one.windows]
@@ -140,7 +140,7 @@ class Scoring:
         few = work.num_kept if self.on_cpu else None
         held = few or work.plan.num_patches
         if held * work.goal.count * sum(value[0].nbytes for value in values) <= LAYER_BYTES:
-            work.remember(slot, windows, values, few=few)
+            work.layer.keep(slot, windows, values, work.scores[slot], few=few)
 
     def _promising(self, segment: Segment, slot: int) -> Tensor | None:
         """Return which of a segment's windows are among the best so far, as many as the pre-filter keeps; None for all.

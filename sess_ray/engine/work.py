@@ -10,6 +10,7 @@ from torch import Tensor
 from sess_ray.engine.cutting import Source, runs, whole
 from sess_ray.engine.fusion import best, num_kept
 from sess_ray.engine.guided import Guide
+from sess_ray.engine.memory import LayerMemory, PatchMemory
 from sess_ray.engine.targets import Goal
 from sess_ray.transfer import Download, upload
 from sess_ray.windows import Plan
@@ -54,6 +55,8 @@ class Work:
         The method's, of the kept windows.
     batch : int
         The batch in which its last window was scored.
+    patches : PatchMemory
+    layer : LayerMemory
     """
 
     def __init__(
@@ -73,6 +76,8 @@ class Work:
         self.goal = goal
         self.ratio = ratio
         self.whole_is_patch = whole_is_patch
+        self.patches = PatchMemory(source, plan)
+        self.layer = LayerMemory()
         self.batch = 0
         self.chosen = torch.zeros(goal.count, plan.num_patches, dtype=torch.bool)
         self.targets = self.probabilities = self.scores = self.own_scores = self.kept = self.maps = torch.empty(0)
@@ -81,8 +86,6 @@ class Work:
         self._answer: Download | None = None
         self._all: Tensor | None = None  # maps of all windows, (T, P, u, v), of methods of family T
         self._guiding: Tensor | None = None  # those that guide
-        self._layer: dict[tuple[int, int], tuple[Tensor, ...]] = {}
-        self._held: Tensor | None = None  # patches of all windows
         self._missing = 0  # maps of kept windows that are not made yet
         self.wants_whole = not whole_is_patch
         self._turn: list[int] = []
@@ -177,27 +180,6 @@ class Work:
     def _room(self, maps: Tensor) -> Tensor:
         return maps.new_zeros(*self.chosen.shape, *maps.shape[1:])
 
-    def hold(self, windows: slice | Tensor, patches: Tensor) -> None:
-        """Keep patches of some windows, (n, 3, side, side), so that kept ones are not cut again."""
-        if self._held is None:
-            shape = self.plan.num_patches, *patches.shape[1:]
-            self._held = patches.new_empty(shape).contiguous(memory_format=torch.channels_last)
-        self._held[windows] = patches
-
-    def remember(self, slot: int, windows: list[int], values: tuple[Tensor, ...], *, few: int | None) -> None:
-        """Keep what the layer gives of some windows; with `few`, copies of that of so many best ones so far."""
-        for window, *own in zip(windows, *values, strict=True):
-            self._layer[slot, window] = tuple(own) if few is None else tuple(value.clone() for value in own)
-        if few is not None:
-            scores = self.scores[slot].tolist()
-            ranked = sorted((scores[window], window) for at, window in self._layer if at == slot)
-            for _, window in ranked[:-few]:
-                del self._layer[slot, window]
-
-    def recall(self, slot: int, window: int) -> tuple[Tensor, ...] | None:
-        """Give back what was kept of the layer, once; None where nothing was."""
-        return self._layer.pop((slot, window), None)
-
     def filter(self) -> None:
         """Decide which windows the pre-filter keeps of those that are scored for each target."""
         if self._guide:
@@ -213,22 +195,6 @@ class Work:
             self._all = None
 
     # -- what a method makes of the kept ones
-
-    def patches(self, windows: list[int]) -> Iterator[Tensor]:
-        """Yield patches of windows, ascending, some more than once: runs of (n, 3, side, side), views."""
-        if self._held is not None:
-            yield self._held[upload(torch.tensor(windows), self.source.device)]
-            return
-        unlike = list(dict.fromkeys(windows))
-        counts = torch.tensor(windows).unique_consecutive(return_counts=True)[1]
-        first = 0
-        for run in runs(self.source, self.plan, unlike):
-            times = counts[first : first + len(run)]
-            first += len(run)
-            if len(run) == 1:
-                yield run.expand(int(times[0]), -1, -1, -1)
-            else:
-                yield run[upload(torch.arange(len(run)).repeat_interleave(times), run.device)]
 
     @property
     def whole(self) -> bool:
@@ -246,4 +212,4 @@ class Work:
         self.maps[slots, places] = maps
         self._missing -= len(maps)
         if not self._missing:
-            self._held = None
+            self.patches.free()
