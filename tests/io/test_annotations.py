@@ -399,6 +399,7 @@ def test_find(annotated, image_id, expected):
         assert (found and found.image_id) == expected
 
 
+@pytest.mark.slow
 def test_find_is_fast_and_the_annotations_travel():
     ids = [f"{folder}/{number}.jpg" for folder in range(200) for number in range(1000)]
     annotations = pickle.loads(pickle.dumps(of(*ids)))

@@ -14,6 +14,8 @@ from sess_ray.metrics import Deletion, EnergyPointingGame, Insertion, MaxBoxAcc,
 from sess_ray.metrics.perturbation import scored
 from tests.conftest import SHARED
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def maps(real_squeezenet):

@@ -14,6 +14,8 @@ from torch import nn
 import sess_ray
 from sess_ray.models.onednn import TAP
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 
