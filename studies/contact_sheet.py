@@ -95,16 +95,16 @@ def _row(
             **settings,  # type: ignore[arg-type]
         )
         for pixels, [explanation] in zip(images, sess.explain(images, classes), strict=True):
-            pictures.append(_of_height(blend(pixels, explanation.saliency), config.tile))
+            pictures.append(of_height(blend(pixels, explanation.saliency), config.tile))
     pairs = [pictures[i // 2 + (i % 2) * len(images)] for i in range(len(pictures))]
-    return _beside(name, pairs, config.tile)
+    return beside(name, pairs, config.tile)
 
 
-def _of_height(picture: Image.Image, height: int) -> Image.Image:
+def of_height(picture: Image.Image, height: int) -> Image.Image:
     return picture.resize((round(picture.width * height / picture.height), height))
 
 
-def _beside(label: str, pictures: list[Image.Image], height: int) -> Image.Image:
+def beside(label: str, pictures: list[Image.Image], height: int) -> Image.Image:
     row = Image.new("RGB", (LABEL + sum(picture.width + 4 for picture in pictures), height + 4), "white")
     ImageDraw.Draw(row).text((4, height // 2 - 6), label, "black", font=ImageFont.load_default(12))
     left = LABEL
@@ -121,8 +121,8 @@ def sheet(config: Annotated[SheetConfig, Parameter(name="*")] = SheetConfig()) -
     images = _photographs(config)
     plain = SESS(model, num_scales=None)
     classes = [[explanation.predicted] for [explanation] in plain.explain(images)]
-    photographs = [_of_height(Image.fromarray(pixels), config.tile) for pixels in images]
-    rows = [_beside("", [picture for picture in photographs for _ in range(2)], config.tile)]
+    photographs = [of_height(Image.fromarray(pixels), config.tile) for pixels in images]
+    rows = [beside("", [picture for picture in photographs for _ in range(2)], config.tile)]
     for name in config.methods.split(",") if config.methods else methods.names():
         reason = methods.get(name).refusal(plain.model)
         if reason:
