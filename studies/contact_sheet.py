@@ -41,8 +41,8 @@ class SheetConfig:
         METHOD.key=value; may be given several times.
     images
         Number of images, from the first on.
-    num_scales, pre_filter_ratio
-        SESS's; without a ratio, each method's own.
+    num_scales, pre_filter_ratio, fade
+        SESS's; without a ratio, each method's own; few scales want windows that fade.
     tile
         Height of an image in the picture, in pixels.
     """
@@ -56,6 +56,7 @@ class SheetConfig:
     images: int = 4
     num_scales: int = 5
     pre_filter_ratio: float | None = None
+    fade: float = 0.25
     tile: int = 84
 
 
@@ -91,6 +92,7 @@ def _row(
             model,
             method=name,
             pre_filter_ratio=config.pre_filter_ratio,
+            fade=config.fade,
             method_options=options,
             **settings,  # type: ignore[arg-type]
         )
