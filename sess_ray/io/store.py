@@ -65,7 +65,7 @@ def stored_target(classes: Sequence[int]) -> int:
     is explained there.
 
     >>> stored_target([207]), stored_target([281, 282]), stored_target([282, 281])
-    (207, -1021371834, -1021371834)
+    (207, -1650317817, -1650317817)
     """
     if len(classes) == 1:
         return classes[0]

@@ -47,12 +47,12 @@ def walls(saliency: np.ndarray, plan: Plan, kept: np.ndarray) -> float:
     Examples
     --------
     >>> from sess_ray.windows import sess_plan
-    >>> plan = sess_plan(300, 300, 100, 1, 100)
+    >>> plan = sess_plan(300, 300, 100, 3, 100)
     >>> ramp = np.linspace(0, 1, 300)[None].repeat(300, 0)
-    >>> round(walls(ramp, plan, np.ones(9, bool)), 6)
+    >>> round(walls(ramp, plan, np.ones(plan.num_patches, bool)), 6)
     1.0
-    >>> ramp[100:200, 100:200] += 1
-    >>> walls(ramp, plan, np.ones(9, bool)) > 10
+    >>> ramp[:, 132:] += 1  # from the border of a window on
+    >>> walls(ramp, plan, np.ones(plan.num_patches, bool)) > 5
     True
     """
     if saliency.shape != (plan.height, plan.width) or kept.shape != (plan.num_patches,):

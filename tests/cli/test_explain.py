@@ -48,7 +48,7 @@ def image(tmp_path):
         (["--num-scales", "many"], "Invalid value for --num-scales"),
         (["--num-scales", "-1"], "use 1 or more"),
         (["--fusion", "mean"], 'Choose from: "seamless", "reference"'),
-        (["--method", "gradcm"], "unknown method 'gradcm': choose one of: augmented_gradcam, cam, cameras"),
+        (["--method", "gradcm"], "unknown method 'gradcm': did you mean gradcam or"),
         (["--model", "squeezenet1_1", "--weights", "none.safetensors"], "no such weights: none.safetensors"),
         (["--model", "squeezenet1_1", "--weights", "random", "--layer", "features.99"], "unknown layer"),
         (["--model", "squeezenet1_1", "--weights", "random", "--targets", "unicorn"], "unknown class 'unicorn'"),
