@@ -13,6 +13,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -223,6 +224,8 @@ def main() -> None:
     settings = parser.parse_args()
     settings.engines = {"now": _loaded(None)}
     if settings.before:
+        if not (Path(settings.before) / "sess_ray" / "__init__.py").is_file():
+            parser.error(f"--before {settings.before}: there is no sess_ray/ in it")
         settings.engines["before"] = _loaded(settings.before)
     rows = []
     for precision in settings.precision:
