@@ -176,8 +176,6 @@ assert not {"timm", "torch._dynamo"} & set(sys.modules)  # seconds
 asked = sys.modules["torchvision.ops.roi_align"].is_compile_supported
 from_there = asked("cpu"), asked("meta")
 from torch._dynamo.utils import is_compile_supported
-
-pytestmark = pytest.mark.slow
 assert from_there == (is_compile_supported("cpu"), is_compile_supported("meta"))
 assert model.class_index("n02123045") == 281
 """
