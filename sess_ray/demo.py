@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sess_ray.errors import SessError
-from sess_ray.io.inputs import Item
+from sess_ray.io.items import Item
 
 if TYPE_CHECKING:
     from torch import Tensor

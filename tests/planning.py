@@ -18,7 +18,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sess_ray.io.inputs import CHUNK
+from sess_ray.io.items import CHUNK
 from sess_ray.io.ledger import read_ledger
 from sess_ray.io.store import MAPS, Store
 from sess_ray.pipeline.explain.blocks import blocks

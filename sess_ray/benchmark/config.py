@@ -15,7 +15,8 @@ import torch
 from sess_ray.engine.cutting import Source, cut
 from sess_ray.engine.sess import SESS
 from sess_ray.io.decode import shrunk
-from sess_ray.io.inputs import Item, find_images
+from sess_ray.io.inputs import find_images
+from sess_ray.io.items import Item
 from sess_ray.io.reading import read_items
 from sess_ray.models import Model, load_model
 from sess_ray.pipeline.cluster.flags import INPUT, MEASUREMENT, METHOD, MODEL, OUTPUT, WINDOWS, check

@@ -15,7 +15,7 @@ from sess_ray.benchmark.config import BenchmarkConfig, batches, decoded, engine,
 from sess_ray.benchmark.rate import flops_of_product, flops_of_window, matrix, multiply
 from sess_ray.engine.fusion import fuse
 from sess_ray.engine.sess import SESS
-from sess_ray.io.inputs import Item
+from sess_ray.io.items import Item
 from sess_ray.io.maps import encode_map, quantize
 from sess_ray.io.reading import read_items
 from sess_ray.io.store import MAPS, Store

@@ -16,7 +16,7 @@ import pyarrow as pa
 import torch
 
 from sess_ray.benchmark.config import BenchmarkConfig, batches, engine, forward, timed
-from sess_ray.io.inputs import ITEMS, Item
+from sess_ray.io.items import ITEMS, Item
 from sess_ray.pipeline.explain.config import ExplainConfig
 
 ACTOR = "ExplainActor"

@@ -22,7 +22,7 @@ from sess_ray.pipeline.cluster.settings import key_values
 if TYPE_CHECKING:
     import numpy as np
 
-    from sess_ray.io.inputs import Item
+    from sess_ray.io.items import Item
 
 FAILED, WRONG_USAGE, SIGNALLED = 1, 2, 128
 SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -18,7 +18,7 @@ from sess_ray.access import one_line, open_filesystem, patiently, public, shown
 from sess_ray.errors import SessError
 from sess_ray.io.annotation_values import add_object, first_of, image_of, listed, text_of
 from sess_ray.io.annotations import Annotation, Annotations
-from sess_ray.io.inputs import ID_COLUMNS
+from sess_ray.io.manifests import ID_COLUMNS
 from sess_ray.io.reading import read_items
 from sess_ray.small import read_small
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from sess_ray.access import public
 from sess_ray.errors import SessError, unknown
-from sess_ray.io.inputs import IMAGE_EXTENSIONS
+from sess_ray.io.items import IMAGE_EXTENSIONS
 from sess_ray.small import read_small
 
 Box = tuple[float, float, float, float]

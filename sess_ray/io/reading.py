@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 
 from sess_ray.access import is_passing, persistent, public, read_files
 from sess_ray.errors import SessError
-from sess_ray.io.inputs import IMAGE_EXTENSIONS, SHARD, bytes_column, split_uri
+from sess_ray.io.items import IMAGE_EXTENSIONS, SHARD, split_uri
+from sess_ray.io.manifests import bytes_column
 
 BATCH_ROWS = 16  # of a Parquet file with image bytes, read at a time
 
@@ -24,7 +25,7 @@ def read_items(uris: Sequence[str]) -> list[bytes | Exception]:
     Parameters
     ----------
     uris : sequence of str
-        As in `sess_ray.io.inputs.Item`.
+        As in `sess_ray.io.items.Item`.
 
     Returns
     -------

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from sess_ray.access import use
 from sess_ray.errors import SessError
 from sess_ray.io.decode import shrunk
-from sess_ray.io.inputs import split_uri
+from sess_ray.io.items import split_uri
 from sess_ray.io.store import MAPS
 from sess_ray.pipeline.cluster.session import BLOCK_BYTES, SPARE_CPUS, connect, fitting, resources_here
 from sess_ray.pipeline.estimate.sampling import Seen, Stratum, look

@@ -19,7 +19,7 @@ from PIL import Image
 
 from sess_ray.access import open_filesystem, patiently
 from sess_ray.io.decode import Sides, enough
-from sess_ray.io.inputs import shard_rows, split_uri
+from sess_ray.io.items import shard_rows, split_uri
 from sess_ray.io.reading import read_shard, stream_items
 
 MOST_HEADERS = 2000  # that are read

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from sess_ray import methods
 from sess_ray.engine.fusion import num_kept
-from sess_ray.io.inputs import is_shard, split_uri
+from sess_ray.io.items import is_shard, split_uri
 from sess_ray.pipeline.explain.config import ExplainConfig
 from sess_ray.windows import sess_plan
 

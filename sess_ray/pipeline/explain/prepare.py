@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 
 from sess_ray.access import one_line, public, use
 from sess_ray.errors import SessError
-from sess_ray.io.inputs import ITEMS, list_images, shard_rows
+from sess_ray.io.inputs import list_images
+from sess_ray.io.items import ITEMS, shard_rows
 from sess_ray.io.ledger import Ledger, read_ledger
 from sess_ray.io.names import read_class_names
 from sess_ray.io.store import FINISHED, STARTED, Store

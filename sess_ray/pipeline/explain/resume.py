@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from sess_ray.access import public
 from sess_ray.errors import SessError
-from sess_ray.io.inputs import shard_rows
+from sess_ray.io.items import shard_rows
 from sess_ray.io.ledger import Ledger
 from sess_ray.io.places import resolved
 from sess_ray.io.store import STARTED, Store

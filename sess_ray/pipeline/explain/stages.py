@@ -13,7 +13,7 @@ import pyarrow as pa
 from sess_ray.access import Access, one_line, public, use
 from sess_ray.errors import SessError
 from sess_ray.io.decode import Sides, shrunk
-from sess_ray.io.inputs import is_shard
+from sess_ray.io.items import is_shard
 from sess_ray.io.maps import encode_map, quantize
 from sess_ray.io.reading import read_shard, stream_items
 from sess_ray.io.store import ERRORS, MAPS, Store, digest, stored_target

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from sess_ray.engine.targets import is_top
 from sess_ray.errors import SessError
 from sess_ray.io.annotations import Annotations, ClassMap
-from sess_ray.io.inputs import CHUNK, is_shard, shard_rows
+from sess_ray.io.items import CHUNK, is_shard, shard_rows
 from sess_ray.models import Model
 from sess_ray.models.groups import meaning, members
 from sess_ray.pipeline.explain.stages import NO_LABEL, TASKS
@@ -28,7 +28,7 @@ def resolve(items: pa.Table, targets: str, model: Model, class_map: str | None =
     Parameters
     ----------
     items : pa.Table
-        As `sess_ray.io.inputs.ITEMS` has them.
+        As `sess_ray.io.items.ITEMS` has them.
     targets : str
         ``auto``, ``label``, ``topK``, or targets in words (`sess_ray.models.groups.meaning`) separated by commas.
     model : Model

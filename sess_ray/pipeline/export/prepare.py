@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from sess_ray.access import public, use
 from sess_ray.errors import SessError
-from sess_ray.io.inputs import IMAGE_EXTENSIONS, find_images
+from sess_ray.io.inputs import find_images
+from sess_ray.io.items import IMAGE_EXTENSIONS
 from sess_ray.io.store import FINISHED, STARTED, Store, digest
 from sess_ray.metrics.suite import SUITE
 from sess_ray.metrics.thresholds import AtThresholds

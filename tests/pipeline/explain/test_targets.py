@@ -9,7 +9,7 @@ import pytest
 
 from sess_ray import SessError
 from sess_ray.io.annotations import Annotation, Annotations, Object
-from sess_ray.io.inputs import ITEMS
+from sess_ray.io.items import ITEMS
 from sess_ray.models.groups import Group
 from sess_ray.pipeline.explain.stages import succeeded, targets_of
 from sess_ray.pipeline.explain.targets import annotated, label_classes, resolve

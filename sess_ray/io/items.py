@@ -1,0 +1,108 @@
+"""One image of the input: what it is called, where it is read, and what is said of it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sess_ray.access import public
+from sess_ray.errors import SessError
+
+# fmt: off
+IMAGE_EXTENSIONS = frozenset((
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".avif", ".jp2",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico",
+))
+# fmt: on
+SHARD = ".tar"
+
+ITEMS = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("uri", pa.string()),
+        ("label", pa.string()),
+        ("targets", pa.list_(pa.string())),
+    ]
+)
+CHUNK = 16_384  # rows that are Python objects at the same time
+
+
+@dataclass
+class Item:
+    """One image to explain.
+
+    Attributes
+    ----------
+    image_id : str
+        Its path below the input, or the manifest's id; unique.
+    uri : str
+        Where it is read; FILE.parquet#ROW or FILE.tar#MEMBER where it lies in another file.
+    label : str or None
+        Its class by the manifest or by the folder it lies in.
+    targets : list of str or None
+        Classes to explain, by the manifest.
+    """
+
+    image_id: str
+    uri: str
+    label: str | None = None
+    targets: list[str] | None = None
+
+
+_MEMBER = re.compile(r"(.*?\.(?:parquet|tar))#(.*)", re.DOTALL | re.IGNORECASE)
+
+
+def split_uri(uri: str) -> tuple[str, str | None]:
+    """Return the file of a URI and, of FILE.parquet#ROW and FILE.tar#MEMBER, what of it is meant.
+
+    Examples
+    --------
+    >>> split_uri("s3://bucket/train-0.tar#n01/cat #1.jpg")
+    ('s3://bucket/train-0.tar', 'n01/cat #1.jpg')
+    >>> split_uri("cat #1.jpg")
+    ('cat #1.jpg', None)
+    """
+    found = _MEMBER.fullmatch(uri)
+    return (found[1], found[2]) if found else (uri, None)
+
+
+def is_shard(uri: str) -> bool:
+    """Say whether a URI is a tar shard as a whole."""
+    return uri.lower().endswith(SHARD)
+
+
+def shard_rows(uris: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Say of each URI whether it is a tar shard as a whole."""
+    return pc.ends_with(uris, SHARD, ignore_case=True)
+
+
+def distinct(items: pa.Table, url: str) -> pa.Table:
+    """Make ids unique: rows of one image are its targets; other images of a manifest's path are numbered."""
+    counts = items["image_id"].value_counts()
+    twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+    if not len(twice):
+        return items
+    repeated = pc.is_in(items["image_id"], twice)
+    numbers = pc.indices_nonzero(repeated).to_pylist()
+    merged: dict[str, dict[str, Any]] = {}
+    where: dict[str, int] = {}
+    for number, row in zip(numbers, items.filter(repeated).to_pylist(), strict=True):
+        name = row["image_id"]
+        before = merged.get(name)
+        if before is not None and before["uri"] == row["uri"]:  # one row a target
+            before["targets"] = list(dict.fromkeys([*(before["targets"] or []), *(row["targets"] or [])])) or None
+            continue
+        if before is not None:
+            _, member = split_uri(row["uri"])
+            if member is None:
+                raise SessError(f"{public(url)} has id {name!r} for two images")
+            name = f"{name}#{member}"
+        merged[name], where[name] = {**row, "image_id": name}, number
+    single = items.append_column("number", pa.array(range(items.num_rows), pa.int64())).filter(pc.invert(repeated))
+    several = pa.Table.from_pylist(list(merged.values()), ITEMS)
+    several = several.append_column("number", pa.array(list(where.values()), pa.int64()))
+    return pa.concat_tables([single, several]).sort_by("number").drop_columns(["number"])
