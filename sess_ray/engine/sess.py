@@ -25,6 +25,7 @@ from sess_ray.engine.settings import Settings, default_batch_size
 from sess_ray.engine.targets import Goal, TargetSpec, checked
 from sess_ray.engine.work import Work
 from sess_ray.errors import SessError, unknown
+from sess_ray.io.decode import as_seen
 from sess_ray.models import Model, load_model
 from sess_ray.models.model import DTYPES, multiplying
 from sess_ray.precision import Precision
@@ -188,7 +189,9 @@ class SESS:
         Parameters
         ----------
         images : sequence of PIL images or (H, W, 3) uint8 arrays
-            RGB, of any sizes.
+            They may have any sizes; arrays are RGB. Pillow's may have any mode, and are explained as they are seen, as
+            the job explains their files: EXIF rotation is applied, what is transparent is white
+            (`sess_ray.io.decode.decode`).
         targets : str or sequence
             ``"top1"``, ``"top5"`` ... for the classes of highest score on the whole image, or for each image its class
             indices, such as ``[[948], [553, 235]]``.
@@ -244,7 +247,10 @@ def _explained(sess: SESS, images: Iterable[tuple[ImageLike, TargetSpec]]) -> It
 def work_of(sess: SESS, index: int, item: tuple[ImageLike, TargetSpec]) -> Work:
     """Return the state of an image at the start of its way through the engine; `SessError` if it is none."""
     image, spec = item
-    array = np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
+    try:
+        array = as_seen(image) if isinstance(image, Image.Image) else np.asarray(image)
+    except SessError as error:
+        raise SessError(f"image {index}: {error}") from error
     if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
         raise SessError(f"image {index} is {array.dtype} {array.shape}: give PIL images or (H, W, 3) uint8 arrays")
     settings = sess.settings

@@ -12,13 +12,22 @@ from sess_ray.errors import SessError
 
 Sides = tuple[int, int]  # in pixels: the shorter side of an image, and the longer
 MAX_PIXELS = 100_000_000
+WHITE, WHITE_16 = 255, 65535
+SIXTEEN = ("PNG", "PPM")  # formats whose 16-bit grey Pillow may open as 32-bit integers
+_WIDTH, _HEIGHT, _PHOTOMETRIC = (
+    ExifTags.Base.ImageWidth,
+    ExifTags.Base.ImageLength,
+    ExifTags.Base.PhotometricInterpretation,
+)
 
 
 def decode(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode an image of any kind that Pillow reads.
 
-    EXIF rotation is applied; grey, palette and CMYK become RGB; what is transparent is shown on white; 16-bit grey
-    keeps its upper 8 bits; of an animation the first frame is taken.
+    EXIF rotation is applied; grey, palette and CMYK become RGB; what is transparent is shown on white; of an animation
+    the first frame is taken. 16-bit grey keeps its upper 8 bits. Grey in 32 bits does not say what is white: floats
+    within 0..1 are fractions, numbers within 0..255 are levels, integers within 0..65535 are 16-bit grey, and all else
+    is refused.
 
     Parameters
     ----------
@@ -94,8 +103,31 @@ def shrunk(
             image = _drafted(image, (rows, columns) if turned else (columns, rows))
             pixels = _upright(image).resize((columns, rows), Image.Resampling.BILINEAR)
             return np.asarray(pixels), (height, width)
+        except SessError:
+            raise
         except Exception as error:
             raise _broken(error) from error
+
+
+def as_seen(image: Image.Image) -> np.ndarray:
+    """Return the pixels of a Pillow image as `decode` gives those of its file.
+
+    Returns
+    -------
+    numpy.ndarray, (H, W, 3) uint8
+        Height and width are swapped where EXIF says so.
+
+    Raises
+    ------
+    SessError
+        If its file is broken, or the image does not say what is white.
+    """
+    try:
+        return np.asarray(_upright(image))
+    except SessError:
+        raise
+    except Exception as error:
+        raise _broken(error) from error
 
 
 def enough(height: int, width: int, needed: Sides | None) -> tuple[int, int]:
@@ -121,28 +153,57 @@ def _drafted(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def _turned(image: Image.Image) -> bool:
-    """Say whether EXIF swaps height and width."""
-    return image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+    """Say whether EXIF swaps the height and width that Pillow tells."""
+    tags = getattr(image, "tag_v2", {})  # of a TIFF, whose height and width Pillow has swapped already
+    swapped = (tags.get(_HEIGHT), tags.get(_WIDTH)) == image.size
+    return image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8) and not swapped
 
 
 def _upright(image: Image.Image) -> Image.Image:
     image.load()
-    return to_rgb(ImageOps.exif_transpose(image))
+    negative = _is_deep(image) and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0  # Pillow turns 8 bits alone
+    pixels = to_rgb(ImageOps.exif_transpose(image), sixteen=image.format in SIXTEEN)
+    return ImageOps.invert(pixels) if negative else pixels
 
 
 def _broken(error: Exception) -> SessError:
     return SessError(f"broken image: {type(error).__name__}: {error}".split("\n")[0])
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Return an image of any mode as RGB, as `decode` does."""
-    if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
-        values = np.asarray(image)
-        # Pillow opens 16-bit grey as 32-bit integers in some formats; what does not fit 16 bits is clipped.
-        scaled = values / (257 if image.mode != "F" else 1)
-        return Image.fromarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8)).convert("RGB")
+def to_rgb(image: Image.Image, *, sixteen: bool = False) -> Image.Image:
+    """Return an image of any mode as RGB, as `decode` does; `sixteen` where 32-bit integers stand for 16-bit grey."""
+    if _is_deep(image):
+        grey = Image.fromarray(_levels(np.asarray(image), sixteen=sixteen or image.mode.startswith("I;")))
+        key = image.info.get("transparency")
+        if image.mode.startswith("I;16") and isinstance(key, int):
+            grey.paste(WHITE, mask=Image.fromarray(np.asarray(image) == key))
+        return grey.convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("LA") if image.mode == "La" else image
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
     return image.convert("RGB")
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Say whether an image is grey of more than 8 bits."""
+    return image.mode == "F" or image.mode.startswith("I")
+
+
+def _levels(values: np.ndarray, *, sixteen: bool) -> np.ndarray:
+    """Return grey of more than 8 bits as uint8; `SessError` where nothing tells what is white."""
+    floats = values.dtype.kind == "f"
+    low, high = (values.min(), values.max()) if values.size else (0, 0)
+    if low >= 0 and high <= 1 and floats:
+        white = 1
+    elif low >= 0 and high <= WHITE and not sixteen:
+        white = WHITE
+    elif low >= 0 and high <= WHITE_16 and not floats:
+        white = WHITE_16
+    else:
+        raise SessError(
+            f"its values, {low:g} to {high:g}, do not say what is white:"
+            " save it with 8 or 16 bits, or as floats of 0 to 1"
+        )
+    return np.rint(values * (WHITE / white)).astype(np.uint8)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from sess_ray.engine.fusion import min_max
 from sess_ray.errors import SessError
+from sess_ray.io.decode import as_seen
 from sess_ray.pictures.overlay import OPACITY
 from sess_ray.resampling import upsampling
 from sess_ray.windows import fitted
@@ -32,7 +33,7 @@ def _pyplot() -> Any:
 
 
 def _pixels(image: ImageLike, explanation: Explanation) -> np.ndarray:
-    pixels = np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
+    pixels = as_seen(image) if isinstance(image, Image.Image) else np.asarray(image)
     height, width = explanation.saliency.shape
     if pixels.shape[:2] != (height, width):
         if fitted(pixels.shape[0], pixels.shape[1], max(height, width)) == (height, width):  # SESS(max_map_side=...)
