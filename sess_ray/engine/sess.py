@@ -189,9 +189,7 @@ class SESS:
         Parameters
         ----------
         images : sequence of PIL images or (H, W, 3) uint8 arrays
-            They may have any sizes; arrays are RGB. Pillow's may have any mode, and are explained as they are seen, as
-            the job explains their files: EXIF rotation is applied, what is transparent is white
-            (`sess_ray.io.decode.decode`).
+            Images of any sizes; arrays are RGB, Pillow's are taken as `sess_ray.io.decode.decode` takes their files.
         targets : str or sequence
             ``"top1"``, ``"top5"`` ... for the classes of highest score on the whole image, or for each image its class
             indices, such as ``[[948], [553, 235]]``.
