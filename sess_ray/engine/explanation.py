@@ -32,7 +32,7 @@ class Explanation:
     target_classes : tuple of int
         The class, or the classes of the group.
     score : float
-        Softmax probability of the target on the whole image, resized to the model's input; of a group the sum.
+        Probability of the target on the whole image, resized to the model's input (`sess_ray.models.scores`).
     predicted, predicted_name, predicted_score : int, str, float
         Top class on the whole image.
     patches : numpy.ndarray, (P,) structured

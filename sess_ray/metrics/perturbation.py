@@ -152,7 +152,7 @@ def scored(model: Model, requests: Iterable[tuple[Series, int]], batch_size: int
     Yields
     ------
     numpy.ndarray, (count,) float64
-        For each request in turn, the softmax probability of the target on each input.
+        For each request in turn, the probability of the target on each input.
     """
     if batch_size < 1:
         raise SessError(f"batch_size is {batch_size}: use 1 or more")

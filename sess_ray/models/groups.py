@@ -1,9 +1,8 @@
 """Groups: targets that mean several classes, such as the 118 dogs of ImageNet.
 
-A group's probability is the sum of its classes' probabilities. What takes the place of a class's logit is the logsumexp
-of its classes' logits: it is to the group's probability what a logit is to a class's, the logarithm of it up to a
-constant that all targets share. Its gradient is the mean of the classes' gradients, each weighted by the class's share
-of the group's probability.
+How probable a group is, and what takes the place of a class's logit, says `sess_ray.models.scores`: where classes
+exclude one another, the sum of their probabilities and the logsumexp of their logits, whose gradient is the mean of the
+classes' gradients, each weighted by the class's share of the group's probability.
 
 A group is a target behind the last class: with C classes, group k is target C + k.
 """
@@ -12,11 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
-
-import torch
-from torch import Tensor
 
 from sess_ray.errors import SessError
 from sess_ray.models import wordnet
@@ -40,47 +35,6 @@ class Group:
 
     name: str
     classes: tuple[int, ...]
-
-
-def probabilities(logits: Tensor, groups: tuple[Group, ...]) -> Tensor:
-    """Return the probabilities of classes and groups, (N, C + groups) float32, for logits (N, C)."""
-    found = logits.float().softmax(1)
-    if not groups:
-        return found
-    return torch.cat([found, found @ _members(groups, logits.shape[1], logits.device).T.to(found)], 1)
-
-
-def logit_of(logits: Tensor, targets: Tensor, groups: tuple[Group, ...]) -> Tensor:
-    """Return the logit of each row's target, (N,); of a group the logsumexp of its classes', float32."""
-    count = logits.shape[1]
-    if not groups:
-        return logits.gather(1, targets[:, None])[:, 0]
-    own = logits.float().gather(1, targets.clamp(max=count - 1)[:, None])[:, 0]
-    return torch.where(targets < count, own, _within(logits, targets, groups).logsumexp(1))
-
-
-def shares(logits: Tensor, targets: Tensor, groups: tuple[Group, ...]) -> Tensor:
-    """Return d(logit of the target)/d(logits), (N, C) float32: each class's share of the target's probability."""
-    count = logits.shape[1]
-    own = torch.zeros_like(logits, dtype=torch.float32).scatter_(1, targets.clamp(max=count - 1)[:, None], 1)
-    if not groups:
-        return own
-    return torch.where((targets < count)[:, None], own, _within(logits, targets, groups).softmax(1))
-
-
-def _within(logits: Tensor, targets: Tensor, groups: tuple[Group, ...]) -> Tensor:
-    """Return logits, those outside of the row's group minus infinity; of rows without a group, the first one's."""
-    members = _members(groups, logits.shape[1], logits.device)[(targets - logits.shape[1]).clamp(min=0)]
-    return logits.float().masked_fill(~members, -torch.inf)
-
-
-@lru_cache(maxsize=16)
-def _members(groups: tuple[Group, ...], num_classes: int, device: torch.device) -> Tensor:
-    """Return which classes each group has, (groups, C) bool."""
-    members = torch.zeros(len(groups), num_classes, dtype=torch.bool)
-    for row, group in zip(members, groups, strict=True):
-        row[list(group.classes)] = True
-    return members.to(device)
 
 
 def meaning(text: str, model: Targets) -> tuple[str, tuple[int, ...]]:

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from sess_ray.models.groups import Group
+if TYPE_CHECKING:
+    from sess_ray.models.targets import Targets
 
 
 @dataclass(frozen=True)
@@ -38,21 +40,21 @@ class Head:
     of_group: Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
 
     def gradient(
-        self, module: nn.Module, activations: Tensor, logits: Tensor, targets: Tensor, groups: tuple[Group, ...]
+        self, module: nn.Module, activations: Tensor, logits: Tensor, targets: Tensor, model: Targets
     ) -> Tensor:
         """Return the gradient of each row's logit of its target, a class or a group, with respect to activations.
 
         Where there are groups a GPU is waited for, to learn which rows have one.
         """
         count = logits.shape[1]
-        wanted = {target for target in targets.tolist() if target >= count} if groups else set()
+        wanted = {target for target in targets.tolist() if target >= count} if model.groups else set()
         if not wanted:
             return self.of_class(module, activations, targets)
         found = self.of_class(module, activations, targets.clamp(max=count - 1))
         for target in wanted:
             rows = (targets == target).nonzero()[:, 0]
-            members = torch.tensor(groups[target - count].classes, device=logits.device)
-            shares = logits[rows][:, members].float().softmax(1)
+            members = torch.tensor(model.classes_of(target), device=logits.device)
+            shares = model.shares(logits[rows], targets[rows])[:, members]
             found[rows] = self.of_group(module, activations[rows], members, shares.to(activations)).to(found)
         return found
 

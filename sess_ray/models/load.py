@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from sess_ray.access import public, public_text, shown
 from sess_ray.errors import SessError, unknown
 from sess_ray.models.layers import find_layer
 from sess_ray.models.model import Model
+from sess_ray.models.scores import Activation
 from sess_ray.models.vision import torchvision
 from sess_ray.own import imported
 from sess_ray.small import read_small
@@ -42,6 +44,7 @@ def load_model(
     input_size: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    activation: Activation | Literal["auto"] = "auto",
 ) -> Model:
     """Load a classifier.
 
@@ -61,6 +64,10 @@ def load_model(
     input_size : int, optional
     mean, std : sequence of 3 floats, optional
         Preprocessing. By default what the weights' metadata say, or 224 and ImageNet's.
+    activation : {"auto", "softmax", "sigmoid", "none"}
+        What makes probabilities of the logits: ``softmax`` where classes exclude one another, ``sigmoid`` where each is
+        a label that may be there, ``none`` where the model's outputs are probabilities. By default what the model's
+        own configuration says, else softmax.
 
     Returns
     -------
@@ -72,13 +79,15 @@ def load_model(
     SessError
         With one line on what is wrong and what to do.
     """
+    if activation not in (*get_args(Activation), "auto"):
+        raise unknown("activation", activation, (*get_args(Activation), "auto"))
     if isinstance(model, Model):
-        return model
+        return model if activation == "auto" else replace(model, activation=activation)
     name, source = _find(model)
     if isinstance(source, Model):
         if weights is not None:
             raise SessError(f"{name} brings its own weights: leave --weights out")
-        return source
+        return source if activation == "auto" else replace(source, activation=activation)
     module = _weigh(name, source, weights)
     module.eval()
     size = input_size or source.input_size
@@ -99,7 +108,14 @@ def load_model(
         std=tuple(std or source.std),
         classes=tuple(entry.split(",")[0].strip() for entry in classes),
         aliases=_aliases(classes),
+        activation=_activation(module) if activation == "auto" else activation,
     )
+
+
+def _activation(module: nn.Module) -> Activation:
+    """Return what a model's own configuration says, as transformers writes it; softmax where it says nothing."""
+    kind = getattr(getattr(module, "config", None), "problem_type", None)
+    return "sigmoid" if kind == "multi_label_classification" else "softmax"
 
 
 def model_table() -> list[tuple[object, ...]]:

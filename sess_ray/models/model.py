@@ -17,6 +17,7 @@ from sess_ray.models.groups import Group
 from sess_ray.models.heads import known_head
 from sess_ray.models.layers import Layout, to_grid
 from sess_ray.models.onednn import TAP
+from sess_ray.models.scores import Activation
 from sess_ray.models.targets import Targets
 from sess_ray.precision import Precision
 
@@ -64,6 +65,8 @@ class Model(Targets):
         Further names of classes in lower case, to indices.
     groups : tuple of Group
         Targets that mean several classes, behind the classes: group k is target ``num_classes + k``.
+    activation : {"softmax", "sigmoid", "none"}
+        What makes probabilities of the logits (`sess_ray.models.scores`).
     original : nn.Module, optional
         For a model that is prepared: `module` in float32, which `fused` is made of.
     tf32 : bool
@@ -81,6 +84,7 @@ class Model(Targets):
     classes: tuple[str, ...] = ()
     aliases: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
     groups: tuple[Group, ...] = ()
+    activation: Activation = "softmax"
     original: nn.Module | None = field(default=None, repr=False, compare=False)
     tf32: bool = False
 
@@ -155,7 +159,7 @@ class Model(Targets):
 
         def gradients(targets: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
             if head is not None:
-                return head.gradient(self.module, leaf[rows], logits[rows], targets[rows], self.groups).float()
+                return head.gradient(self.module, leaf[rows], logits[rows], targets[rows], self).float()
             with torch.enable_grad():
                 wanted = self.logit_of(logits[rows], targets[rows])
                 gradient = torch.autograd.grad(wanted.sum(), leaf, retain_graph=True)[0][rows]

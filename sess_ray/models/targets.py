@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Self
 from torch import Tensor
 
 from sess_ray.errors import SessError, unknown
-from sess_ray.models import groups as grouping
-from sess_ray.models import wordnet
+from sess_ray.models import scores, wordnet
 from sess_ray.models.groups import Group
+from sess_ray.models.scores import Activation
 
 
 class Targets:
@@ -24,21 +24,22 @@ class Targets:
         classes: tuple[str, ...]
         aliases: dict[str, tuple[int, ...]]
         groups: tuple[Group, ...]
+        activation: Activation
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return the probability of every target, (N, num_classes + groups) float32, for logits (N, num_classes)."""
-        return grouping.probabilities(logits, self.groups)
+        return scores.probabilities(logits, self.groups, self.activation)
 
     def logit_of(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the logit of each row's target, (N,), for targets (N,) int64; with gradients where logits have them.
 
-        It is what a target's gradients are taken of; of a group the logsumexp of its classes' logits.
+        It is what a target's gradients are taken of; of a group see `sess_ray.models.scores`.
         """
-        return grouping.logit_of(logits, targets, self.groups)
+        return scores.logit_of(logits, targets, self.groups, self.activation)
 
     def shares(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return d(logit of the target)/d(logits), (N, num_classes) float32: 1 for a class; those of a group share."""
-        return grouping.shares(logits, targets, self.groups)
+        return scores.shares(logits, targets, self.groups, self.activation)
 
     def with_groups(self, groups: Mapping[str, Iterable[int | str]]) -> Self:
         """Return this model with further targets that mean several classes.
