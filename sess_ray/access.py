@@ -23,6 +23,7 @@ import fsspec
 import fsspec.asyn
 
 from sess_ray.errors import RunError, SessError
+from sess_ray.opening import filesystem_of, path_of, readable
 
 T = TypeVar("T")
 
@@ -90,7 +91,7 @@ def parse_options(given: Iterable[str]) -> dict[str, dict[str, Any]]:
 def open_filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """Return the file system of a URL and the path in it; `SessError` where its package is missing."""
     try:
-        return fsspec.core.url_to_fs(url)
+        return filesystem_of(url)
     except (ImportError, ValueError, TypeError) as error:  # TypeError: an option that the file system does not take
         raise SessError(f"cannot open {public(url)}: {one_line(error)}") from shown(error)
 
@@ -194,7 +195,7 @@ def read_files(uris: Sequence[str]) -> list[bytes | Exception]:
         The exception where a file could not be read.
     """
     filesystem, _ = open_filesystem(uris[0])
-    paths = [filesystem._strip_protocol(uri) for uri in uris]
+    paths = [path_of(filesystem, uri) for uri in uris]
     contents = _fetch(filesystem, paths)
     for wait in waits():
         again = [i for i, found in enumerate(contents) if isinstance(found, Exception) and is_passing(found)]
@@ -319,7 +320,7 @@ def public_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def one_line(error: BaseException) -> str:
     """Return type and message of an error in one line, without secrets; the message alone of our own."""
-    message = public_text(" ".join(str(error).split()))
+    message = public_text(readable(" ".join(str(error).split())))
     return message if isinstance(error, SessError | RunError) else f"{type(error).__name__}: {message}"
 
 

@@ -2,8 +2,37 @@
 
 from __future__ import annotations
 
+import codecs
+
 from sess_ray.access import one_line, open_filesystem, patiently, public, shown
 from sess_ray.errors import SessError
+
+# How texts begin that say how they are encoded, the longer marks first.
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    *((mark, "utf-32") for mark in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)),
+    *((mark, "utf-16") for mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)),
+)
+
+
+def as_text(content: bytes, errors: str = "strict") -> str:
+    """Return a text as its byte order mark says, without one as UTF-8.
+
+    Raises
+    ------
+    UnicodeDecodeError
+
+    Examples
+    --------
+    >>> as_text("caf\u00e9".encode("utf-16")) == as_text("caf\u00e9".encode()) == "caf\u00e9"
+    True
+    """
+    return content.decode(marked(content) or "utf-8", errors)
+
+
+def marked(content: bytes) -> str | None:
+    """Return the encoding that the byte order mark of a text names."""
+    return next((encoding for mark, encoding in MARKS if content.startswith(mark)), None)
 
 
 def read_small(url: str, what: str) -> bytes:

@@ -215,7 +215,7 @@ def main(
     sess = SESS(model, **{**options, "windows": "all", "keep_maps": True})
     without = SESS(model, **{**options, "num_scales": None})
     board, maps = Board(perturbation=perturbation), 0
-    for image_id, pixels in islice(command.readable(find_images(config.input), config.max_pixels), config.limit):
+    for image_id, pixels in islice(command.decodable(find_images(config.input), config.max_pixels), config.limit):
         annotation = annotations.find(image_id)
         labels = dict.fromkeys(thing.label for thing in annotation.objects) if annotation else ()
         targets = [classes[label] for label in labels if classes[label]]

@@ -21,7 +21,7 @@ FLOORS = [
     {"io", "engine", "metrics", "pictures"},
     {"methods"},
     {"models"},
-    {"windows", "resampling", "blur", "tables", "errors", "own", "precision", "access", "small", "transfer"},
+    {"windows", "resampling", "blur", "tables", "errors", "own", "precision", "access", "small", "transfer", "opening"},
 ]
 LEVEL = {room: len(FLOORS) - place for place, floor in enumerate(FLOORS) for room in floor}
 

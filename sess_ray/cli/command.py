@@ -16,6 +16,7 @@ from tqdm import tqdm
 from sess_ray.access import one_line, public_text
 from sess_ray.cli.config_file import config_of
 from sess_ray.errors import RunError, SessError, unknown
+from sess_ray.opening import readable
 from sess_ray.pipeline.cluster.flags import GROUPS, OTHER
 from sess_ray.pipeline.cluster.settings import key_values
 
@@ -62,6 +63,7 @@ def run(app: App, arguments: Sequence[str], interrupted: str = "stopped") -> int
         What the command says, 1 if the run failed, 2 for wrong usage, 130 after Ctrl-C and 143 after SIGTERM; all but
         the first say why in a line.
     """
+    arguments = [readable(argument) for argument in arguments]
     try:
         with stoppable():
             app.config = config_of(arguments)
@@ -144,7 +146,7 @@ def progress(unit: str, total: int | None = None) -> Iterator[Callable[[int], No
         yield update
 
 
-def readable(items: Iterable[Item], max_pixels: int) -> Iterator[tuple[str, np.ndarray]]:
+def decodable(items: Iterable[Item], max_pixels: int) -> Iterator[tuple[str, np.ndarray]]:
     """Yield the ids and pixels, (H, W, 3) uint8, of images; say on stderr which are left out, and why."""
     from sess_ray.io.decode import decode
     from sess_ray.io.reading import read_items

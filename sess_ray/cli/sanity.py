@@ -98,7 +98,7 @@ def main(
     store.check_writable()
     model = load_model(config.model, config.weights, config.layer)
     items = demo.images() if config.input is None else find_images(config.input)
-    images = dict(islice(command.readable(items, config.max_pixels), config.limit))
+    images = dict(islice(command.decodable(items, config.max_pixels), config.limit))
     options: dict[str, Any] = config.explainer_options()
     top = SESS(model, num_scales=None).explain(list(images.values()), "top2")
     first, second = ([[found[rank].target] for found in top] for rank in (0, 1))

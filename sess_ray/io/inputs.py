@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice, takewhile
+from typing import Any
 
 import fsspec
 import pyarrow as pa
@@ -18,6 +19,11 @@ from sess_ray.errors import SessError
 from sess_ray.io.items import CHUNK, IMAGE_EXTENSIONS, ITEMS, SHARD, Item, distinct
 from sess_ray.io.listing import apart_from, uri_of, walk
 from sess_ray.io.manifests import is_manifest, listed_in
+from sess_ray.io.places import expanded
+from sess_ray.opening import is_chain, path_of, readable
+
+# Of these one cannot read a member without unpacking what is before it.
+ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".zip", ".7z", ".rar")
 
 
 def find_images(url: str) -> list[Item]:
@@ -67,25 +73,76 @@ def list_images(url: str, limit: int | None = None, output: str | None = None) -
 
 def _chunks(items: Iterator[Item]) -> Iterator[pa.Table]:
     while some := list(islice(items, CHUNK)):
-        yield pa.Table.from_pylist([vars(item) for item in some], ITEMS)
+        yield pa.Table.from_pylist([_readable(vars(item)) for item in some], ITEMS)
+
+
+def _readable(value: Any) -> Any:
+    """Return an item whose texts are UTF-8, whatever a disk has called it."""
+    match value:
+        case str():
+            return readable(value)
+        case list():
+            return [_readable(entry) for entry in value]
+        case dict():
+            return {name: _readable(entry) for name, entry in value.items()}
+    return value
 
 
 def _items(url: str, limit: int | None, output: str | None = None) -> Iterator[Item]:
     filesystem, path = open_filesystem(url)
-    # A web server lists nothing: what is there is one file. One that is busy is no answer, unless it is asked strictly.
-    web = _is_http(filesystem)
-    exists = patiently(filesystem.exists, path, **({"strict": True} if web else {}))
-    folder = exists and not web and patiently(filesystem.isdir, path)
-    if exists and not folder:
+    if is_chain(url):
+        raise SessError(f"{public(url)} is a chain of file systems, which workers cannot list: unpack or copy it first")
+    exists = _exists(filesystem, path)
+    if exists and not _is_folder(filesystem, path):
         yield from _one_file(filesystem, path)
-    elif folder:
-        yield from islice(_many_files(filesystem, apart_from(output, walk(filesystem, path), url, path), path), limit)
-    elif any(character in path for character in "*?["):
+        return
+    urls = [url] if exists else expanded(url)
+    found = [_paths(filesystem, one, output) for one in urls]
+    levels = zip(*(root.split("/") for root, _ in found), strict=False)
+    shared = "/".join(names[0] for names in takewhile(lambda names: len(set(names)) == 1, levels))
+    archives: list[str] = []
+    paths = _apart_from_archives(chain.from_iterable(paths for _, paths in found), archives)
+    empty = True
+    for item in islice(_many_files(filesystem, paths, shared), limit):
+        empty = False
+        yield item
+    if empty and archives:
+        raise _packed(archives[0])
+
+
+def _apart_from_archives(paths: Iterable[str], archives: list[str]) -> Iterator[str]:
+    for path in paths:
+        if path.lower().endswith(ARCHIVES):
+            archives.append(path)
+        else:
+            yield path
+
+
+def _packed(path: str) -> SessError:
+    return SessError(f"{public(path)} is a packed archive: unpack it, and give the folder, or .tar shards")
+
+
+def _paths(filesystem: fsspec.AbstractFileSystem, url: str, output: str | None) -> tuple[str, Iterable[str]]:
+    """Return what ids are below, and the paths of files: those of a folder, of a glob, or one."""
+    path = path_of(filesystem, url)
+    if _exists(filesystem, path):
+        if _is_folder(filesystem, path):
+            return path, apart_from(output, walk(filesystem, path), url, path)
+        return posixpath.dirname(path), [path]
+    if any(character in path for character in "*?["):
         root = _glob_root(path)
-        paths = apart_from(output, sorted(patiently(filesystem.glob, path)), _glob_root(url), root)
-        yield from islice(_many_files(filesystem, paths, root), limit)
-    else:
-        raise SessError(f"no such input: {public(url)}")
+        return root, apart_from(output, sorted(patiently(filesystem.glob, path)), _glob_root(url), root)
+    raise SessError(f"no such input: {public(url)}")
+
+
+def _exists(filesystem: fsspec.AbstractFileSystem, path: str) -> bool:
+    # A web server that is busy is no answer, unless it is asked strictly.
+    return patiently(filesystem.exists, path, **({"strict": True} if _is_http(filesystem) else {}))
+
+
+def _is_folder(filesystem: fsspec.AbstractFileSystem, path: str) -> bool:
+    # A web server lists nothing: what is there is one file.
+    return not _is_http(filesystem) and patiently(filesystem.isdir, path)
 
 
 def _is_http(filesystem: fsspec.AbstractFileSystem) -> bool:
@@ -101,6 +158,8 @@ def _glob_root(path: str) -> str:
 def _one_file(filesystem: fsspec.AbstractFileSystem, path: str) -> Iterator[Item]:
     if is_manifest(path):
         yield from listed_in(filesystem, path)
+    elif path.lower().endswith(ARCHIVES):
+        raise _packed(path)
     else:
         yield Item(posixpath.basename(path), uri_of(filesystem, path))
 

@@ -53,7 +53,8 @@ class Item:
     targets: list[str] | None = None
 
 
-_MEMBER = re.compile(r"(.*?\.(?:parquet|tar))#(.*)", re.DOTALL | re.IGNORECASE)
+_MEMBER = re.compile(r"(.*?\.parquet)#([0-9]+)|(.*?\.tar)#(.*)", re.DOTALL | re.IGNORECASE)
+_WHOLE = "#"  # behind the URI of a file whose name looks like a member of another
 
 
 def split_uri(uri: str) -> tuple[str, str | None]:
@@ -65,9 +66,22 @@ def split_uri(uri: str) -> tuple[str, str | None]:
     ('s3://bucket/train-0.tar', 'n01/cat #1.jpg')
     >>> split_uri("cat #1.jpg")
     ('cat #1.jpg', None)
+    >>> split_uri(whole_uri("a.tar#1.jpg"))
+    ('a.tar#1.jpg', None)
     """
+    if uri.endswith(_WHOLE) and _MEMBER.fullmatch(uri.removesuffix(_WHOLE)):
+        return uri.removesuffix(_WHOLE), None
     found = _MEMBER.fullmatch(uri)
-    return (found[1], found[2]) if found else (uri, None)
+    return (found[1] or found[3], found[2] or found[4]) if found else (uri, None)
+
+
+def whole_uri(uri: str) -> str:
+    """Return the URI of a file as such: one that is called a.tar#1.jpg is no member of a.tar.
+
+    >>> whole_uri("cat #1.jpg"), whole_uri("a.tar#1.jpg"), whole_uri("p.parquet#2"), whole_uri("p.parquet#2.jpg")
+    ('cat #1.jpg', 'a.tar#1.jpg#', 'p.parquet#2#', 'p.parquet#2.jpg')
+    """
+    return uri + _WHOLE if _MEMBER.fullmatch(uri) else uri
 
 
 def is_shard(uri: str) -> bool:

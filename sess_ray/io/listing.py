@@ -9,8 +9,11 @@ from typing import Any
 import fsspec
 
 from sess_ray.access import patiently
+from sess_ray.io.items import whole_uri
 from sess_ray.io.places import is_below, resolved
+from sess_ray.opening import is_local
 
+Place = tuple[int, int]  # of a folder on this machine: its device, and its number there
 WRITTEN = ("maps", "errors", "overlays")  # folders of the output of the explain job
 
 
@@ -36,18 +39,35 @@ def walk(filesystem: fsspec.AbstractFileSystem, path: str) -> Iterator[str]:
     return iter(sorted(patiently(filesystem.find, path)))
 
 
-def _walk_local(_: fsspec.AbstractFileSystem, path: str, above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
+def _walk_local(_: fsspec.AbstractFileSystem, path: str) -> Iterator[str]:
+    return _below(path, (), set())
+
+
+def _below(path: str, above: tuple[Place, ...], seen: set[Place], links: int = 0) -> Iterator[str]:
+    """Yield the files below a folder; `above` are the folders it lies in, `seen` all so far, `links` those on the way.
+
+    A link to a folder is followed, unless it leads to one that it lies in. Behind another link it is followed only to
+    what was not seen: from folder to folder there may be endless ways.
+    """
     found = os.stat(path or "/")
-    if (found.st_dev, found.st_ino) in above:  # a link to a folder that it lies in
+    place = found.st_dev, found.st_ino
+    if place in above or (links > 1 and place in seen and os.path.islink(path)):
         return
-    above = (*above, (found.st_dev, found.st_ino))
+    seen.add(place)
     with os.scandir(path or "/") as scanned:
-        entries = [(entry.name, entry.is_dir()) for entry in scanned]
-    for name, is_folder in sorted(entries, key=lambda entry: f"{entry[0]}/" if entry[1] else entry[0]):
+        entries = [(entry.name, _is_folder(entry), entry.is_symlink()) for entry in scanned]
+    for name, is_folder, is_link in sorted(entries, key=lambda entry: f"{entry[0]}/" if entry[1] else entry[0]):
         if is_folder:
-            yield from _walk_local(_, f"{path}/{name}", above)
+            yield from _below(f"{path}/{name}", (*above, place), seen, links + is_link)
         else:
             yield f"{path}/{name}"
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself is neither folder nor file: reading it says so
+        return False
 
 
 def _walk_s3(filesystem: Any, path: str) -> Iterator[str]:
@@ -77,6 +97,5 @@ _WALKS: dict[str, Callable[..., Iterator[str]]] = {"file": _walk_local, "s3": _w
 
 
 def uri_of(filesystem: fsspec.AbstractFileSystem, path: str) -> str:
-    """Return where a file is: the path itself on this machine, else its URL."""
-    local = isinstance(filesystem, fsspec.implementations.local.LocalFileSystem)
-    return path if local else filesystem.unstrip_protocol(path)
+    """Return where a file is, for `split_uri`: the path itself on this machine, else its URL."""
+    return whole_uri(path if is_local(filesystem) else filesystem.unstrip_protocol(path))

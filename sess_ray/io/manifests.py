@@ -7,6 +7,7 @@ import io
 import json
 import posixpath
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -18,6 +19,7 @@ from sess_ray.access import persistent, public
 from sess_ray.errors import SessError
 from sess_ray.io.items import CHUNK, Item
 from sess_ray.io.listing import uri_of
+from sess_ray.small import marked
 
 MANIFEST_EXTENSIONS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 
@@ -98,7 +100,11 @@ def _item(row: dict[str, Any], columns: list[str], column: str, number: int, uri
 
 def _text_rows(filesystem: fsspec.AbstractFileSystem, path: str) -> Iterator[dict[str, Any]]:
     """Read a manifest of lines, a line at a time."""
-    with filesystem.open(path, "rb") as handle, io.TextIOWrapper(handle, "utf-8-sig", newline="") as lines:
+    with filesystem.open(path, "rb") as handle:  # one of a web server need not go back
+        encoding = marked(handle.read(4)) or "utf-8"
+    # A byte that is no text costs its own row: a path that holds it can be opened all the same.
+    reading = partial(io.TextIOWrapper, encoding=encoding, errors="surrogateescape", newline="")
+    with filesystem.open(path, "rb") as handle, reading(handle) as lines:
         if path.lower().endswith((".csv", ".tsv")):
             yield from csv.DictReader(lines, delimiter="\t" if path.lower().endswith(".tsv") else ",")
         else:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import posixpath
-import tarfile
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
 
-import fsspec
 import pyarrow.parquet as pq
 
-from sess_ray.access import is_passing, persistent, public, read_files
+from sess_ray.access import persistent, public, read_files
 from sess_ray.errors import SessError
-from sess_ray.io.items import IMAGE_EXTENSIONS, SHARD, split_uri
+from sess_ray.io.items import SHARD, split_uri
 from sess_ray.io.manifests import bytes_column
+from sess_ray.io.shards import content_of
+from sess_ray.io.shards import members as tar_members
+from sess_ray.opening import is_chain, opened
 
 BATCH_ROWS = 16  # of a Parquet file with image bytes, read at a time
 
@@ -41,19 +39,21 @@ def read_items(uris: Sequence[str]) -> list[bytes | Exception]:
 def stream_items(uris: Sequence[str]) -> Iterator[tuple[int, bytes | Exception]]:
     """Read images as `read_items` does; yield each with its index, a few in memory where they share a file."""
     groups: dict[str, dict[str, list[int]]] = {}
-    plain: dict[str, list[int]] = {}
+    plain: dict[str, dict[int, str]] = {}
     for index, uri in enumerate(uris):
         file, member = split_uri(uri)
-        if member is None:
-            plain.setdefault(uri.partition("://")[0] if "://" in uri else "", []).append(index)
-        else:
+        if member is not None:
             groups.setdefault(file, {}).setdefault(member, []).append(index)
-    for indices in plain.values():
+        elif is_chain(file):
+            plain[file] = {**plain.get(file, {}), index: file}
+        else:
+            plain.setdefault(file.partition("://")[0] if "://" in file else "", {})[index] = file
+    for files in plain.values():
         try:
-            contents = read_files([uris[index] for index in indices])
+            contents = read_files(list(files.values()))
         except Exception as error:
-            contents = [error] * len(indices)
-        yield from zip(indices, contents, strict=True)
+            contents = [error] * len(files)
+        yield from zip(files, contents, strict=True)
     for file, members in groups.items():
         yield from _members(file, members)
 
@@ -78,17 +78,17 @@ def _parquet_rows(file: str, names: Collection[str], had: int) -> Iterator[tuple
     wanted = sorted(int(name) for name in names if name.isdecimal() and str(int(name)) == name)[had:]
     if not wanted:
         return
-    with fsspec.open(file, "rb") as handle:
-        opened = pq.ParquetFile(handle)
-        column = bytes_column(opened.schema_arrow)
+    with opened(file) as handle:
+        parquet = pq.ParquetFile(handle)
+        column = bytes_column(parquet.schema_arrow)
         if column is None:
             raise SessError(f"{public(file)} has no column of image bytes")
         first = 0
-        for group in range(opened.num_row_groups):
-            last = first + opened.metadata.row_group(group).num_rows
+        for group in range(parquet.num_row_groups):
+            last = first + parquet.metadata.row_group(group).num_rows
             some = [row for row in wanted if first <= row < last]
             if some:
-                yield from _group_rows(opened, group, column, first, some)
+                yield from _group_rows(parquet, group, column, first, some)
             first = last
 
 
@@ -109,95 +109,8 @@ def _group_rows(
 def _tar_members(file: str, names: Collection[str], had: int) -> Iterator[tuple[str, bytes | Exception]]:
     """Yield members in the shard's order, the first `had` of them left out."""
     left = had
-    for name, _, content in _tar_files(file):
-        if name in names:
+    for member in tar_members(file):
+        if member.name in names:
             left -= 1
             if left < 0:
-                yield name, content()
-
-
-def _tar_files(file: str) -> Iterator[tuple[str, int, Any]]:
-    """Yield the names in a tar shard, each with where it begins and a function that reads it.
-
-    A name that comes again is numbered.
-    """
-    seen: dict[str, int] = {}
-    with fsspec.open(file, "rb") as handle, tarfile.open(fileobj=handle, mode="r:") as shard:
-        for member in shard:
-            if member.isfile():
-                seen[member.name] = seen.get(member.name, 0) + 1
-                name = member.name if seen[member.name] == 1 else f"{member.name}#{seen[member.name]}"
-                yield name, member.offset, lambda member=member: shard.extractfile(member).read()  # type: ignore[union-attr]
-
-
-@dataclass
-class ShardImage:
-    """An image of a tar shard.
-
-    Attributes
-    ----------
-    name : str
-        In the shard.
-    content : bytes or Exception
-    label : str or None
-        What the .cls file of its sample says.
-    behind : int or None
-        Where in the shard the next sample begins; None where it is the last.
-    """
-
-    name: str
-    content: bytes | Exception
-    label: str | None = None
-    behind: int | None = None
-
-
-def read_shard(file: str, skip: Collection[str] = ()) -> Iterator[ShardImage]:
-    """Yield the images of a tar shard in WebDataset's layout: files of one sample share what stands before the dot.
-
-    Parameters
-    ----------
-    file : str
-        Path or URL.
-    skip : collection of str
-        Names to leave out.
-
-    Raises
-    ------
-    Exception
-        What a file system raises, or `tarfile.ReadError` where the shard ends early; what came before is yielded.
-    """
-    skipped = frozenset(skip)
-    yield from persistent(lambda had: _shard_images(file, skipped, had))
-
-
-def _shard_images(file: str, skip: frozenset[str], had: int) -> Iterator[ShardImage]:
-    waiting: list[ShardImage] = []  # images of the sample that is being read: its label may come before or after
-    sample, label, left = None, None, had
-    for name, begin, content in _tar_files(file):
-        key, _, extension = posixpath.basename(name).partition(".")
-        key = posixpath.join(posixpath.dirname(name), key)
-        if key != sample:
-            yield from _labelled(waiting, label, begin)
-            waiting, sample, label = [], key, None
-        if extension == "cls":
-            label = content().decode(errors="replace").strip() or None
-        elif f".{extension.rpartition('.')[2].lower()}" in IMAGE_EXTENSIONS and name not in skip:
-            left -= 1
-            if left < 0:
-                waiting.append(ShardImage(name, _content(content)))
-    yield from _labelled(waiting, label, None)
-
-
-def _content(read: Any) -> bytes | Exception:
-    try:
-        return read()
-    except Exception as error:
-        if is_passing(error):
-            raise
-        return error
-
-
-def _labelled(images: list[ShardImage], label: str | None, behind: int | None) -> Iterator[ShardImage]:
-    for image in images:
-        image.label, image.behind = label, behind
-        yield image
+                yield member.name, content_of(member)

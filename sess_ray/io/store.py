@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from sess_ray.access import one_line, open_filesystem, patiently, public
 from sess_ray.errors import RunError, SessError
 from sess_ray.io.listing import WRITTEN, walk
+from sess_ray.opening import is_chain
 
 DICTIONARY = pa.dictionary(pa.int32(), pa.string())
 
@@ -81,6 +82,10 @@ class Store:
     """
 
     def __init__(self, url: str) -> None:
+        if is_chain(url):
+            raise SessError(
+                f"{public(url)} is a chain of file systems, into which nothing is written: give the last one"
+            )
         self.url = url.rstrip("/")
         self._filesystem, self._root = open_filesystem(self.url)
         self._local = "file" in ((protocol,) if isinstance(protocol := self._filesystem.protocol, str) else protocol)

@@ -20,7 +20,8 @@ from PIL import Image
 from sess_ray.access import open_filesystem, patiently
 from sess_ray.io.decode import Sides, enough
 from sess_ray.io.items import shard_rows, split_uri
-from sess_ray.io.reading import read_shard, stream_items
+from sess_ray.io.reading import stream_items
+from sess_ray.io.shards import read_shard
 
 MOST_HEADERS = 2000  # that are read
 SECONDS = 3.0

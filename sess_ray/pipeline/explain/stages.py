@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
@@ -15,7 +14,8 @@ from sess_ray.errors import SessError
 from sess_ray.io.decode import Sides, shrunk
 from sess_ray.io.items import is_shard
 from sess_ray.io.maps import encode_map, quantize
-from sess_ray.io.reading import read_shard, stream_items
+from sess_ray.io.reading import stream_items
+from sess_ray.io.shards import read_shard
 from sess_ray.io.store import ERRORS, MAPS, Store, digest, stored_target
 from sess_ray.pipeline.cluster.isolation import REASON, rows_of, survived
 from sess_ray.pipeline.cluster.rows import Row, tables
@@ -103,14 +103,18 @@ def _read(tasks: list[Row], max_pixels: int, needed: Sides | None) -> Iterator[R
 
 
 def _members(shard: Row) -> Iterator[tuple[Row, bytes | Exception]]:
+    done, empty = shard["done"] or (), True
     try:
-        for image in read_shard(shard["uri"], shard["done"] or ()):
+        for image in read_shard(shard["uri"], done):
+            empty = False
             names = {
-                "image_id": posixpath.join(shard["image_id"], image.name),
+                "image_id": f"{shard['image_id']}/{image.name.lstrip('/')}",
                 "uri": f"{shard['uri']}#{image.name}",
                 "label": image.label,
             }
             yield {**shard, **names}, image.content
+        if empty and not done:
+            yield shard, SessError("the shard holds no image")
     except Exception as error:  # what is left of the shard
         yield shard, error
 

@@ -1,0 +1,97 @@
+"""How odd paths are opened: names that are no UTF-8, and names with ``::``, which fsspec takes for a chain.
+
+A chain is a file system in another, such as ``zip://a.json::s3://bucket/a.zip``: what stands before the first ``::`` is
+the protocol of such a file system, or begins with it. Any other ``::`` belongs to a name.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+import fsspec
+
+# Of fsspec's file systems those that lie in another one.
+NESTED = frozenset(
+    (
+        *("zip", "tar", "libarchive", "7z", "dir", "reference", "async_wrapper"),
+        *("simplecache", "filecache", "blockcache", "cached"),
+    )
+)
+_BYTE = re.compile(r"\\x([0-9a-f]{2})")
+
+
+def is_chain(url: str) -> bool:
+    """Say whether a URL is a chain of file systems.
+
+    Examples
+    --------
+    >>> is_chain("zip://a.json::s3://bucket/a.zip"), is_chain("simplecache::s3://bucket/a")
+    (True, True)
+    >>> is_chain("/data/std::vector.png"), is_chain("s3://bucket/std::vector.png"), is_chain("zip://a.json")
+    (False, False, False)
+    """
+    first, separator, _ = url.partition("::")
+    return bool(separator) and first.partition("://")[0] in NESTED
+
+
+def filesystem_of(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """Return the file system of a URL and the path in it, as `fsspec.core.url_to_fs` but for odd names."""
+    if "::" not in url or is_chain(url):
+        filesystem, path = fsspec.core.url_to_fs(url)
+    else:
+        protocol, separator, _ = url.partition("://")
+        kind = fsspec.get_filesystem_class(protocol if separator else "file")
+        filesystem, path = kind(**kind._get_kwargs_from_urls(url)), kind._strip_protocol(url)
+    return filesystem, as_named(filesystem, path)
+
+
+def path_of(filesystem: fsspec.AbstractFileSystem, url: str) -> str:
+    """Return the path of a URL in its file system."""
+    return filesystem_of(url)[1] if is_chain(url) else as_named(filesystem, filesystem._strip_protocol(url))
+
+
+def opened(url: str) -> Any:
+    """Return a file of any file system, open to read its bytes."""
+    filesystem, path = filesystem_of(url)
+    return filesystem.open(path, "rb")
+
+
+def is_local(filesystem: fsspec.AbstractFileSystem) -> bool:
+    """Say whether a file system is this machine's."""
+    return isinstance(filesystem, fsspec.implementations.local.LocalFileSystem)
+
+
+# --- names that are no UTF-8 ---
+
+
+def readable(text: str) -> str:
+    r"""Return a text as UTF-8 can hold it: what Python made of other bytes in a name is written as ``\xNN``.
+
+    Examples
+    --------
+    >>> readable(os.fsdecode(b"caf\xe9.jpg"))
+    'caf\\xe9.jpg'
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        try:
+            return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        except UnicodeEncodeError:  # half of a pair, as JSON may hold it
+            return text.encode("utf-8", "backslashreplace").decode()
+    return text
+
+
+def as_named(filesystem: fsspec.AbstractFileSystem, path: str) -> str:
+    """Return the path of a local file as the disk has it, of one that `readable` has made; another as it is."""
+    if "\\x" not in path or not is_local(filesystem) or os.path.lexists(path):
+        return path
+    raw = os.fsdecode(b"".join(_raw(path)))
+    return raw if os.path.lexists(raw) else path
+
+
+def _raw(path: str) -> list[bytes]:
+    parts = _BYTE.split(path)  # every other part is the two digits of a byte
+    return [bytes.fromhex(part) if number % 2 else os.fsencode(part) for number, part in enumerate(parts)]
