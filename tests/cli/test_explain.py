@@ -143,6 +143,7 @@ def test_the_demo_and_nobody_is_impatient(tmp_path, monkeypatch):
     done = job("--output", tmp_path / "demo", "--num-scales", 2)
     assert done.returncode == 0, done.stderr
     assert "6 images, 6 maps, 0 errors" in done.stdout
+    assert "constructor arguments" not in done.stderr
     assert len(list((tmp_path / "demo" / "overlays").glob("*.png"))) == 6
 
 

@@ -31,7 +31,7 @@ def starting() -> Iterator[None]:
     def no_server(self: Any, **_: Any) -> None:
         self._webui_url = ""
 
-    with _replaced(parameter, RayParams=fewer), _replaced(node.Node, start_api_server=no_server):
+    with replaced(parameter, RayParams=fewer), replaced(node.Node, start_api_server=no_server):
         yield
     _sessions.add(_address())
 
@@ -43,16 +43,16 @@ def running() -> Iterator[None]:
     One collects what a dashboard would show, the other asks an autoscaler for machines. Each imports Ray Data, for more
     than a second of the processor, while the first image waits for it.
     """
-    with ExitStack() as replaced:
+    with ExitStack() as stack:
         if _address() in _sessions:
             with suppress(ImportError):
                 from ray.data._internal import stats
 
-                replaced.enter_context(_replaced(stats, get_or_create_stats_actor=_Nobody))
+                stack.enter_context(replaced(stats, get_or_create_stats_actor=_Nobody))
             with suppress(ImportError):
                 from ray.data._internal.execution import streaming_executor
 
-                replaced.enter_context(_replaced(streaming_executor, create_cluster_autoscaler=_autoscaler()))
+                stack.enter_context(replaced(streaming_executor, create_cluster_autoscaler=_autoscaler()))
         yield
 
 
@@ -63,7 +63,7 @@ def _address() -> str:
 
 
 @contextmanager
-def _replaced(place: Any, **others: Any) -> Iterator[None]:
+def replaced(place: Any, **others: Any) -> Iterator[None]:
     """Replace what a module or a class has under these names, for a while; None leaves it."""
     ours = {name: other for name, other in others.items() if other is not None and hasattr(place, name)}
     theirs = {name: getattr(place, name) for name in ours}

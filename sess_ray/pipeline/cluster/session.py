@@ -15,7 +15,7 @@ from typing import Any
 
 from sess_ray.access import one_line
 from sess_ray.errors import RunError, SessError
-from sess_ray.pipeline.cluster import embedded
+from sess_ray.pipeline.cluster import embedded, quiet
 from sess_ray.pipeline.cluster.settings import TASK_CPUS, actor_range
 from sess_ray.pipeline.cluster.silence import heard, logger, whats_missing
 
@@ -246,7 +246,7 @@ def pool(
 
 def arriving(dataset: Any) -> Iterator[dict[str, Any]]:
     """Yield the rows of a dataset, each block's as soon as it is there: by default Ray holds one back for the next."""
-    with embedded.running():
+    with embedded.running(), quiet.starting_actors():
         blocks = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
         for block in heard(blocks, whats_missing):
             yield from block.to_pylist()

@@ -24,7 +24,7 @@ from sess_ray.io.store import MAPS
 from sess_ray.pipeline.cluster.session import BLOCK_BYTES, SPARE_CPUS, connect, fitting, resources_here
 from sess_ray.pipeline.estimate.sampling import Seen, Stratum, look
 from sess_ray.pipeline.estimate.trial import PATIENCE, Image, Trials, least, measure
-from sess_ray.pipeline.explain.blocks import block_rows, most_rows
+from sess_ray.pipeline.explain.blocks import block_sizes, most_rows
 from sess_ray.pipeline.explain.prepare import Job
 from sess_ray.pipeline.explain.stages import targets_of
 
@@ -258,14 +258,14 @@ def _seconds(trials: Trials, scored: float, kept: float, sess: SESS, image: Imag
 
 def _files(strata: Sequence[Stratum], actors: int, most: int) -> tuple[float, float]:
     """Return the pixels of an image, and in how many files the maps are written: one for each block."""
-    images = sum(stratum.images for stratum in strata)
     sizes = [one.height * one.width for stratum in strata for one in stratum.seen if one.windows]
     pixels = fmean(sizes)
     files = 0.0
     for stratum in strata:
         packed = split_uri(stratum.seen[0].task["uri"])[1] is not None
-        rows = stratum.good / stratum.shards if stratum.shards else block_rows(images, actors, most, packed=packed)
-        files += stratum.good / max(1, min(rows, ceil(BLOCK_BYTES / (3 * pixels))))
+        in_shards = [stratum.good / stratum.shards] * stratum.shards if stratum.shards else ()
+        blocks = in_shards or block_sizes(ceil(stratum.good), actors, most, packed=packed)
+        files += sum(ceil(rows * 3 * pixels / BLOCK_BYTES) for rows in blocks)
     return pixels, files
 
 

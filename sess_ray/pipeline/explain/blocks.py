@@ -34,30 +34,59 @@ def most_rows(config: ExplainConfig, input_size: int) -> int:
     return min(MAX_BLOCK_ROWS, max(1, MAX_BLOCK_PASSES // passes))
 
 
-def block_rows(images: float, actors: int, most: int = MAX_BLOCK_ROWS, *, packed: bool = False) -> int:
-    """Return how many images a block has at most; `packed` in one Parquet file."""
+def block_rows(number: int, left: float, images: float, actors: int, most: int, *, packed: bool = False) -> int:
+    """Return how many images a block has.
+
+    The first blocks are small, so that the first rows are there soon. Later ones are an actor's share of what is left,
+    so that files are few, and yet no actor waits long for another in the end.
+
+    Parameters
+    ----------
+    number : int
+        Blocks before it.
+    left : float
+        Images that are in none of those.
+    images : float
+        All images.
+    actors : int
+    most : int
+        As of `most_rows`.
+    packed : bool
+        Whether they are rows of one Parquet file.
+    """
     fair = max(1, ceil(images / (actors * BLOCKS_PER_ACTOR)))
-    return min(fair, most, most if packed else max(BLOCK_ROWS, ceil(images / BLOCKS)))
+    few = most if packed else max(BLOCK_ROWS, ceil(images / BLOCKS))
+    soon = (fair if packed else 1) * 2 ** min(number, MAX_BLOCK_ROWS.bit_length())
+    return min(soon, max(fair, ceil(left / actors)), max(fair, BLOCK_ROWS), few, most)
+
+
+def block_sizes(images: int, actors: int, most: int = MAX_BLOCK_ROWS, *, packed: bool = False) -> list[int]:
+    """Return the sizes of blocks of images that are all alike.
+
+    >>> block_sizes(40, actors=2)
+    [1, 2, 4, 8, 13, 6, 3, 2, 1]
+    """
+    sizes: list[int] = []
+    left = images
+    while left > 0:
+        sizes.append(min(left, block_rows(len(sizes), left, images, actors, most, packed=packed)))
+        left -= sizes[-1]
+    return sizes
 
 
 def blocks(tasks: pa.Table, actors: int, most: int = MAX_BLOCK_ROWS) -> list[pa.Table]:
-    """Cut the tasks: a few images, some rows of one Parquet file, or one tar shard.
-
-    Where images are files of their own, the first blocks have 1, 2, 4, ..., so that the first rows are there soon, to
-    be looked at.
-    """
-    few, many = (block_rows(tasks.num_rows, actors, most, packed=packed) for packed in (False, True))
+    """Cut the tasks: a few images, some rows of one Parquet file, or one tar shard; how many, says `block_rows`."""
     cuts: list[int] = []
-    before, count = "", 0
+    before, end = "", 0
     uris = (uri for chunk in tasks["uri"].chunks for uri in chunk.to_pylist())
     for number, uri in enumerate(uris):
         file, member = split_uri(uri)
         kind = uri if is_shard(uri) else file if member is not None else ""
-        first = 2 ** min(len(cuts) - 1, MAX_BLOCK_ROWS.bit_length())
-        if not number or kind != before or count >= (many if kind else min(few, first)):
+        if kind != before or number >= end:
+            left = tasks.num_rows - number
+            end = number + block_rows(len(cuts), left, tasks.num_rows, actors, most, packed=bool(kind))
             cuts.append(number)
-            count = 0
-        before, count = kind, count + 1
+        before = kind
     tasks = tasks.combine_chunks()  # or each slice would look for its rows in all chunks
     ends = [*cuts[1:], tasks.num_rows]
     return [tasks.slice(start, end - start) for start, end in zip(cuts, ends, strict=True)]

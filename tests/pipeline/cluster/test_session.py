@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from sess_ray import SessError
+from sess_ray.pipeline.cluster.quiet import without
 from sess_ray.pipeline.cluster.session import fitting
 from sess_ray.pipeline.cluster.silence import heard, missing
 
@@ -104,3 +105,13 @@ def test_a_session_of_few_cpus_does_not_wait_for_itself(tmp_path, cpus, actors):
     )
     assert "images: 2, errors: 1" in done.stdout, done.stderr[-2000:]
     assert bool(re.search(r"--actors 2: 1 will run \(there are 2 CPUs", done.stderr)) == bool(actors)
+    assert "constructor arguments" not in done.stderr  # what Ray says of its own actors
+
+
+def test_one_line_is_kept_from_the_screen(capfd):
+    os.write(2, b"before\n")
+    with without(b"a word too many"):
+        os.write(2, b"[core] a word too many, and more\nan error of another\n")
+        os.write(2, b"and of a third\n")
+    os.write(2, b"a word too many is said later\n")
+    assert capfd.readouterr().err == "before\nan error of another\nand of a third\na word too many is said later\n"

@@ -7,7 +7,7 @@ import pytest
 
 from sess_ray import SESS, SessError, load_model
 from sess_ray.pipeline.cluster.rows import TABLE_BYTES, tables
-from sess_ray.pipeline.explain.blocks import BLOCK_ROWS, BLOCKS, MAX_BLOCK_ROWS, blocks, most_rows
+from sess_ray.pipeline.explain.blocks import BLOCK_ROWS, BLOCKS, MAX_BLOCK_ROWS, block_sizes, blocks, most_rows
 from sess_ray.pipeline.explain.config import ExplainConfig
 from sess_ray.pipeline.explain.stages import DECODED, EXPLAINED, TASKS
 
@@ -24,11 +24,11 @@ def cut(uris, actors, **limit):
 @pytest.mark.parametrize(
     ("images", "actors", "largest"),
     [
-        (6, 2, 1),
-        (640, 2, 20),
+        (6, 2, 2),
+        (640, 2, 32),
         (10_000, 2, BLOCK_ROWS),
         (100_000, 2, 98),
-        (100_000, 1000, 7),
+        (100_000, 1000, 32),
         (600_000, 2, MAX_BLOCK_ROWS),
     ],
 )
@@ -40,8 +40,23 @@ def test_blocks_are_few_and_fair(images, actors, largest):
 
 
 def test_the_first_block_is_one_image_and_the_next_ones_grow():
-    assert cut([f"{number}.jpg" for number in range(640)], 2)[:7] == [1, 2, 4, 8, 16, 20, 20]
+    assert cut([f"{number}.jpg" for number in range(640)], 2)[:7] == [1, 2, 4, 8, 16, 32, 32]
     assert cut([f"{number}.jpg" for number in range(600_000)], 2)[:10] == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
+
+
+@pytest.mark.parametrize(("images", "most"), [(40, 10), (400, 20)])
+@pytest.mark.parametrize("name", ["{}.jpg", "a.parquet#{}"])
+def test_files_are_few_also_of_few_images(images, most, name):
+    sizes = cut([name.format(number) for number in range(images)], 2)
+    assert len(sizes) <= most
+    assert sizes[0] <= 13  # rows of a file together
+    assert sizes[-1] <= max(1, images // 32)  # in the end no actor waits long for another
+
+
+def test_sizes_are_those_of_the_blocks():
+    for images in (1, 2, 7, 40, 999):
+        assert block_sizes(images, 3) == cut([f"{number}.jpg" for number in range(images)], 3)
+        assert block_sizes(images, 3, packed=True) == cut([f"a.parquet#{number}" for number in range(images)], 3)
 
 
 @pytest.mark.parametrize(
