@@ -9,77 +9,26 @@ and nothing of its time.
 
 from __future__ import annotations
 
-import sys
 import weakref
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
-NAME = "pretend"
-CPU = torch.device("cpu")
-# Allocations and views: no kernel runs.
-FREE = {
-    *("detach", "alias", "view", "_unsafe_view", "lift_fresh", "lift", "empty_like", "empty", "new_empty"),
-    *("empty_strided", "new_empty_strided", "_reshape_alias", "as_strided", "resize_", "set_", "is_same_size"),
-    *("_local_scalar_dense", "empty_permuted"),
-}
-COPIES = {"copy_", "_to_copy", "copy"}
-INDEXED = {"index", "index_put_", "index_put", "_index_put_impl_", "_unsafe_index"}
-TAKE_SCALARS = {"fill_", "masked_fill", "masked_fill_", "where", "index_fill_", "index_fill"}
-# Their results' sizes, or values, are the device's to tell.
-WAIT = {
-    *("nonzero", "_unique2", "unique_dim", "unique_consecutive", "masked_select", "equal", "is_nonzero", "bincount"),
-    *("_local_scalar_dense",),
-}
-
-
-class DevicesMixedError(RuntimeError):
-    """CUDA would not take these operands together."""
-
-
-class Counts:
-    """What has happened since `clear`, and at which lines of the package."""
-
-    def __init__(self) -> None:
-        self.clear()
-
-    def clear(self) -> None:
-        self.part = "rest"  # what launches are counted under
-        self.launches: Counter[str] = Counter()
-        self.operations: Counter[tuple[str, str, str]] = Counter()
-        self.waits: Counter[tuple[str, str]] = Counter()
-        self.blocking: Counter[tuple[str, str]] = Counter()
-        self.copies = 0
-
-    def wait(self, why: str) -> None:
-        self.waits[why, _place()] += 1
-
-    @contextmanager
-    def under(self, part: str) -> Iterator[None]:
-        before, self.part = self.part, part
-        try:
-            yield
-        finally:
-            self.part = before
-
-
-COUNTS = Counts()
-
-
-def _place() -> str:
-    """Return the innermost line of the package on the stack."""
-    frame: Any = sys._getframe(1)
-    while frame is not None:
-        name = frame.f_code.co_filename
-        if "/sess_ray/" in name:
-            return f"{name.rsplit('/sess_ray/', 1)[1]}:{frame.f_lineno}"
-        frame = frame.f_back
-    return "?"
+from tests.device.counting import (
+    COPIES,
+    COUNTS,
+    CPU,
+    FREE,
+    INDEXED,
+    NAME,
+    TAKE_SCALARS,
+    WAIT,
+    DevicesMixedError,
+    ours,
+)
 
 
 class Pretend(torch.Tensor):
@@ -224,7 +173,7 @@ def _count(function: Any, name: str, args: Any, kwargs: Any) -> None:
     )
     if not view:
         COUNTS.launches[COUNTS.part] += 1
-        COUNTS.operations[COUNTS.part, name, _place()] += 1
+        COUNTS.operations[COUNTS.part, name, ours()] += 1
     masks = name in INDEXED and any(one is not None and one.dtype in (torch.bool, torch.uint8) for one in args[1])
     repeats = name == "repeat_interleave" and kwargs.get("output_size") is None
     if name in WAIT or repeats or (masks and (name == "index" or args[2].numel() != 1)):
@@ -241,7 +190,7 @@ def _copied(destination: torch.Tensor, source: torch.Tensor, *, asynchronous: bo
         return
     COUNTS.copies += 1
     if not asynchronous or not _is_pinned(here[0]):
-        COUNTS.blocking["blocking" if not asynchronous else "pageable", _place()] += 1
+        COUNTS.blocking["blocking" if not asynchronous else "pageable", ours()] += 1
         COUNTS.wait("copy")
 
 
@@ -319,7 +268,7 @@ def _factory(operation: Any) -> Any:
         _refuse_generators(name, (*args, *kwargs.values()))
         if name not in FREE:
             COUNTS.launches[COUNTS.part] += 1
-            COUNTS.operations[COUNTS.part, name, _place()] += 1
+            COUNTS.operations[COUNTS.part, name, ours()] += 1
         kwargs = {key: value for key, value in kwargs.items() if key != "pin_memory"}
         return Pretend(operation(*args, **{**kwargs, "device": CPU}))
 

@@ -1,4 +1,4 @@
-"""Small pictures for tests of reading."""
+"""Small pictures to read, in bytes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,24 @@ import io
 
 from PIL import Image
 
+RED = (200, 30, 40)
 
-def png(size=(6, 4), color=(200, 30, 40)):
+
+def encoded(image, kind="PNG", **options):
     buffer = io.BytesIO()
-    Image.new("RGB", size, color).save(buffer, format="PNG")
+    image.save(buffer, format=kind, **options)
     return buffer.getvalue()
+
+
+def half_red(mode="RGB", size=(6, 4)):
+    """Left half red, right half white."""
+    image = Image.new("RGB", size, "white")
+    image.paste(RED, (0, 0, size[0] // 2, size[1]))
+    return image.quantize(4) if mode == "P" else image.convert(mode)
+
+
+def png(size=(6, 4), color=RED):
+    return encoded(Image.new("RGB", size, color))
 
 
 PNG = png()

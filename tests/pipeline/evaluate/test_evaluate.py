@@ -2,122 +2,28 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
-import shutil
 from collections import Counter
 from html import escape
-from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
 
-from sess_ray import SessError
 from sess_ray.access import Access
 from sess_ray.cli import command
 from sess_ray.cli import evaluate as evaluate_dataset
-from sess_ray.io.annotations import Annotation, Object
 from sess_ray.io.maps import decode_map
 from sess_ray.metrics.localization import EnergyPointingGame, PointingGame, boxes_region
 from sess_ray.metrics.perturbation import AverageDrop, Deletion, Insertion, at_input_size
 from sess_ray.metrics.thresholds import MaxBoxAccV2, PooledPxAP, PxAP
-from sess_ray.pipeline.evaluate import job as evaluate
-from sess_ray.pipeline.evaluate.config import EvaluateConfig
-from sess_ray.pipeline.evaluate.facts import Unmeasured, facts_of
-from sess_ray.pipeline.evaluate.judging import READ, EvaluateActor, read_maps
-from sess_ray.pipeline.evaluate.prepare import prepare as prepare_evaluation
-from sess_ray.pipeline.evaluate.results import results_of
+from sess_ray.pipeline.evaluate.judging import read_maps
 from sess_ray.pipeline.evaluate.verdict import differences, verdict
-from sess_ray.pipeline.explain import job as explain
-from sess_ray.pipeline.explain.config import ExplainConfig
-from sess_ray.pipeline.explain.prepare import prepare
+from tests.pipeline.evaluate.jobs import MEASURED, table
 
 pytestmark = pytest.mark.usefixtures("ray_session")
-
-TABBY, ESPRESSO, MISSILE = 281, 967, 657
-BOXES = {
-    "cat.png": [TABBY, [40, 20, 250, 230]],
-    "cup.png": [ESPRESSO, [100.5, 40, 290, 210]],
-    "rocket.png": [MISSILE, [140, 30, 180, 200]],
-    "far.png": [TABBY, [400, 400, 500, 500]],
-    "other size.png": [TABBY, [0, 0, 50, 50]],
-}
-MEASURED = {"gone.png": [0, 0, 200, 200], **{name: BOXES[name][1] for name in ("cat.png", "cup.png", "rocket.png")}}
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory, photographs):
-    root = tmp_path_factory.mktemp("images")
-    sources = {"cup.png": "coffee.png", "rocket.png": "rocket.jpg"}
-    for name in (*BOXES, "alone.png", "gone.png"):
-        source = photographs[sources.get(name, "chelsea.png")]
-        Image.fromarray(source).resize((320, 240)).save(root / name)
-    return root
-
-
-@pytest.fixture(scope="module")
-def annotations(tmp_path_factory):
-    path = tmp_path_factory.mktemp("annotations") / "boxes.jsonl"
-    rows = [
-        {"image_id": name, "width": 320, "height": 240, "objects": [{"label": str(label), "box": box}]}
-        for name, (label, box) in BOXES.items()
-    ]
-    rows[-1]["width"] = 500
-    rows[0]["objects"].append({"label": "unicorn", "box": [0, 0, 9, 9]})
-    rows[1]["objects"].append({"label": str(MISSILE), "box": [0, 0, 60, 60]})  # nobody explains it
-    rows.append({"image_id": "gone.png", "objects": [{"label": str(TABBY), "box": MEASURED["gone.png"]}]})
-    rows.append({"image_id": "broken.png", "objects": [{"label": "tabby"}]})
-    # Nobody has asked about this one.
-    rows.append(
-        {"image_id": "stranger.png", "objects": [{"label": name, "box": [0, 0, 9, 9]} for name in ("7", "orc")]}
-    )
-    path.write_text("\n".join(map(json.dumps, rows)))
-    return path
-
-
-@pytest.fixture(scope="module")
-def runs(images, tmp_path_factory):
-    """Two runs: with and without SESS; then an image disappears."""
-    root = tmp_path_factory.mktemp("runs")
-    manifest = root / "images.csv"
-    classes = {name: BOXES.get(name, [TABBY])[0] for name in (*BOXES, "alone.png", "gone.png")}
-    lines = [f"{images / name},{name},{label}" for name, label in classes.items()]
-    manifest.write_text("uri,id,label\n" + "\n".join(lines))
-    for name, scales in (("base", 0), ("sess", 2)):
-        config = ExplainConfig(
-            input=str(manifest), output=str(root / name), targets="label", num_scales=scales, overlays=0, actors="1"
-        )
-        assert explain.run(prepare(config)).maps == 7
-    (images / "gone.png").unlink()
-    return {name: str(root / name) for name in ("base", "sess")}
-
-
-def evaluated(runs, output, **settings):
-    config = EvaluateConfig(run=tuple(f"{name}={url}" for name, url in runs.items()), output=str(output), **settings)
-    evaluation = prepare_evaluation(config)
-    return evaluation, evaluate.run(evaluation)
-
-
-@pytest.fixture(scope="module")
-def whole(runs, annotations, tmp_path_factory):
-    output = tmp_path_factory.mktemp("evaluation")
-    evaluation, outcome = evaluated(
-        runs,
-        output,
-        annotations=str(annotations),
-        metrics="pxap,pointing_game,energy_pointing_game,max_box_acc,overall_groupcam,average",
-        batch_size=5,
-    )
-    return output, evaluation, outcome
-
-
-def table(output, folder):
-    return [row for path in sorted(Path(output, folder).rglob("*.parquet")) for row in pq.read_table(path).to_pylist()]
 
 
 def test_rows_are_what_the_metrics_say_of_each_map_alone(whole, runs, images):
@@ -200,41 +106,6 @@ def test_the_report_shows_what_was_found(whole):
     assert not re.search(r"""(src|href)=["'](?!data:)""", page)
 
 
-def test_maps_of_pixel_gradients_are_blurred_before_they_point(runs, annotations, tmp_path):
-    """As in the benchmark: the maximum of the blurred map counts, not the one that is stored."""
-    gradient = tmp_path / "gradient"
-    shutil.copytree(runs["base"], gradient)
-    for path in (gradient / "maps").iterdir():
-        stored = pq.read_table(path)
-        rows = [{**row, "method": "guided_backprop", "peak_x": 0, "peak_y": 0} for row in stored.to_pylist()]
-        pq.write_table(pa.Table.from_pylist(rows, stored.schema), path)
-    both = {"gradient": str(gradient), "cam": runs["base"]}
-    given = {"annotations": str(annotations), "metrics": "pointing_game"}
-    evaluation, _ = evaluated(both, tmp_path / "out", **given)
-    assert evaluation.smooth == {"gradient": 0.02, "cam": 0.0}
-    found = {row["image_id"]: row for row in table(tmp_path / "out", "results/gradient")}
-    maps = {row["image_id"]: decode_map(row["saliency"]["bytes"]) for row in table(gradient, "maps")}
-    for name, box in MEASURED.items():
-        expected = PointingGame(smooth=0.02).measure(maps[name], boxes_region([box], 240, 320))
-        assert found[name]["pointing_game"] == expected
-    assert any(found[name]["pointing_game"] for name in MEASURED)  # not what the corner would say
-    record = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert record["pointing_smooth"] == evaluation.smooth
-    assert "maps of gradient are blurred for it: sigma 0.02" in (tmp_path / "out" / "summary.md").read_text()
-    told = EvaluateConfig(run=(f"gradient={gradient}",), output=str(tmp_path / "sharp"), **given, pointing_smooth=0.0)
-    assert prepare_evaluation(told).smooth == {"gradient": 0.0}
-
-
-def test_a_class_of_difficult_objects_alone_is_left_out():
-    row = {"height": 40, "width": 50, "target": 3, "peak_x": 1, "peak_y": 1}
-    easy, hard = Object("cat", (0, 0, 9, 9)), Object("cat", (20, 20, 30, 30), difficult=True)
-    classes = {"cat": (3,)}
-    with pytest.raises(Unmeasured, match="all objects annotated as 'cat' are marked difficult"):
-        facts_of(row, Annotation("a.jpg", [hard, hard]), classes, "boxes")
-    _, facts = facts_of(row, Annotation("a.jpg", [hard, easy]), classes, "boxes")
-    assert facts.region.sum() == 81 + 100  # beside others, difficult ones count: as in the benchmark
-
-
 def test_the_summary_is_the_mean_of_the_rows(whole):
     output, _, _ = whole
     record = json.loads((output / "summary.json").read_text())
@@ -279,77 +150,3 @@ def test_images_are_read_only_where_the_model_is_asked(whole, runs):
     ]
     assert Counter(row["image_id"] for row in rows)["gone.png"] == len(runs)
     assert {(row["pixels"], row["problem"]) for row in rows} == {(None, None)}
-
-
-def test_one_bad_map_costs_only_itself(runs, lite0, ray_session):
-    stored = table(runs["sess"], "maps")
-    rows = [{**row, "run": "sess", "pixels": None} for row in stored[:4]]
-    rows[1]["saliency"] = {"bytes": b"no PNG", "path": None}
-    rows[2]["height"] += 1
-    png = io.BytesIO()
-    Image.new("L", (rows[3]["width"], rows[3]["height"])).save(png, "PNG")
-    rows[3]["saliency"] = {"bytes": png.getvalue(), "path": None}
-    rows[0]["pixels"] = np.full((240, 320, 3), 90, np.uint8).tobytes()
-    actor = EvaluateActor(ray_session.put(lite0), None, ["average_drop"], "boxes", "fp32", 3)
-    [judged] = actor(pa.Table.from_pylist(rows, READ))
-    found = judged.to_pylist()
-    names = [row["image_id"] for row in rows]
-    assert [(row["image_id"], row["problem"]) for row in found] == [
-        (names[0], None),
-        (names[3], None),
-        (names[1], "unreadable map"),
-        (names[2], "unreadable map"),
-        (names[3], "empty map"),
-    ]
-    assert found[0]["average_drop"] is not None
-
-
-def test_a_run_without_a_readable_map_is_counted(runs, tmp_path):
-    broken = tmp_path / "broken"
-    shutil.copytree(runs["base"], broken)
-    for path in (broken / "maps").iterdir():
-        stored = pq.read_table(path)
-        rows = [{**row, "saliency": {"bytes": b"no PNG", "path": None}} for row in stored.to_pylist()]
-        pq.write_table(pa.Table.from_pylist(rows, stored.schema), path)
-    both = {"base": runs["base"], "broken": str(broken)}
-    evaluation, outcome = evaluated(both, tmp_path / "out", metrics="average_increase", compare=("broken=base",))
-    assert outcome.problems["broken", "unreadable map"] == 7
-    assert {(line.run, line.base): line.summary.n for line in outcome.lines if line.group == "all"} == {
-        ("base", ""): 6,
-        ("broken", "base"): 0,
-    }
-    assert "broken" in evaluate.as_text(evaluation, outcome)
-    with pytest.raises(SessError, match="could measure no map of"):
-        results_of(evaluation.store, str(broken))
-
-
-def test_what_an_interrupted_evaluation_left_is_not_mixed_with_another(runs, tmp_path):
-    left = tmp_path / "results" / "base"
-    left.mkdir(parents=True)
-    (left / "half.parquet").write_bytes(b"")
-    with pytest.raises(SessError, match="has an evaluation already"):
-        evaluated(runs, tmp_path)
-
-
-def test_an_evaluation_is_refused_in_one_line(runs, whole, tmp_path):
-    output, _, _ = whole
-    for settings, message in (
-        ({}, "has an evaluation already: add --overwrite"),
-        ({"metrics": "beauty"}, "unknown metric 'beauty'"),
-        ({"metrics": "pointing_game"}, "metric pointing_game needs --annotations"),
-        ({"annotations": "none.json", "overwrite": True}, "no such annotations: none.json"),
-    ):
-        with pytest.raises(SessError, match=message):
-            evaluated(runs, output, **settings)
-    with pytest.raises(SessError, match=r"run gone: .* has no maps"):
-        evaluated({"gone": str(tmp_path)}, tmp_path / "out")
-    with pytest.raises(SessError, match="is run base itself"):
-        evaluated(runs, runs["base"], overwrite=True)
-    labels = tmp_path / "labels.jsonl"
-    labels.write_text(json.dumps({"image_id": "cat.png", "objects": [{"label": "unicorn", "box": [0, 0, 9, 9]}]}))
-    with pytest.raises(SessError, match=r"knows no label of .*: give a --class-map"):
-        evaluated(runs, tmp_path / "out", annotations=str(labels))
-    with pytest.raises(SessError, match="unknown run in --compare 'best': choose one of: base, sess"):
-        evaluated(runs, tmp_path / "out", compare=("best=base",))
-    with pytest.raises(SessError, match="--run base: use NAME=OUTPUT"):
-        EvaluateConfig(run=("base",))

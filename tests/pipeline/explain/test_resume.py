@@ -2,45 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
-import tarfile
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
-from PIL import Image
 from torchvision.models import squeezenet1_1
 
 from sess_ray import SessError
-from sess_ray.pipeline.explain.code import MAKERS, PACKAGE, code_sha256
 from sess_ray.pipeline.explain.config import ExplainConfig
 from sess_ray.pipeline.explain.job import run
 from sess_ray.pipeline.explain.prepare import prepare
+from tests.pipeline.explain.jobs import picture, quickly, rows
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "output-0.1.0"
-
 pytestmark = pytest.mark.usefixtures("ray_session")
-
-
-def explain(**settings):
-    given = {"model": "tests.fragile:model", "num_scales": 1, "overlays": 0, "actors": "1"} | settings
-    return run(prepare(ExplainConfig(**given)))
-
-
-def rows(output, folder="maps"):
-    return [row for path in sorted(Path(output, folder).glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
-
-
-def picture(number, size=(40, 30)):
-    pixels = np.random.default_rng(number).integers(0, 200, (size[1], size[0], 3), np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +31,7 @@ def images(tmp_path_factory):
 @pytest.fixture(scope="module")
 def stopped(images, tmp_path_factory):
     settings = {"input": str(images), "output": str(tmp_path_factory.mktemp("half") / "out"), "targets": "top2"}
-    explain(**settings, limit=2)
+    quickly(**settings, limit=2)
     return settings
 
 
@@ -84,7 +61,7 @@ def test_the_same_command_goes_on(half):
     record = json.loads((Path(half["output"]) / "run.json").read_text())
     assert record["counts"] == {"inputs": 5, "images": 5, "maps": 10, "errors": 0}
     assert record["this_run"]["images"] == 3
-    again = explain(**half)
+    again = quickly(**half)
     assert (again.images, again.total.images) == (0, 5)
 
 
@@ -97,7 +74,7 @@ def test_the_same_command_goes_on(half):
 )
 def test_another_configuration_is_refused(half, change, message):
     with pytest.raises(SessError, match=message):
-        explain(**{**half, **change})
+        quickly(**{**half, **change})
     assert len(rows(half["output"])) == 4
 
 
@@ -109,11 +86,11 @@ def test_other_weights_or_code_are_refused_unless_forced(half):
     with pytest.raises(
         SessError, match=r"other versions of sess_ray \(0123456789ab then, .*torch \(1.0 .*--resume-any"
     ):
-        explain(**half)
-    assert explain(**half, resume_anyway=True).total.images == 5
+        quickly(**half)
+    assert quickly(**half, resume_anyway=True).total.images == 5
     path.unlink()
     with pytest.raises(SessError, match=r"no started.json that says of which run"):
-        explain(**half)
+        quickly(**half)
 
 
 def test_one_place_may_be_spelled_in_several_ways(half, images, tmp_path, monkeypatch):
@@ -140,11 +117,11 @@ def test_images_that_have_moved_go_on_when_forced(half, images, tmp_path):
     shutil.copytree(images, tmp_path / "moved")
     moved = half | {"input": str(tmp_path / "moved")}
     with pytest.raises(SessError, match=r"input was .* and is .*/moved'\): add --resume-anyway to go on, --overwrite"):
-        explain(**moved)
+        quickly(**moved)
     with pytest.raises(SessError, match=r"\(num_scales was 1 and is 2\): add --overwrite to replace"):
-        explain(**moved, num_scales=2, resume_anyway=True)
-    assert explain(**moved, resume_anyway=True).total.images == 5
-    assert explain(**moved).total.images == 5  # it is this input's now
+        quickly(**moved, num_scales=2, resume_anyway=True)
+    assert quickly(**moved, resume_anyway=True).total.images == 5
+    assert quickly(**moved).total.images == 5  # it is this input's now
 
 
 def test_the_same_weights_elsewhere_are_the_same(images, tmp_path):
@@ -184,68 +161,6 @@ def test_what_is_left_to_the_model_is_compared_as_it_was_decided(images, tmp_pat
         prepare(ExplainConfig(**given, step_size=112))
 
 
-@pytest.fixture(scope="module")
-def package(tmp_path_factory):
-    """A copy of the package, whose lines may be changed."""
-    place = tmp_path_factory.mktemp("copy") / "sess_ray"
-    shutil.copytree(PACKAGE, place, ignore=shutil.ignore_patterns("__pycache__"))
-    return place
-
-
-@pytest.mark.parametrize(
-    ("file", "method", "matters"),
-    [
-        ("engine/fusion.py", "cam", True),
-        ("engine/sess.py", "cam", True),
-        ("windows.py", "cam", True),
-        ("resampling.py", "cam", True),
-        ("blur.py", "cam", True),
-        ("io/decode.py", "cam", True),
-        ("io/maps.py", "cam", True),
-        ("models/layers.py", "cam", True),
-        ("methods/cam.py", "cam", True),
-        ("methods/passes.py", "perturbation", True),
-        ("methods/perturbation.py", "perturbation", True),
-        ("methods/perturbation.py", "cam", False),
-        ("pictures/overlay.py", "cam", False),
-        ("pictures/plots.py", "cam", False),
-        ("pipeline/gallery/job.py", "cam", False),
-        ("cli/explain.py", "cam", False),
-        ("metrics/suite.py", "cam", False),
-        ("io/store.py", "cam", False),
-        ("__init__.py", "cam", False),
-    ],
-)
-def test_only_changed_code_that_makes_maps_counts(package, file, method, matters):
-    def code():
-        code_sha256.cache_clear()
-        return code_sha256(f"sess_ray.methods.{method}", package=package)
-
-    path = package / file
-    before, source = code(), path.read_text()
-    assert before == code_sha256(f"sess_ray.methods.{method}")  # wherever the package lies
-    path.write_text(f"{source}\nCHANGED = 1\n")
-    assert (code() != before) == matters
-    path.write_text(source)
-
-
-def test_a_module_that_the_engine_begins_to_import_counts(package):
-    fusion, new = package / "engine" / "fusion.py", package / "engine" / "new.py"
-    source = fusion.read_text()
-    fusion.write_text(f"{source}\nfrom . import new\n")
-    found = []
-    for text in ("ONE = 1\n", "ONE = 2\n"):
-        new.write_text(text)
-        code_sha256.cache_clear()
-        found.append(code_sha256(package=package))
-    fusion.write_text(source)
-    assert len(set(found)) == 2
-
-
-def test_every_entry_is_there():
-    assert all(PACKAGE.parent.joinpath(*name.split(".")).with_suffix(".py").is_file() for name in MAKERS)
-
-
 def test_an_output_of_the_version_before_goes_on(tmp_path):
     shutil.copytree(GOLDEN, tmp_path / "out")
     settings = {"output": str(tmp_path / "out"), "num_scales": 2, "max_map_side": 64, "overlays": 0, "limit": 4}
@@ -267,68 +182,11 @@ def test_errors_are_tried_again_on_request_only(tmp_path, images):
     late = tmp_path / "late.png"
     manifest.write_text("\n".join(json.dumps({"uri": str(uri)}) for uri in (images / "0.png", late)))
     settings = {"input": str(manifest), "output": str(tmp_path / "out")}
-    first = explain(**settings)
+    first = quickly(**settings)
     assert (first.images, first.errors) == (1, 1)
     late.write_bytes(picture(9))
-    same = explain(**settings)
+    same = quickly(**settings)
     assert (same.images, same.total.images, same.total.errors) == (0, 1, 1)
-    again = explain(**settings, retry_errors=True)
+    again = quickly(**settings, retry_errors=True)
     assert (again.images, again.total.images, again.total.errors) == (1, 2, 0)
     assert not rows(settings["output"], "errors")
-
-
-def tar(path, members):
-    with tarfile.open(path, "w") as shard:
-        for name, content in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            shard.addfile(info, io.BytesIO(content))
-
-
-def test_shards_give_their_images_and_labels_and_go_on(tmp_path):
-    root = tmp_path / "shards"
-    root.mkdir()
-    samples = [(f"a/{n}.{kind}", content) for n in range(4) for kind, content in (("png", picture(n)), ("cls", b"1\n"))]
-    tar(root / "train-0.tar", [*samples, ("bad.jpg", b"no image"), ("bad.cls", b"0"), ("x.jpg", picture(8))])
-    tar(root / "train-1.tar", [("0.seg.png", picture(7)), ("0.cls", b"no such class"), ("0.json", b"{}")])
-    whole = (root / "train-0.tar").read_bytes()
-    (root / "train-2.tar").write_bytes(whole[: 512 + 2 * 1024])
-    settings = {"input": str(root), "output": str(tmp_path / "out"), "targets": "label"}
-    summary = explain(**settings)
-    found = {row["image_id"]: row["target"] for row in rows(settings["output"])}
-    assert {name for name in found if "train-0" in name} == {f"train-0.tar/a/{n}.png" for n in range(4)}
-    assert set(found.values()) == {1}
-    errors = {row["image_id"]: (row["stage"], row["error"]) for row in rows(settings["output"], "errors")}
-    assert errors["train-0.tar/bad.jpg"][0] == "decode"
-    assert errors["train-0.tar/x.jpg"] == ("targets", "the image has no label")
-    assert errors["train-1.tar/0.seg.png"][0] == "targets"
-    assert errors["train-2.tar"][0] == "read"
-    assert summary.total.errors == len(errors) == 4
-    [uri] = [row["uri"] for row in rows(settings["output"]) if row["image_id"] == "train-0.tar/a/2.png"]
-    assert uri == f"{root}/train-0.tar#a/2.png"
-    file = next(Path(settings["output"], "maps").glob("*.parquet"))
-    lost = pq.read_table(file)["image_id"].to_pylist()
-    file.unlink()
-    again = explain(**settings)
-    assert again.images == len(lost)
-    assert len(rows(settings["output"])) == len(found)
-
-
-def test_a_folder_of_parquet_files_with_image_bytes(tmp_path):
-    root = tmp_path / "data"
-    root.mkdir()
-    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    for part in range(2):
-        cells = [{"bytes": picture(10 * part + n) if n != 3 else b"bad", "path": f"{n}.png"} for n in range(40)]
-        pq.write_table(
-            pa.table({"image": pa.array(cells, kind), "label": [n % 3 for n in range(40)]}),
-            root / f"{part}.parquet",
-            row_group_size=16,
-        )
-    (root / "notes.txt").write_text("no image")
-    summary = explain(input=str(root), output=str(tmp_path / "out"), targets="label")
-    assert (summary.images, summary.errors) == (78, 2)
-    found = rows(tmp_path / "out")
-    assert {row["image_id"]: row["target"] for row in found} == {
-        f"{part}.parquet/{n}.png": n % 3 for part in range(2) for n in range(40) if n != 3
-    }

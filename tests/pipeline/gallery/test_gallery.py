@@ -2,113 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import time
-from contextlib import closing
 
 import numpy as np
-import pyarrow as pa
 import pytest
-from PIL import Image
-from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 
-from sess_ray.cli import command, gallery
-from sess_ray.io.maps import encode_map
-from sess_ray.io.store import MAPS, Store
+from sess_ray.io.store import Store
 from sess_ray.pipeline.gallery import pages
-from sess_ray.pipeline.gallery.config import GalleryConfig
-from sess_ray.pipeline.gallery.prepare import prepare
+from tests.pipeline.gallery.browsing import HOSTILE, ids, opened, press, where
 
 pytestmark = pytest.mark.usefixtures("ray_session")
-
-HOSTILE = '"><img src=x onerror="document.title=1">.png'
-COUNT = 60  # of rows, three pages
-
-
-def drawn(seed, height, width):
-    return np.random.default_rng(seed).integers(0, 256, (height, width), np.uint8)
-
-
-@pytest.fixture(scope="module")
-def output(tmp_path_factory):
-    """Two runs of 60 images, one of which has a name that attacks and one of which is gone, and a gallery of them."""
-    root = tmp_path_factory.mktemp("gallery")
-    (root / "images").mkdir()
-    names = [f"{number:02}.png" for number in range(COUNT - 2)] + [HOSTILE, "gone.png"]
-    lines = []
-    for run in ("sess", "base"):
-        rows = []
-        for number, name in enumerate(names):
-            height, width = 30 + number % 3, 40
-            if name != "gone.png" and run == "sess":
-                Image.new("RGB", (width, height), (number, 90, 200)).save(root / "images" / name)
-            levels = drawn(number if number % 2 else [number, int(run == "base")], height, width)
-            target = number % 4
-            facts = {"image_id": name, "uri": str(root / "images" / name), "target": target, "height": height}
-            facts |= {"width": width, "target_name": f"<b>class {target}</b>", "score": number / COUNT}
-            facts |= {"predicted": target if number % 3 else 9, "peak_x": 10, "peak_y": 15, "num_patches": 5}
-            png = b"no picture" if (number, run) == (57, "base") else encode_map(levels)
-            rows.append({**facts, "num_scored": 4, "num_kept": 2, "saliency": {"bytes": png, "path": None}})
-            lines.append(json.dumps({"image_id": name, "objects": [{"label": "<i>thing</i>", "box": [4, 3, 24, 18]}]}))
-        for part in (rows[:25], rows[25:] if run == "sess" else rows[25:-1]):
-            Store(str(root / run)).write_table("maps", pa.Table.from_pylist(part, MAPS))
-    (root / "boxes.jsonl").write_text("\n".join(lines[:COUNT]))
-    arguments = ["--run", f"sess={root}/sess", "--run", f"base={root}/base", "--output", root / "out"]
-    assert command.run(gallery.app, [*map(str, arguments), "--annotations", f"{root}/boxes.jsonl"]) == 0
-    return root / "out"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    places = [shutil.which(name) for name in ("chromium", "chromedriver")]
-    if None in places:
-        pytest.skip("needs a browser: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = places[0]
-    quiet = ("disable-background-networking", "disable-component-update", "disable-sync", "no-first-run")
-    for flag in ("headless=new", "no-sandbox", "disable-gpu", "disable-quic", "window-size=1400,900", *quiet):
-        options.add_argument(f"--{flag}")
-    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('browser')}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(places[1]))
-    with closing(driver):
-        yield driver
-    driver.quit()
-
-
-def opened(browser, folder, state=""):
-    browser.get("about:blank")
-    begin = time.perf_counter()
-    browser.get(f"{(folder / 'index.html').as_uri()}#{state}")
-    settled(browser, "0" if "page" not in state else None)
-    return time.perf_counter() - begin
-
-
-def settled(browser, page=None):
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        found = browser.execute_script("return document.body.dataset.drawn")
-        if found is not None and page in (None, found):
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"page {page} does not come: {browser.get_log('browser')}")
-
-
-def ids(browser):
-    return [heading.text for heading in browser.find_elements(By.CSS_SELECTOR, "article h2")]
-
-
-def where(browser):
-    return browser.find_element(By.ID, "place").text
-
-
-def press(browser, key, page=None):
-    browser.find_element(By.TAG_NAME, "body").send_keys(key)
-    settled(browser, page)
 
 
 def test_maps_lie_over_their_images_and_the_slider_fades_them(browser, output):
@@ -255,89 +161,3 @@ def test_a_hundred_thousand_rows_are_there_at_once(browser, tmp_path):
         entry["name"]: entry["value"] for entry in browser.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
     }
     assert metrics["JSHeapUsedSize"] < 200e6
-
-
-def test_disagreement_is_one_less_correlation():
-    one = np.array([[0, 1], [2, 3]], np.uint8)
-    assert pages.disagreement([one, 2 * one]) == pytest.approx(0)
-    assert pages.disagreement([one, one, 3 - one]) == pytest.approx(2)
-    assert pages.disagreement([one, np.full((2, 2), 7, np.uint8)]) == pytest.approx(1)
-    assert pages.disagreement([one]) is None
-    assert pages.disagreement([one, np.zeros((3, 2), np.uint8)]) is None
-    three = np.array([[5, 1], [0, 4]], np.uint8)
-    assert pages.disagreement([one, three]) == pytest.approx(1 - np.corrcoef(one.ravel(), three.ravel())[0, 1])
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "nothing to show: give --run NAME=OUTPUT"),
-        (["--run", "a=x", "--image", "y"], "give either --run or --image"),
-        (["--image", "nowhere.jpg"], "cannot read nowhere.jpg: FileNotFoundError"),
-        (["--run", "out"], "--run out: use NAME=OUTPUT"),
-        (["--run", "a=nowhere"], "--run nowhere has no maps"),
-        (["--run", "a=x", "--run", "a=y"], "two runs have the same name"),
-        (["--run", "a=x", "--limit", "0"], "--limit 0: use 1 or more"),
-    ],
-)
-def test_wrong_usage_is_one_line(arguments, message, tmp_path, capsys):
-    assert command.run(gallery.app, [*arguments, "--output", str(tmp_path / "out")]) == 2
-    errors = capsys.readouterr().err
-    assert message in errors
-    assert len(errors.strip().splitlines()) == 1
-
-
-def test_a_gallery_is_replaced_on_request_only(output, capsys):
-    runs = ["--run", f"sess={output.parent}/sess", "--limit", "3"]
-    assert command.run(gallery.app, [*runs, "--output", str(output.parent / "small")]) == 0
-    assert command.run(gallery.app, [*runs, "--output", str(output.parent / "small")]) == 2
-    assert "has a gallery already: add --overwrite" in capsys.readouterr().err
-    config = GalleryConfig(run=(f"sess={output.parent}/sess",), output=str(output.parent / "small"), overwrite=True)
-    assert len(prepare(config).rows) == COUNT
-
-
-def test_every_window_of_an_image(browser, tmp_path, photographs):
-    Image.fromarray(photographs["coffee.png"]).resize((300, 200)).save(tmp_path / "cup <b>.png")
-    arguments = [
-        "--image",
-        tmp_path / "cup <b>.png",
-        "--target",
-        "espresso",
-        "--num-scales",
-        3,
-        "--output",
-        tmp_path / "out",
-    ]
-    assert command.run(gallery.app, list(map(str, arguments))) == 0
-    browser.get_log("browser")  # of other pages
-    opened(browser, tmp_path / "out")
-    assert browser.find_element(By.ID, "title").text.startswith("cup <b>.png: espresso, ")
-    tiles = browser.find_elements(By.CLASS_NAME, "tile")
-    assert len(tiles) == 2 + 4 + 6
-    assert [entry.text for entry in browser.find_elements(By.CSS_SELECTOR, "#scales h2")] == [
-        "scale 0: 336 x 224, 2 windows",
-        "scale 1: 432 x 288, 4 windows",
-        "scale 2: 528 x 352, 6 windows",
-    ]
-    kept, slider = browser.find_element(By.ID, "kept"), browser.find_element(By.NAME, "step")
-    fused = browser.find_element(By.CSS_SELECTOR, ".fused .heat")
-    shown = {}
-    slider.send_keys(Keys.HOME)
-    for _ in range(20):
-        count = int(kept.text.split()[0])
-        assert len(browser.find_elements(By.CSS_SELECTOR, ".tile.kept")) == count
-        shown[count] = fused.get_attribute("src")
-        slider.send_keys(Keys.ARROW_RIGHT)
-    assert list(shown) == [1, 2, 3, 4, 5, 7, 9, 12]
-    assert len(set(shown.values())) == len(shown)
-    slider.send_keys(Keys.HOME)
-    browser.find_element(By.NAME, "dropped").click()
-    assert [tile.is_displayed() for tile in tiles].count(True) == 1
-    assert browser.get_log("browser") == []
-
-
-@pytest.mark.parametrize("name", ["gallery", "patches"])
-def test_the_files_of_a_page_come_with_the_package(name):
-    files = pages.page(name)
-    assert list(files) == ["page/gallery.css", f"page/{name}.js", "index.html"]
-    assert b"@" not in files["index.html"]  # every place is filled
