@@ -205,3 +205,12 @@ def options_of(method: str, given: Iterable[str], methods: Collection[str]) -> d
         if owner in ("", method):
             options[name] = value
     return options
+
+
+def counted(number: int, unit: str) -> str:
+    """Return a number of things.
+
+    >>> counted(1, "image"), counted(2000, "tar shard"), counted(0, "error")
+    ('1 image', '2,000 tar shards', '0 errors')
+    """
+    return f"{number:,} {unit}{'' if number == 1 else 's'}"

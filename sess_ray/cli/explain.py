@@ -5,6 +5,7 @@ Without flags: sample images, a small model that comes with a package, results i
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from sess_ray.models import Model
     from sess_ray.pipeline.estimate.reckoning import Estimate
     from sess_ray.pipeline.explain.prepare import Job
-    from sess_ray.pipeline.explain.record import Summary
+    from sess_ray.pipeline.explain.record import Summary, Total
 
 app = command.command("sess-ray explain", __doc__)
 GROUPS_TOLD = 5
@@ -74,8 +75,11 @@ def explain(
     job = prepare(config, meanwhile=lambda: start_early(config.address))
     from sess_ray.pipeline.explain.job import run
 
-    print(f"explaining {_number(job)} with {job.model.name}, {config.method} on {job.model.layer}")
-    print(_groups(job), end="", flush=True)
+    if job.tasks.num_rows:
+        print(f"explaining {_number(job)} with {job.model.name}, {config.method} on {job.model.layer}")
+        print(_groups(job), end="", flush=True)
+    else:
+        print(_nothing_left(job), flush=True)
     progress = Progress(job.tasks.num_rows if job.countable else None)
     try:
         summary = run(job, progress)
@@ -87,9 +91,21 @@ def explain(
 
 
 def _number(job: Job) -> str:
-    left = job.tasks.num_rows
-    number = f"{left} images" if job.countable else f"{left} images and tar shards"
-    return f"{number} ({job.finished} are finished)" if job.finished else number
+    import pyarrow.compute as pc
+
+    from sess_ray.io.items import shard_rows
+
+    shards = pc.sum(shard_rows(job.tasks["uri"])).as_py() or 0
+    kinds = {"image": job.tasks.num_rows - shards, "tar shard": shards}
+    number = " and ".join(command.counted(count, unit) for unit, count in kinds.items() if count)
+    return (
+        f"{number} ({job.finished:,} more {'is' if job.finished == 1 else 'are'} finished)" if job.finished else number
+    )
+
+
+def _nothing_left(job: Job) -> str:
+    there = command.counted(job.inputs, "image")
+    return f"nothing is left to explain: {there} of the input, and the output holds what they gave"
 
 
 def _list(*, methods: bool) -> None:
@@ -102,7 +118,11 @@ def _list(*, methods: bool) -> None:
 
 def _describe(job: Job, gpus: int | None, price: float | None) -> None:
     errors = job.tasks.num_rows - job.tasks["error"].null_count
-    print(f"would explain {_number(job)}, {errors} of them with errors, into {public(job.store.url)}")
+    if not job.tasks.num_rows:
+        print(_nothing_left(job))
+        return
+    failing = f", {errors:,} of which will end in errors/," if errors else ""
+    print(f"would explain {_number(job)}{failing} into {public(job.store.url)}")
     print(
         f"model {job.model.name}, layer {job.model.layer}, input {job.model.input_size} px,"
         f" {job.model.num_classes} classes"
@@ -122,14 +142,17 @@ def _tell(found: Estimate, price: float | None) -> None:
     about = "" if found.counted else "about "
     least = "at least " if found.at_least else ""
     size = "of unknown size" if found.output_bytes is None else f"{found.output_bytes / 1e6:,.1f} MB"
-    workers = f"{found.gpus:g} GPUs" if found.gpus else f"{found.actors} actors on CPUs"
+    if found.gpus:
+        workers = "1 GPU" if found.gpus == 1 else f"{found.gpus:g} GPUs"
+    else:
+        workers = f"{command.counted(found.actors, 'actor')} on CPUs"
     hours = found.seconds / 3600
     print(
         f"images:  {about}{found.images:,}, of which {found.errors:,} will end in errors/"
         f" (the sizes of {found.looked:,} were read)"
     )
     print(f"patches: {about}{found.windows:,}")
-    print(f"output:  {about}{found.maps:,} maps, {size}")
+    print(f"output:  {about}{command.counted(found.maps, 'map')}, {size}")
     print(
         f"speed:   {least}{found.seconds_per_image:.3g} s an image in each actor, measured on {found.device}"
         f" ({found.measured} images), and {found.task_seconds_per_image:.3g} s of a CPU to read, decode and encode it"
@@ -180,16 +203,18 @@ def _named(targets: list[list[int]] | None, model: Model) -> str:
     )
 
 
+def _held(counts: Summary | Total) -> str:
+    numbers = {"image": counts.images, "map": counts.maps, "error": counts.errors}
+    return ", ".join(command.counted(number, unit) for unit, number in numbers.items())
+
+
 def _report(job: Job, summary: Summary) -> None:
     total = summary.total
     if job.tasks.num_rows:
         rate = summary.images / summary.seconds if summary.seconds else 0
-        print(
-            f"{summary.images} images, {summary.maps} maps, {summary.errors} errors"
-            f" in {summary.seconds:.1f} s: {rate:.2f} images/s"
-        )
+        print(f"{_held(summary)} in {summary.seconds:.1f} s: {rate:.2f} images/s")
     if (total.images, total.errors) != (summary.images, summary.errors):
-        print(f"the output now holds {total.images} images, {total.maps} maps, {total.errors} errors")
+        print(f"the output now holds {_held(total)}")
     if summary.errors_file:
         for row in job.store.read_table(summary.errors_file).to_pylist()[:3]:
             print(f"  {row['image_id']!r}, {row['stage']}: {row['error']}")
@@ -198,3 +223,6 @@ def _report(job: Job, summary: Summary) -> None:
     print(f"maps:     {job.store.path('maps/')}")
     if summary.overlays:
         print(f"pictures: {job.store.path('overlays/')}")
+    if total.images:
+        run, pages = (shlex.quote(text) for text in (f"sess={public(job.store.url)}", job.store.path("gallery")))
+        print(f"look:     sess-ray gallery --run {run} --output {pages}")

@@ -193,12 +193,16 @@ class Store:
 
     def tables(self, folder: str) -> list[str]:
         """Return the names of the Parquet files in a folder of the store, sorted."""
+        return self.files(folder, ".parquet")
+
+    def files(self, folder: str, ending: str) -> list[str]:
+        """Return the names of the files in a folder of the store that end so, sorted."""
         self._filesystem.invalidate_cache()
         try:
             names = [posixpath.basename(path) for path in walk(self._filesystem, self._place(folder))]
         except FileNotFoundError:
             return []
-        return sorted(f"{folder}/{name}" for name in names if name.endswith(".parquet") and not name.startswith("."))
+        return sorted(f"{folder}/{name}" for name in names if name.endswith(ending) and not name.startswith("."))
 
     def is_used(self, names: Sequence[str] = RUN) -> bool:
         """Say whether a job has left something here: files or folders of these names."""

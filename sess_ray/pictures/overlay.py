@@ -28,6 +28,17 @@ def blend(image: np.ndarray, saliency: np.ndarray) -> Image.Image:
     return Image.blend(Image.fromarray(image), heat, OPACITY)
 
 
+def windows_in_words(kept: int, total: int) -> str:
+    """Return how many windows a map is made of.
+
+    >>> windows_in_words(1, 1), windows_in_words(157, 157), windows_in_words(32, 157)
+    ('one window', 'all 157 windows', '32 of 157 windows')
+    """
+    if total == 1:
+        return "one window"
+    return f"all {total} windows" if kept == total else f"{kept} of {total} windows"
+
+
 def overlay(image: np.ndarray, saliency: np.ndarray, caption: str) -> bytes:
     """Draw an image, and beside it the image under its map.
 

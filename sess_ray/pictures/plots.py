@@ -12,7 +12,7 @@ from PIL import Image
 from sess_ray.engine.fusion import min_max
 from sess_ray.errors import SessError
 from sess_ray.io.decode import as_seen
-from sess_ray.pictures.overlay import OPACITY
+from sess_ray.pictures.overlay import OPACITY, windows_in_words
 from sess_ray.resampling import upsampling
 from sess_ray.windows import fitted
 
@@ -72,7 +72,7 @@ def plot(explanation: Explanation, image: ImageLike) -> Figure:
     figure.colorbar(_show_under(right, pixels, explanation.saliency), ax=right)
     for axes in (left, right):
         axes.set_axis_off()
-    name, kept = explanation.target_name, f"{explanation.num_kept} of {explanation.num_patches} windows"
+    name, kept = explanation.target_name, windows_in_words(explanation.num_kept, explanation.num_patches)
     figure.suptitle(f"{name}: p = {explanation.score:.3f}, {kept}", parse_math=False)
     return figure
 

@@ -110,11 +110,11 @@ def test_config_file_flags_and_dry_run(tmp_path, image, capfd):
     given = ["--config", settings, "--targets", "goldfish", "--output", tmp_path / "out"]
     assert run(*given, "--dry-run", "--gpus", 8, "--price-per-gpu-hour", 2) == 0
     told = capfd.readouterr().out
-    assert "would explain 1 images" in told
+    assert "would explain 1 image into" in told
     assert "'x.png': 1 (goldfish" in told
     assert "images:  1, of which 0 will end in errors/" in told
-    assert "output:  1 maps, 0.0 MB" in told
-    assert " s with 1 GPUs" in told  # more have nothing to do
+    assert "output:  1 map, 0.0 MB" in told
+    assert " s with 1 GPU," in told  # more have nothing to do
     assert "cost:    0.0" in told
     assert not (tmp_path / "out").exists()
     assert run(*given, "--gpus", 8) == 2
@@ -130,7 +130,7 @@ def test_errors_are_counted_and_max_errors_fails(tmp_path, image, capfd):
     arguments = ["--input", image.parent, "--num-scales", 1, "--model", "tests.faults.tiny:model", "--actors", 1]
     assert run(*arguments, "--output", tmp_path / "out", "--max-errors", 0) == 1
     told = capfd.readouterr().out
-    assert "1 images, 1 maps, 1 errors" in told
+    assert "1 image, 1 map, 1 error" in told
     assert "'bad.jpg', decode: not an image" in told
     assert pq.read_table(tmp_path / "out" / "maps").num_rows == 1
     assert run(*arguments, "--output", tmp_path / "out", "--targets", "top2") == 2

@@ -62,7 +62,7 @@ def test_an_installed_command_explains_a_sample_image(environment, tmp_path):
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     settings = {"cwd": tmp_path, "env": clean}
     given = ["explain", "--limit", 1, "--num-scales", 1, "--output", "maps of one"]
-    assert "1 images, 1 maps, 0 errors" in output_of(environment / "sess-ray", *given, **settings)
+    assert "1 image, 1 map, 0 errors" in output_of(environment / "sess-ray", *given, **settings)
     assert pq.read_table(tmp_path / "maps of one" / "maps").num_rows == 1
     version = output_of(environment / "python", "-m", "sess_ray", "--version", **settings)
     assert version == output_of(environment / "sess-ray", "--version", **settings)

@@ -34,7 +34,7 @@ def test_everything_in_the_tutorial_runs(tmp_path, monkeypatch, capsys):
             name = re.search(r'main\("(\w+)"\)', Path(ROOT, script).read_text())[1]
             assert main.run(name, arguments[arguments.index(script) + 1 :]) == 0, line
     said = capsys.readouterr().out
-    assert "5 images, 5 maps, 1 errors" in said
+    assert "5 images, 5 maps, 1 error" in said
     assert len(known["run"]) == 5
     assert len(known["maps"]) == 5
     assert known["losses"][-1] < 0.8 * known["losses"][0]

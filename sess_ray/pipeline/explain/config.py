@@ -103,7 +103,7 @@ class ExplainConfig(OpensUrls):
     max_patches
         Refuse images that need more windows, such as 20,000 x 30 pixels.
     overlays
-        Draw the first N images with their maps.
+        Draw N images with their maps, the first ones; also those that are explained already.
     seed
         For methods that draw random numbers.
     """

@@ -1,30 +1,86 @@
-"""Pictures of the first images, while the rest is explained."""
+"""Pictures of the first images, while the rest is explained; and of finished ones, where more are asked for."""
 
 from __future__ import annotations
 
 import hashlib
+from typing import Any
+
+import pyarrow.compute as pc
 
 from sess_ray.io.decode import decode
+from sess_ray.io.ledger import Ledger
 from sess_ray.io.maps import decode_map
 from sess_ray.io.reading import read_items
-from sess_ray.pictures.overlay import overlay
+from sess_ray.pictures.overlay import overlay, windows_in_words
 from sess_ray.pipeline.explain.prepare import Job
-from sess_ray.pipeline.explain.record import Summary
+
+FOLDER = "overlays"
 
 
-def draw(job: Job, name: str, summary: Summary) -> None:
-    """Draw the images of a file of maps, until there are enough pictures."""
-    for row in job.store.read_table(name).to_pylist():
-        if len(summary.overlays) >= job.config.overlays - job.finished:
-            return
-        [content] = read_items([row["uri"]])
-        if isinstance(content, Exception):
-            continue
-        caption = f"{row['target_name']}: p = {row['score']:.2f}, {row['num_kept']} of {row['num_patches']} windows"
-        saliency = decode_map(row["saliency"]["bytes"], (row["height"], row["width"]))
-        picture = overlay(decode(content, job.config.max_pixels), saliency, caption)
-        stem = "".join(c if c.isalnum() or c in "-_" else "_" for c in row["image_id"].rsplit(".", 1)[0])[-80:]
-        mark = hashlib.sha256(row["image_id"].encode()).hexdigest()[:6]
-        name = f"overlays/{stem}-{mark}-{row['target']}.png"
-        job.store.write(name, picture)
-        summary.overlays.append(name)
+class Pictures:
+    """The pictures of an output: as many as are asked for, those of an earlier run among them.
+
+    Parameters
+    ----------
+    job : Job
+
+    Attributes
+    ----------
+    drawn : list of str
+        The files that were drawn here.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._there = set(job.store.files(FOLDER, ".png")) if job.config.overlays else set()
+        self._failed = 0  # images that were moved, or are signed for: lest all that are finished are tried
+        self.drawn: list[str] = []
+
+    @property
+    def are_enough(self) -> bool:
+        return len(self._there) + self._failed >= self._job.config.overlays
+
+    def draw(self, name: str) -> None:
+        """Draw the images of a file of maps, until there are enough pictures."""
+        if name and not self.are_enough:
+            self._draw(self._job.store.read_table(name).to_pylist())
+
+    def draw_finished(self, ledger: Ledger) -> None:
+        """Draw what is explained already, until there are enough pictures."""
+        for file in ledger.maps["file"].unique().to_pylist():
+            self.draw(file)
+
+    def _draw(self, rows: list[dict[str, Any]]) -> None:
+        job = self._job
+        for row in rows:
+            name = _name(row)
+            if self.are_enough:
+                return
+            if name in self._there:
+                continue
+            [content] = read_items([self._uri(row)])
+            try:
+                if isinstance(content, Exception):
+                    raise content
+                pixels = decode(content, job.config.max_pixels)
+            except Exception:
+                self._failed += 1
+                continue
+            windows = windows_in_words(row["num_kept"], row["num_patches"])
+            saliency = decode_map(row["saliency"]["bytes"], (row["height"], row["width"]))
+            caption = f"{row['target_name']}: p = {row['score']:.2f}, {windows}"
+            job.store.write(name, overlay(pixels, saliency, caption))
+            self._there.add(name)
+            self.drawn.append(name)
+
+    def _uri(self, row: dict[str, Any]) -> str:
+        """Return where an image is read: a task's URI may hold a signature, which is not written into rows."""
+        place = pc.index(self._job.tasks["image_id"], row["image_id"]).as_py()
+        uri: str = row["uri"] if place < 0 else self._job.tasks["uri"][place].as_py()
+        return uri
+
+
+def _name(row: dict[str, Any]) -> str:
+    stem = "".join(c if c.isalnum() or c in "-_" else "_" for c in row["image_id"].rsplit(".", 1)[0])[-80:]
+    mark = hashlib.sha256(row["image_id"].encode()).hexdigest()[:6]
+    return f"{FOLDER}/{stem}-{mark}-{row['target']}.png"

@@ -21,7 +21,7 @@ from sess_ray.io.store import FINISHED
 from sess_ray.pipeline.cluster.session import OF_TASKS, arriving, connect, pool
 from sess_ray.pipeline.explain import metering
 from sess_ray.pipeline.explain.blocks import blocks, most_rows
-from sess_ray.pipeline.explain.drawing import draw
+from sess_ray.pipeline.explain.drawing import Pictures
 from sess_ray.pipeline.explain.graph import explained
 from sess_ray.pipeline.explain.prepare import Job
 from sess_ray.pipeline.explain.record import Summary, Total, record
@@ -66,7 +66,7 @@ def run(job: Job, progress: Any = None) -> Summary:
     """
     config, store = job.config, job.store
     job.start()
-    summary = Summary()
+    summary, pictures = Summary(), Pictures(job)
     begin, started = time.perf_counter(), datetime.now(UTC)
     if job.tasks.num_rows:
         connect(config.address)
@@ -75,12 +75,13 @@ def run(job: Job, progress: Any = None) -> Summary:
             for counts in stream(job):
                 summary.add(counts, time.perf_counter() - begin)
                 metering.add_block(counts)
-                if counts["maps_file"] and len(summary.overlays) < config.overlays - job.finished:
-                    draw(job, counts["maps_file"], summary)
+                pictures.draw(counts["maps_file"])
                 if progress:
                     progress(summary)
     ledger = read_ledger(store)
     store.tidy()
+    pictures.draw_finished(ledger)
+    summary.overlays = pictures.drawn
     summary.total = Total(ledger.images, ledger.maps.num_rows, ledger.errors.num_rows)
     store.write_json(FINISHED, record(job, summary, started))
     return summary

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from sess_ray.models.groups import meaning, members
 from sess_ray.pipeline.explain.stages import NO_LABEL, TASKS
 
 Several = Literal["group", "best"]
+LABELS_TOLD = 5  # of an image, in a message
 Targets = list[tuple[int, ...]]  # for each target its alternatives, of which the model's favourite is explained
 
 
@@ -167,11 +168,24 @@ def annotated(
         if found is None:
             raise SessError("the image is not annotated")
         if not targets:
-            named = ", ".join(labels) or "nothing"
-            raise SessError(f"annotated is {named}, no class of {model.name}")
+            if not labels:
+                raise SessError("the image is annotated, with no object in it")
+            raise SessError(f"the image shows {_listed(labels)}, and {model.name} has no such class")
         return targets
 
     return _tasks(items, find, model, "an annotation")
+
+
+def _listed(names: Collection[str]) -> str:
+    """Return names as a person lists them.
+
+    >>> _listed(["person"]), _listed(["person", "dog", "cat"]), _listed("abcdefg")
+    ('person', 'person, dog and cat', 'a, b, c, d, e and 2 more')
+    """
+    *first, last = names
+    if len(first) > LABELS_TOLD:
+        first, last = first[:LABELS_TOLD], f"{len(first) + 1 - LABELS_TOLD} more"
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _declared(

@@ -38,8 +38,8 @@ def test_each_label_once_and_of_its_classes_a_group_or_the_best(squeezenet, tmp_
     assert model.groups[1] == Group("cat", (281, 282, 285, 286, 287))
     assert tasks["error"].to_pylist() == [
         None,
-        "annotated is person, no class of squeezenet1_1",
-        "annotated is nothing, no class of squeezenet1_1",
+        "the image shows person, and squeezenet1_1 has no such class",
+        "the image is annotated, with no object in it",
         "the image is not annotated",
     ]
     best = annotated(items("a"), found, classes, squeezenet, "best")
