@@ -5,6 +5,8 @@ No list of architectures: a probe runs once through the model and watches what e
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isqrt
 from typing import Literal
@@ -45,14 +47,32 @@ def _probe(module: nn.Module, size: int) -> tuple[list[_Output], Tensor]:
         with torch.no_grad():
             logits = module(torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype))
     except Exception as error:
-        message = str(error).split("\n")[0]
-        raise SessError(f"the model does not take a 1 x 3 x {size} x {size} input: {message}") from error
+        raise SessError(refused(size, error)) from error
     finally:
         for handle in handles:
             handle.remove()
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         raise SessError("the model must map N x 3 x H x W images to N x classes logits")
     return outputs, logits
+
+
+@contextmanager
+def hooked(module: nn.Module, hook: Callable[..., object]) -> Iterator[None]:
+    """Have `hook` see what a module gives, or change it."""
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def refused(size: int, error: Exception) -> str:
+    """Say that a module does not take images of a size, and what to do."""
+    reason = (str(error) or type(error).__name__).split("\n")[0]
+    return (
+        f"the model does not take N x 3 x {size} x {size} images ({reason}):"
+        " if it wants another size, give it (--input-size, input_size=)"
+    )
 
 
 def _layout(tensor: Tensor) -> Layout | None:

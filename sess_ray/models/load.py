@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
@@ -13,12 +12,14 @@ from torch import Tensor, nn
 
 from sess_ray.access import public, public_text, shown
 from sess_ray.errors import SessError, unknown
-from sess_ray.models.layers import find_layer
+from sess_ray.models.checkpoints import filled, misfit, needed, new_head, opened, other_classes, read_state, renamed
+from sess_ray.models.given import Given, aliases_of, colours, side_of
+from sess_ray.models.layers import Layout, find_layer
 from sess_ray.models.model import Model
+from sess_ray.models.outputs import Readable, as_logits, in_full_precision, refuse_opaque, unwrapped
 from sess_ray.models.scores import Activation
 from sess_ray.models.vision import torchvision
 from sess_ray.own import imported
-from sess_ray.small import read_small
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -29,10 +30,11 @@ class _Source:
     """How to build an architecture ("pretrained" or "empty", number of classes or None) and what its metadata say."""
 
     build: Callable[[str, int | None], nn.Module]
-    input_size: int = 224
+    input_size: int | tuple[int, int] = 224
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     classes: tuple[str, ...] = ()
+    known: bool = True  # whether it is a library's, whose modules give logits
 
 
 def load_model(
@@ -41,9 +43,9 @@ def load_model(
     layer: str | None = None,
     *,
     class_names: Sequence[str] | None = None,
-    input_size: int | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    input_size: int | Sequence[int] | None = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
     activation: Activation | Literal["auto"] = "auto",
 ) -> Model:
     """Load a classifier.
@@ -62,12 +64,14 @@ def load_model(
     class_names : sequence of str, optional
         Names of the classes, in order.
     input_size : int, optional
-    mean, std : sequence of 3 floats, optional
-        Preprocessing. By default what the weights' metadata say, or 224 and ImageNet's.
+        Side of the input in pixels; windows are square.
+    mean, std : float or sequence of 3 floats, optional
+        Normalisation of RGB in 0..1. By default what the weights' metadata say, or 224 and ImageNet's.
     activation : {"auto", "softmax", "sigmoid", "none"}
         What makes probabilities of the logits: ``softmax`` where classes exclude one another, ``sigmoid`` where each is
-        a label that may be there, ``none`` where the model's outputs are probabilities. By default what the model's
-        own configuration says, else softmax.
+        a label that may be there, ``none`` where the model's outputs are taken as probabilities. By default what the
+        model's own configuration says; else a softmax or sigmoid that it ends with, one logit is a sigmoid, and the
+        rest softmax (`sess_ray.models.outputs`).
 
     Returns
     -------
@@ -81,41 +85,57 @@ def load_model(
     """
     if activation not in (*get_args(Activation), "auto"):
         raise unknown("activation", activation, (*get_args(Activation), "auto"))
-    if isinstance(model, Model):
-        return model if activation == "auto" else replace(model, activation=activation)
-    name, source = _find(model)
+    given = Given(class_names, input_size, mean, std, None if activation == "auto" else activation)
+    name, source = (model.name, model) if isinstance(model, Model) else _find(model)
     if isinstance(source, Model):
         if weights is not None:
             raise SessError(f"{name} brings its own weights: leave --weights out")
-        return source if activation == "auto" else replace(source, activation=activation)
-    module = _weigh(name, source, weights)
-    module.eval()
-    size = input_size or source.input_size
-    layer, layout, num_classes = find_layer(module, size, layer)
-    classes = tuple(class_names) if class_names is not None else source.classes
-    if class_names is not None and len(classes) != num_classes:
-        raise SessError(f"{len(classes)} class names for the {num_classes} classes of {name}")
-    if len(classes) != num_classes:
-        classes = ()
+        return given.changed(source, layer)
+    weighed, notes = _weigh(name, source, weights)
+    size = given.side or side_of(source.input_size, name)
+    found, (layer, layout, num_classes) = _looked_at(weighed, name, source, size, layer, given.activation)
+    classes = given.names(num_classes, name)
+    if not classes and len(source.classes) == num_classes:
+        classes = tuple(entry.split(",")[0].strip() for entry in source.classes)
     return Model(
-        module=module,
+        module=found.module,
         name=name,
         layer=layer,
         layout=layout,
         num_classes=num_classes,
         input_size=size,
-        mean=tuple(mean or source.mean),
-        std=tuple(std or source.std),
-        classes=tuple(entry.split(",")[0].strip() for entry in classes),
-        aliases=_aliases(classes),
-        activation=_activation(module) if activation == "auto" else activation,
+        mean=colours("mean", source.mean if mean is None else mean),
+        std=colours("std", source.std if std is None else std),
+        classes=classes,
+        aliases=aliases_of(given.class_names or (source.classes if classes else ())),
+        activation=found.activation,
+        notes=(*notes, *found.notes),
     )
 
 
-def _activation(module: nn.Module) -> Activation:
-    """Return what a model's own configuration says, as transformers writes it; softmax where it says nothing."""
-    kind = getattr(getattr(module, "config", None), "problem_type", None)
-    return "sigmoid" if kind == "multi_label_classification" else "softmax"
+def _looked_at(
+    module: nn.Module, name: str, source: _Source, size: int, layer: str | None, activation: Activation | None
+) -> tuple[Readable, tuple[str, Layout, int]]:
+    """Return a module that gives logits, and its layer, the layer's layout and the number of classes.
+
+    The libraries' own give logits by themselves, if not of one class alone.
+    """
+    module = unwrapped(module)
+    refuse_opaque(module, name)
+    activation = activation or _said(module)
+    module = in_full_precision(module).eval()
+    if source.known and activation is None:
+        found = find_layer(module, size, layer)
+        if found[-1] > 1:
+            return Readable(module, "softmax"), found
+    readable = as_logits(module, name, size, activation)
+    return readable, find_layer(readable.module, size, layer)
+
+
+def _said(module: nn.Module) -> Activation | None:
+    """Return what a model's own configuration says of its classes, as transformers writes it."""
+    kinds: dict[str, Activation] = {"multi_label_classification": "sigmoid", "single_label_classification": "softmax"}
+    return kinds.get(getattr(getattr(module, "config", None), "problem_type", None) or "")
 
 
 def model_table() -> list[tuple[object, ...]]:
@@ -133,8 +153,7 @@ def _timm_row(name: str) -> tuple[object, ...]:
 
 def _find(model: str | nn.Module) -> tuple[str, _Source | Model]:
     if isinstance(model, nn.Module):
-        module = model
-        return type(module).__name__, _Source(lambda *_: module)
+        return type(model).__name__, _told_by(model)
     if ":" in model:
         return _own(model)
     if model in _torchvision_names():
@@ -158,7 +177,17 @@ def _own(spec: str) -> tuple[str, _Source | Model]:
         return spec, made
     if not isinstance(made, nn.Module):
         raise SessError(f"model {spec!r} returned {type(made).__name__}, not a torch.nn.Module")
-    return spec, _Source(lambda *_: made)
+    return spec, _told_by(made)
+
+
+def _told_by(module: nn.Module) -> _Source:
+    """Return a source of a module that is there; timm's modules tell of their preprocessing."""
+    told = getattr(unwrapped(module), "pretrained_cfg", None)
+    known = told if isinstance(told, Mapping) else {}
+    metadata = {name: tuple(known[name]) for name in ("mean", "std") if known.get(name)}
+    if known.get("input_size"):
+        metadata["input_size"] = tuple(known["input_size"])[-2:]
+    return _Source(lambda *_: module, known=False, **metadata)
 
 
 def _torchvision_names() -> list[str]:
@@ -197,8 +226,13 @@ def _timm_source(name: str) -> _Source:
     import timm
     from timm.data import ImageNetInfo, infer_imagenet_subset, resolve_data_config
 
-    configuration = resolve_data_config(timm.get_pretrained_cfg(name).to_dict())
-    num_classes = timm.get_pretrained_cfg(name).num_classes
+    try:
+        pretrained = timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        bare, _, tag = name.partition(".")
+        tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{bare}.*")]
+        raise unknown(f"tag of {bare}", tag, tags) from error
+    configuration, num_classes = resolve_data_config(pretrained.to_dict()), pretrained.num_classes
 
     def build(weights: str, classes: int | None) -> nn.Module:
         return timm.create_model(
@@ -214,73 +248,43 @@ def _timm_source(name: str) -> _Source:
 
     subset = infer_imagenet_subset(_Width())
     labels = ImageNetInfo(subset).label_descriptions() if subset else []
-    _, height, _ = configuration["input_size"]
-    return _Source(build, height, tuple(configuration["mean"]), tuple(configuration["std"]), tuple(labels))
+    channels, *sides = configuration["input_size"]
+    if channels != 3:
+        raise SessError(f"{name} takes images of {channels} channels, and images have 3")
+    return _Source(build, tuple(sides), tuple(configuration["mean"]), tuple(configuration["std"]), tuple(labels))
 
 
-def _aliases(classes: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """Return every synonym of "tench, Tinca tinca"."""
-    aliases: dict[str, tuple[int, ...]] = {}
-    for index, entry in enumerate(classes):
-        names = {name.strip().lower() for name in (entry, *entry.split(","))} if "," in entry else ()
-        for name in names:
-            aliases[name] = (*aliases.get(name, ()), index)
-    return aliases
-
-
-def _weigh(name: str, source: _Source, weights: str | Mapping[str, Tensor] | None) -> nn.Module:
+def _weigh(name: str, source: _Source, weights: str | Mapping[str, Tensor] | None) -> tuple[nn.Module, list[str]]:
+    """Return a module with its weights, and what had to be done to read them."""
     if weights is None:
         try:
-            return source.build("pretrained", None)
+            return source.build("pretrained", None), []
         except Exception as error:
             reason = public_text(str(error).split("\n")[0])
             raise SessError(f"no pretrained weights for {name} ({reason}): give --weights FILE") from shown(error)
     if weights == "random":
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            return source.build("empty", None)
-    state = _read_state(weights) if isinstance(weights, str) else dict(weights)
+        return _empty(source, None), []
     what = f"weights {public(weights)!r}" if isinstance(weights, str) else "these weights"
-    module = source.build("empty", None)
-    expected = module.state_dict()
-    wrong = [key for key in expected.keys() & state.keys() if expected[key].shape != state[key].shape]
-    sizes = {
-        state[key].shape[0] for key in wrong if state[key].ndim and state[key].shape[1:] == expected[key].shape[1:]
-    }
-    if wrong and len(sizes) == 1 and all(state[key].shape[1:] == expected[key].shape[1:] for key in wrong):
-        module = source.build("empty", sizes.pop())  # the same network with another number of classes
-        expected = module.state_dict()
-        wrong = [key for key in expected.keys() & state.keys() if expected[key].shape != state[key].shape]
-    missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
-    excess = [key for key in state if key not in expected]
-    if wrong or missing or excess:
-        faults = {"missing": missing, "unexpected": excess, "of another shape": wrong}
-        listed = ", ".join(f"{len(keys)} {fault} (such as {keys[0]})" for fault, keys in faults.items() if keys)
-        raise SessError(f"{what} do not fit {name}: {listed}")
+    given, inside = read_state(weights) if isinstance(weights, str) else opened(weights, what)
+    module = _empty(source, None)
+    state, prefix = renamed(given, needed(module), what)
+    classes = other_classes(state, module) or new_head(state, module)
+    if classes is not None:
+        module = _empty(source, classes)
+    wrong = misfit(state, module)
+    if wrong:
+        raise SessError(f"{what} do not fit {name}: {wrong}")
     module = copy.deepcopy(module)
-    module.load_state_dict(state, strict=False)
-    return module
+    filled(module, state)
+    notes = [f"{what}: taken from {' / '.join(inside)}"] if inside else []
+    if prefix:
+        left = len(given) - len(state)
+        notes.append(f"{what}: the keys' prefix {prefix} is taken off" + (f", {left} others left out" if left else ""))
+    return module, notes
 
 
-def _is_safetensors(path: str) -> bool:
-    return public(path).partition("?")[0].endswith(".safetensors")
-
-
-def _read_state(path: str) -> dict[str, Tensor]:
-    """Read a state dict, without running anything that may be in the file."""
-    content, place = read_small(path, "weights"), public(path)
-    try:
-        if _is_safetensors(path):
-            from safetensors.torch import load
-
-            return load(content)
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:
-        kind = "a safetensors file" if _is_safetensors(path) else "a state dict that loads with weights_only"
-        raise SessError(f"weights {place!r} are not {kind}: {str(error).split(chr(10))[0]}") from error
-    for wrapper in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise SessError(f"weights {place!r} hold no state dict (a dict of tensors)")
-    return {key.removeprefix("module."): value for key, value in state.items()}
+def _empty(source: _Source, classes: int | None) -> nn.Module:
+    """Build without weights from files: those that no file has are the same in every run."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return source.build("empty", classes)

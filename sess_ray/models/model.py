@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sess_ray.models import cudnn, onednn
 from sess_ray.models.groups import Group
 from sess_ray.models.heads import known_head
-from sess_ray.models.layers import Layout, to_grid
+from sess_ray.models.layers import Layout, hooked, to_grid
 from sess_ray.models.onednn import TAP
 from sess_ray.models.scores import Activation
 from sess_ray.models.targets import Targets
@@ -69,6 +69,8 @@ class Model(Targets):
         What makes probabilities of the logits (`sess_ray.models.scores`).
     original : nn.Module, optional
         For a model that is prepared: `module` in float32, which `fused` is made of.
+    notes : tuple of str
+        What was done to read it, for people.
     tf32 : bool
         Whether `logits` lets a GPU round the factors of float32 products.
     """
@@ -87,6 +89,7 @@ class Model(Targets):
     activation: Activation = "softmax"
     original: nn.Module | None = field(default=None, repr=False, compare=False)
     tf32: bool = False
+    notes: tuple[str, ...] = ()
 
     def prepared(self, device: torch.device, precision: Precision) -> Model:
         """Return a frozen copy on a device, in a precision, channels last; this one stays as it is.
@@ -153,7 +156,7 @@ class Model(Targets):
 
         layer = TAP if self.fused else self.layer
         recorded = torch.enable_grad() if head is None else torch.no_grad()
-        with recorded, _hooked(self.scorer.get_submodule(layer), leave):
+        with recorded, hooked(self.scorer.get_submodule(layer), leave):
             logits = self.scorer(patches)
         leaf = leaves[-1]
 
@@ -192,12 +195,3 @@ def multiplying(*, tf32: bool) -> Iterator[None]:
         yield
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
-
-
-@contextmanager
-def _hooked(module: nn.Module, hook: Callable[..., object]) -> Iterator[None]:
-    handle = module.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()

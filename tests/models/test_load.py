@@ -12,8 +12,10 @@ from torch import nn
 
 import sess_ray
 from sess_ray import SessError
+from sess_ray.models import load
 from sess_ray.models.heads import known_head
 from sess_ray.models.onednn import TAP
+from tests import nets
 
 CPU = torch.device("cpu")
 
@@ -232,9 +234,57 @@ class _Evil:
 
 def test_a_weights_file_can_not_run_code(tmp_path, capsys):
     torch.save({"weight": _Evil()}, tmp_path / "evil.pth")
-    with pytest.raises(SessError, match="weights_only"):
+    with pytest.raises(SessError, match=r"pickled code \(.*print\)"):
         sess_ray.load_model("squeezenet1_1", str(tmp_path / "evil.pth"))
     assert "ran" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_of_timms_models_tags_and_heads(tmp_path):
+    timm = pytest.importorskip("timm")
+    with pytest.raises(SessError, match="unknown tag of resnet18 'nonsense': choose one of: a1_in1k, a2_in1k"):
+        sess_ray.load_model("timm/resnet18.nonsense", "random")
+    with pytest.raises(SessError, match="has no classifier and gives features, not classes"):
+        sess_ray.load_model("vit_small_patch14_dinov2", "random")
+    tuned = timm.create_model("vit_small_patch14_dinov2", num_classes=7)
+    torch.save(tuned.state_dict(), tmp_path / "w.pth")
+    source = load._find("vit_small_patch14_dinov2")[1]
+    module, _ = load._weigh("vit_small_patch14_dinov2", source, str(tmp_path / "w.pth"))
+    assert torch.equal(module.head.weight, tuned.head.weight)
+
+
+def test_preprocessing_that_is_given_or_told(lite0):
+    told = nets.Small()
+    told.pretrained_cfg = {"input_size": (3, 32, 32), "mean": (0.1, 0.2, 0.3), "std": (0.5, 0.5, 0.5), "url": ""}
+    model = sess_ray.load_model(told, layer="third")
+    assert (model.input_size, model.mean, model.std) == (32, (0.1, 0.2, 0.3), (0.5, 0.5, 0.5))
+    model = sess_ray.load_model(told, layer="third", input_size=(48, 48), mean=0.4, std=[0.2])
+    assert (model.input_size, model.mean, model.std) == (48, (0.4,) * 3, (0.2,) * 3)
+    changed = sess_ray.load_model(
+        lite0, layer="blocks.5", input_size=96, mean=0.5, class_names=[f"c, {n}" for n in range(1000)]
+    )
+    assert (changed.layer, changed.input_size, changed.mean, changed.std) == ("blocks.5", 96, (0.5,) * 3, lite0.std)
+    assert (changed.classes[7], changed.class_index("C, 7")) == ("c, 7", 7)
+    assert sess_ray.load_model(lite0) is lite0
+    for options, message in (
+        ({"input_size": (224, 320)}, "an input of 224 x 320 is not square, and windows are: give one side"),
+        ({"input_size": 0}, "input_size is 0: use 1 pixel or more"),
+        ({"mean": (123.7, 116.3, 103.5)}, "mean 123.7, 116.3, 103.5: give three numbers, for R, G and B in 0..1"),
+        ({"std": 0}, "std 0, 0, 0: give three numbers"),
+        ({"mean": (0.5, 0.5)}, "mean 0.5, 0.5: give three numbers"),
+        ({"class_names": ["a"]}, "1 class names for the 5 classes of Small"),
+    ):
+        with pytest.raises(SessError, match=message):
+            sess_ray.load_model(told, layer="third", **options)
+
+
+def test_a_module_of_another_size_says_how_to_give_it():
+    module = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.Flatten(), nn.Linear(4 * 15 * 15, 5))
+    with pytest.raises(
+        SessError, match=r"does not take N x 3 x 224 x 224 images .* give it \(--input-size, input_size=\)"
+    ):
+        sess_ray.load_model(module)
+    assert sess_ray.load_model(module, input_size=32).layer == "0"
 
 
 def test_errors_say_what_to_do(tmp_path):

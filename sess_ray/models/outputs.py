@@ -1,0 +1,342 @@
+"""What a module of the user's own gives, made logits: no wrapper around it, one row of them for each image.
+
+A probe runs a few noisy images through it, and what is changed is said.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sess_ray.errors import SessError
+from sess_ray.models.layers import hooked, refused
+from sess_ray.models.scores import Activation, probabilities
+
+Step = Callable[[Any], Any]
+
+PROBES = 4  # images
+HEADLESS = "has no classifier and gives features, not classes: give one with its head"
+HEADS = ("head", "fc", "classifier", "heads")
+# Autograd's functions that only move values, or change their type.
+_MOVES = (
+    "View",
+    "UnsafeView",
+    "Reshape",
+    "ReshapeAlias",
+    "Squeeze",
+    "Unsqueeze",
+    "Clone",
+    "ToCopy",
+    "Alias",
+    "Select",
+    "Slice",
+)
+_UNDO: dict[str, Step]
+
+
+@dataclass(frozen=True)
+class Readable:
+    """A module that maps (N, 3, S, S) to logits (N, classes), what makes probabilities of them, and what was done."""
+
+    module: nn.Module
+    activation: Activation
+    notes: tuple[str, ...] = ()
+
+
+class Reading(nn.Module):
+    """A module and steps that make logits of what it gives.
+
+    It shares the module's parts and has none of its own, so that layers and weights keep their names.
+    """
+
+    def __init__(self, module: nn.Module, *steps: Step) -> None:
+        super().__init__()
+        for parts in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
+            self.__dict__[parts] = module.__dict__[parts]
+        self.read = (module,)  # in a tuple: no part of this one
+        self.steps = steps
+        self.training = module.training
+
+    def forward(self, images: Tensor) -> Tensor:
+        [module] = self.read
+        hooks = module._forward_hooks or module._forward_pre_hooks
+        # Not a call where nothing hangs on it: torch.fx follows functions.
+        found = module(images) if hooks else module.forward(images)
+        for step in self.steps:
+            found = step(found)
+        return found
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """Return the module inside of what torch.compile, DataParallel and their like put around it."""
+    inner = getattr(module, "_orig_mod", None)
+    if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        inner = module.module
+    return unwrapped(inner) if isinstance(inner, nn.Module) else module
+
+
+def in_full_precision(module: nn.Module) -> nn.Module:
+    """Return a module whose weights are float32, or more: itself where they are."""
+    half = any(weight.dtype in (torch.float16, torch.bfloat16) for weight in module.state_dict().values())
+    return copy.deepcopy(module).float() if half else module
+
+
+def refuse_opaque(module: nn.Module, name: str) -> None:
+    """Raise `SessError` where a module has no layers to look at, no gradients or no classes."""
+    parts = [*module.modules()]
+    if any(isinstance(part, torch.jit.ScriptModule) for part in parts):
+        raise SessError(f"{name} is TorchScript, which hides its layers: give the module that it was made of")
+    if any("quantized" in type(part).__module__.split(".") for part in parts):
+        raise SessError(f"{name} is quantised and has no gradients: give the model as it was before")
+    if getattr(module, "num_classes", None) == 0:
+        raise SessError(f"{name} {HEADLESS}")
+
+
+def as_logits(module: nn.Module, name: str, size: int, activation: Activation | None) -> Readable:
+    """Return a module that gives logits, and what makes probabilities of them.
+
+    Parameters
+    ----------
+    module : nn.Module
+        In evaluation mode. It stays as it is.
+    name : str
+        How it is called in messages.
+    size : int
+        Side of its input.
+    activation : {"softmax", "sigmoid", "none"} or None
+        As `load_model` takes it; None for what the probe finds.
+
+    Raises
+    ------
+    SessError
+        If the module does not take images of this size, or gives what may be read in two ways.
+    """
+    given, images = activation, probes(module, size)
+    found = _run(module, images)
+    _refuse_headless(module, images, found, name)
+    pick = _picking(found, name)
+    if pick:
+        module = Reading(module, pick)
+        found = pick(found)
+    if found.ndim == 1 and len(found) == PROBES:
+        module = Reading(module, _column)
+        found = _column(found)
+    if found.ndim != 2 or len(found) != PROBES:
+        raise SessError(
+            f"{name} gives {tuple(found.shape)} for {PROBES} images: it must map N x 3 x H x W to N x classes logits"
+        )
+    notes = []
+    own = _own_activation(found, name, sure=given is not None)
+    if given == "none" and not bool(((found >= 0) & (found <= 1)).all()):
+        raise SessError(
+            f"activation none takes what {name} gives as probabilities, and it gives some from"
+            f" {found.min().item():.3g} to {found.max().item():.3g}: use softmax or sigmoid"
+        )
+    if own and given in (None, own):
+        module = _without_last(module, images, found, own) or Reading(module, _UNDO[own])
+        notes.append(f"its own {own} is taken off and put on again: gradients are those of the logits in front of it")
+        activation = own
+    if found.shape[1] == 1:
+        if activation == "softmax":
+            raise SessError(f"{name} gives one logit, of which a softmax is always 1: use activation sigmoid")
+        module = _two(module, images, activation)
+        activation = activation or "sigmoid"
+        notes.append("its one logit z is two classes, whose logits are -z and z: class 0 is that class 1 is not there")
+    return Readable(module, activation or "softmax", tuple(notes))
+
+
+def probes(module: nn.Module, size: int) -> Tensor:
+    """Return images of noise, (PROBES, 3, size, size), to see what a module gives."""
+    weight = next((one for one in module.parameters() if one.is_floating_point()), torch.zeros(1))
+    images = torch.randn(PROBES, 3, size, size, generator=torch.Generator().manual_seed(0))
+    return (images * torch.tensor([0.0, 1.0, 1.0, 3.0])[:, None, None, None]).to(weight)
+
+
+def _run(module: nn.Module, images: Tensor) -> Any:
+    try:
+        with torch.enable_grad():
+            return module(images.clone().requires_grad_())
+    except SessError:
+        raise
+    except Exception as error:
+        raise SessError(refused(images.shape[-1], error)) from error
+
+
+# -- which of what a module gives are the logits
+
+
+def _named_parts(found: object) -> dict[str, Any] | None:
+    """Return the parts of a mapping or a dataclass by name, of a sequence by number; None for what has none."""
+    if isinstance(found, Tensor):
+        return None
+    if isinstance(found, Mapping):
+        return {str(name): part for name, part in found.items()}
+    if is_dataclass(found):
+        return {field.name: getattr(found, field.name) for field in fields(found)}
+    if isinstance(found, tuple) and hasattr(found, "_asdict"):
+        return dict(found._asdict())
+    if isinstance(found, tuple | list):
+        return {str(number): part for number, part in enumerate(found)}
+    return {"logits": found.logits} if hasattr(found, "logits") else {}
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Takes a part of what a module gives, by its name or number."""
+
+    name: str
+
+    def __call__(self, found: object) -> Any:
+        parts = _named_parts(found)
+        return None if parts is None else parts[self.name]
+
+
+def _picking(found: object, name: str) -> _Part | None:
+    parts = _named_parts(found)
+    if parts is None:
+        return None
+    if isinstance(parts.get("logits"), Tensor):
+        return _Part("logits")
+    rows = [key for key, part in parts.items() if isinstance(part, Tensor) and part.ndim == 2 and len(part) == PROBES]
+    tensors = [key for key, part in parts.items() if isinstance(part, Tensor)]
+    # Of several tensors with names one may well be an embedding.
+    if len(rows) == 1 and (len(tensors) == 1 or isinstance(found, tuple | list)):
+        return _Part(rows[0])
+    listed = ", ".join(tensors) or type(found).__name__
+    raise SessError(
+        f"{name} gives {len(tensors)} tensors ({listed}), and nothing says which are the logits:"
+        " wrap it in a module that returns them"
+    )
+
+
+def _refuse_headless(module: nn.Module, images: Tensor, found: object, name: str) -> None:
+    """Raise `SessError` where a module ends with an empty head."""
+    ends: list[object] = []
+    head = next((getattr(module, part) for part in HEADS if isinstance(getattr(module, part, None), nn.Module)), None)
+    if isinstance(head, nn.Identity) or (isinstance(head, nn.Sequential) and not len(head)):
+        with hooked(head, lambda _, __, output: ends.append(output)):
+            found = _run(module, images)
+    if any(end is found for end in ends):
+        raise SessError(f"{name} {HEADLESS}")
+
+
+# -- an activation of its own
+
+
+def _own_activation(found: Tensor, name: str, *, sure: bool) -> Activation | None:
+    """Return what activation a module ends with, as its values and its last function tell; None for logits."""
+    values = found.detach().float()
+    if not bool(((values >= 0) & (values <= 1)).all()):
+        return None
+    if values.shape[1] > 1 and bool(((values.sum(1) - 1).abs() < 1e-3).all()):
+        return "softmax"
+    function = _last_function(found)
+    if function == "Sigmoid" or (function == "Softmax" and values.shape[1] == 1):
+        return "sigmoid"  # of two logits a softmax is the sigmoid of their difference
+    if sure or not bool(((values > 0) & (values < 1)).all()) or values.shape[1] == 1:
+        return None
+    raise SessError(
+        f"what {name} gives is between 0 and 1 for all that it was shown: say with activation= (--activation) whether"
+        " it is probabilities (none), or logits (softmax, sigmoid)"
+    )
+
+
+def _last_function(found: Tensor) -> str:
+    """Return the name of the function that a tensor comes from, as autograd has it; empty where it has none."""
+    node = found.grad_fn
+    while node is not None:
+        name = node.name().partition("Backward")[0]
+        if name not in _MOVES:
+            return name
+        node = node.next_functions[0][0]
+    return ""
+
+
+def _without_last(module: nn.Module, images: Tensor, found: Tensor, own: Activation) -> nn.Module | None:
+    """Return a copy that lacks the activation at its end; None where that is no layer of its own."""
+    kinds = {"softmax": nn.Softmax, "sigmoid": nn.Sigmoid}
+    names = [name for name, layer in module.named_modules() if isinstance(layer, kinds[own])]
+    for name in reversed(names):
+        changed = _replaced(module, name, nn.Identity())
+        logits = _run(changed, images)
+        alike = logits.shape == found.shape
+        if alike and torch.allclose(probabilities(logits, (), own), found.float(), atol=1e-5):
+            return changed
+    return None
+
+
+def _replaced(module: nn.Module, name: str, layer: nn.Module) -> nn.Module:
+    """Return a copy with another layer in the place of one."""
+    if not name:
+        return layer
+    changed = copy.deepcopy(module)
+    parent, _, last = name.rpartition(".")
+    setattr(changed.get_submodule(parent), last, layer)
+    return changed
+
+
+def _log(found: Tensor) -> Tensor:
+    return found.float().clamp(min=torch.finfo(torch.float32).tiny).log()
+
+
+def _log_odds(found: Tensor) -> Tensor:
+    return found.float().logit(eps=1e-7)
+
+
+_UNDO = {"softmax": _log, "sigmoid": _log_odds}
+
+
+# -- one logit
+
+
+def _column(found: Tensor) -> Tensor:
+    return found[:, None]
+
+
+def _both(logits: Tensor) -> Tensor:
+    return torch.cat([-logits, logits], 1)
+
+
+def _both_probabilities(found: Tensor) -> Tensor:
+    return torch.cat([1 - found, found], 1)
+
+
+def _two(module: nn.Module, images: Tensor, activation: Activation | None) -> nn.Module:
+    """Return a module with two classes for one logit; where its last layer is linear, with two rows in that."""
+    if activation == "none":
+        return Reading(module, _both_probabilities)
+    wanted = _both(_run(module, images))
+    linear = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    if linear:
+        last = module.get_submodule(linear[-1])
+        if isinstance(last, nn.Linear | nn.Conv2d) and len(last.weight) == 1:
+            changed = _replaced(module, linear[-1], _doubled(last))
+            try:
+                logits = changed(images)
+            except Exception:  # what follows the layer counts on one row
+                logits = None
+            if (
+                isinstance(logits, Tensor)
+                and logits.shape == wanted.shape
+                and torch.allclose(logits, wanted, atol=1e-5)
+            ):
+                return changed
+    return Reading(module, _both)
+
+
+def _doubled(layer: nn.Linear | nn.Conv2d) -> nn.Module:
+    """Return a layer that gives -z and z for the one z of a linear layer."""
+    double = copy.deepcopy(layer)
+    double.weight = nn.Parameter(torch.cat([-layer.weight.detach(), layer.weight.detach()]))
+    if layer.bias is not None:
+        double.bias = nn.Parameter(torch.cat([-layer.bias.detach(), layer.bias.detach()]))
+    if isinstance(double, nn.Linear):
+        double.out_features = 2
+    else:
+        double.out_channels = 2
+    return double
