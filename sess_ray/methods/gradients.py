@@ -28,7 +28,7 @@ def gradient(model: Model, patches: Tensor, targets: Tensor) -> Tensor:
     return input_gradients(model, patches, targets).abs().amax(1)
 
 
-class Guided(TorchFunctionMode):
+class GuidedBackprop(TorchFunctionMode):
     """While it is active, backward passes through rectifiers let positive gradients through alone.
 
     A rectifier's own backward pass drops what came in negative; a hook on its output drops the negative gradients.
@@ -56,7 +56,7 @@ class Guided(TorchFunctionMode):
 
 
 def _rectifies(model: Model) -> str | None:
-    with torch.no_grad(), Guided() as guided:
+    with torch.no_grad(), GuidedBackprop() as guided:
         model.module(model.probe())
     return None if guided.rectifiers else "it has no ReLU-like units to guide gradients through"
 
@@ -80,7 +80,7 @@ def guided_backprop(
 
     ``channels="max"`` takes the largest colour instead of their sum, and ``percentile=100`` clips nothing.
     """
-    with Guided():
+    with GuidedBackprop():
         found = input_gradients(model, patches, targets).abs()
     found = found.sum(1) if channels == "sum" else found.amax(1)
     return found.minimum(_percentile(found.flatten(1), percentile).view(-1, 1, 1))

@@ -59,8 +59,10 @@ class _FusionOfCudnn(Fusion):
     convolution = _InOneKernel
 
 
-def fused(plain: nn.Module, original: nn.Module, layer: str, probe: Tensor, *, whole: bool) -> fx.GraphModule | None:
-    """Return a module that scores as `plain` does, but faster; as `sess_ray.models.onednn.fused`, on a GPU.
+def fuse_convolutions(
+    plain: nn.Module, original: nn.Module, layer: str, probe: Tensor, *, whole: bool
+) -> fx.GraphModule | None:
+    """Return a module that scores as `plain` does, but faster; as `sess_ray.models.onednn.fuse_convolutions`, on a GPU.
 
     None also where it is no faster, which is measured. Elsewhere than on CUDA it is taken as it is.
     """

@@ -115,7 +115,7 @@ class Model(Targets):
         patches = torch.randn(2, 3, self.input_size, self.input_size, generator=torch.Generator().manual_seed(0))
         patches = patches.to(self.probe()).contiguous(memory_format=torch.channels_last)
         whole = known_head(self.module, self.layer) is not None
-        make = onednn.fused if patches.device.type == "cpu" else cudnn.fused
+        make = onednn.fuse_convolutions if patches.device.type == "cpu" else cudnn.fuse_convolutions
         with multiplying(tf32=False):
             return make(self.module, self.original, self.layer, patches, whole=whole)
 

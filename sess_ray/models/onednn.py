@@ -41,7 +41,9 @@ _SUMS = (operator.add, operator.iadd, torch.add)
 _NOTHING = (nn.Identity, nn.Dropout, nn.Dropout2d)
 
 
-def fused(plain: nn.Module, original: nn.Module, layer: str, probe: Tensor, *, whole: bool) -> fx.GraphModule | None:
+def fuse_convolutions(
+    plain: nn.Module, original: nn.Module, layer: str, probe: Tensor, *, whole: bool
+) -> fx.GraphModule | None:
     """Return a module that scores as `plain` does, but faster.
 
     Parameters

@@ -55,7 +55,9 @@ def test_the_table_in_the_docs_is_what_happens(model, photographs, monkeypatch):
     # Three live channels a patch: whether a method works does not depend on how many there are.
     alive = perturbation._alive
     monkeypatch.setattr(perturbation, "_alive", lambda maps: alive(maps) & (alive(maps).cumsum(-1) <= 3))
-    monkeypatch.setattr("sess_ray.models.onednn.fused", lambda *_, **__: None)  # would take longer than the one image
+    monkeypatch.setattr(
+        "sess_ray.models.onednn.fuse_convolutions", lambda *_, **__: None
+    )  # would take longer than the one image
     pixels = photographs["chelsea.png"][:240, :300]
     prepared = model.prepared(torch.device("cpu"), "fp32")
     monkeypatch.setattr(Model, "prepared", lambda *_: prepared)  # once: a copy takes longer than a map
