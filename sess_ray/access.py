@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from itertools import count
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import fsspec
 import fsspec.asyn
 
 from sess_ray.errors import RunError, SessError
 from sess_ray.opening import filesystem_of, path_of, readable
+from sess_ray.signing import unsigned, without_signatures
 
 T = TypeVar("T")
 
@@ -252,9 +252,7 @@ _SECRET = re.compile(
     r"(\w+\.(?:\w*(?:key|secret|token|password|credential|sig|auth|connection_string)\w*(?==)|\w+(?==\{)))=.*",
     re.IGNORECASE | re.DOTALL,
 )
-_SIGNED = re.compile(
-    r"^(sig|se|sp|st|sv|signature|expires|token|key|.*key|x-amz-.*|x-goog-.*|awsaccesskeyid)$", re.IGNORECASE
-)
+_WEB_BEHIND = re.compile(r"::(?=https?://)", re.IGNORECASE)  # a chain of file systems
 _URL = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s'\"<>]+", re.IGNORECASE)
 
 
@@ -270,19 +268,18 @@ def public(url: str) -> str:
     """
     if "://" not in url:
         return url
+    chain = _WEB_BEHIND.search(url)
+    if chain:
+        return url[: chain.end()] + public(url[chain.end() :])
     place = url.split("://", 1)[1].partition("/")[0]
     if "@" in place and url.partition("://")[0] not in ("abfs", "abfss"):  # there the container stands before the @
         url = url.replace(f"{place.rpartition('@')[0]}@", "", 1)
-    if not url.startswith(("http://", "https://")) or "?" not in url:
-        return url
-    parts = urlsplit(url)
-    query = [(key, value) for key, value in parse_qsl(parts.query, keep_blank_values=True) if not _SIGNED.match(key)]
-    return urlunsplit(parts._replace(query=urlencode(query)))
+    return unsigned(url)
 
 
 def public_text(text: str) -> str:
     """Return a text with its URLs made `public`."""
-    return _URL.sub(lambda found: public(found[0]), text)
+    return without_signatures(_URL.sub(lambda found: public(found[0]), text))
 
 
 def public_option(given: str) -> str:

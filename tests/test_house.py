@@ -21,7 +21,20 @@ FLOORS = [
     {"io", "engine", "metrics", "pictures"},
     {"methods"},
     {"models"},
-    {"windows", "resampling", "blur", "tables", "errors", "own", "precision", "access", "small", "transfer", "opening"},
+    {
+        "windows",
+        "resampling",
+        "blur",
+        "tables",
+        "errors",
+        "own",
+        "precision",
+        "access",
+        "signing",
+        "small",
+        "transfer",
+        "opening",
+    },
 ]
 LEVEL = {room: len(FLOORS) - place for place, floor in enumerate(FLOORS) for room in floor}
 

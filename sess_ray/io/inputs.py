@@ -21,6 +21,7 @@ from sess_ray.io.listing import apart_from, uri_of, walk
 from sess_ray.io.manifests import is_manifest, listed_in
 from sess_ray.io.places import expanded
 from sess_ray.opening import is_chain, path_of, readable
+from sess_ray.signing import base_name, file_of
 
 # Of these one cannot read a member without unpacking what is before it.
 ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".zip", ".7z", ".rar")
@@ -96,6 +97,8 @@ def _items(url: str, limit: int | None, output: str | None = None) -> Iterator[I
     if exists and not _is_folder(filesystem, path):
         yield from _one_file(filesystem, path)
         return
+    if not exists and _is_http(filesystem):  # a question mark in its path is no glob
+        raise SessError(f"no such input: {public(url)}")
     urls = [url] if exists else expanded(url)
     found = [_paths(filesystem, one, output) for one in urls]
     levels = zip(*(root.split("/") for root, _ in found), strict=False)
@@ -158,10 +161,10 @@ def _glob_root(path: str) -> str:
 def _one_file(filesystem: fsspec.AbstractFileSystem, path: str) -> Iterator[Item]:
     if is_manifest(path):
         yield from listed_in(filesystem, path)
-    elif path.lower().endswith(ARCHIVES):
+    elif file_of(path).lower().endswith(ARCHIVES):
         raise _packed(path)
     else:
-        yield Item(posixpath.basename(path), uri_of(filesystem, path))
+        yield Item(base_name(path), uri_of(filesystem, path))
 
 
 def _many_files(filesystem: fsspec.AbstractFileSystem, paths: Iterable[str], root: str) -> Iterator[Item]:

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from sess_ray.access import public
 from sess_ray.errors import SessError
+from sess_ray.signing import file_of
 
 # fmt: off
 IMAGE_EXTENSIONS = frozenset((
@@ -53,7 +54,10 @@ class Item:
     targets: list[str] | None = None
 
 
-_MEMBER = re.compile(r"(.*?\.parquet)#([0-9]+)|(.*?\.tar)#(.*)", re.DOTALL | re.IGNORECASE)
+_PLACE = r"https?://[^?#]*\.{kind}(?:\?[^#]*)?|(?!https?://).*?\.{kind}"
+_MEMBER = re.compile(
+    rf"({_PLACE.format(kind='parquet')})#([0-9]+)|({_PLACE.format(kind='tar')})#(.*)", re.DOTALL | re.IGNORECASE
+)
 _WHOLE = "#"  # behind the URI of a file whose name looks like a member of another
 
 
@@ -66,6 +70,8 @@ def split_uri(uri: str) -> tuple[str, str | None]:
     ('s3://bucket/train-0.tar', 'n01/cat #1.jpg')
     >>> split_uri("cat #1.jpg")
     ('cat #1.jpg', None)
+    >>> split_uri("https://host/a.parquet?sig=5#7")
+    ('https://host/a.parquet?sig=5', '7')
     >>> split_uri(whole_uri("a.tar#1.jpg"))
     ('a.tar#1.jpg', None)
     """
@@ -86,11 +92,16 @@ def whole_uri(uri: str) -> str:
 
 def is_shard(uri: str) -> bool:
     """Say whether a URI is a tar shard as a whole."""
-    return uri.lower().endswith(SHARD)
+    return file_of(uri).lower().endswith(SHARD)
 
 
 def shard_rows(uris: pa.ChunkedArray) -> pa.ChunkedArray:
     """Say of each URI whether it is a tar shard as a whole."""
+    behind = pc.match_substring_regex(uris, rf"^[^?#]*\{SHARD}([?#].*)?$", ignore_case=True)
+    return pc.if_else(pc.match_substring_regex(uris, "^https?://", ignore_case=True), behind, _ends(uris))
+
+
+def _ends(uris: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.ends_with(uris, SHARD, ignore_case=True)
 
 

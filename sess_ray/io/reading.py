@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from sess_ray.access import persistent, public, read_files
 from sess_ray.errors import SessError
-from sess_ray.io.items import SHARD, split_uri
+from sess_ray.io.items import is_shard, split_uri
 from sess_ray.io.manifests import bytes_column
 from sess_ray.io.shards import content_of
 from sess_ray.io.shards import members as tar_members
@@ -61,7 +61,7 @@ def stream_items(uris: Sequence[str]) -> Iterator[tuple[int, bytes | Exception]]
 def _members(file: str, members: dict[str, list[int]]) -> Iterator[tuple[int, bytes | Exception]]:
     """Yield the contents of members of one file; what several items share, for each of them."""
     left = dict(members)
-    reader = _tar_members if file.lower().endswith(SHARD) else _parquet_rows
+    reader = _tar_members if is_shard(file) else _parquet_rows
     try:
         for name, content in persistent(lambda had: reader(file, members, had)):
             yield from ((index, content) for index in left.pop(name))

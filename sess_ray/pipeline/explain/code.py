@@ -27,7 +27,7 @@ MAKERS = (
 )
 # Not followed: the first draws explanations, the second lists all methods, of which a run uses one, and how bytes are
 # fetched is nothing to a map.
-APART = ("sess_ray.pictures", "sess_ray.methods", "sess_ray.access", "sess_ray.small")
+APART = ("sess_ray.pictures", "sess_ray.methods", "sess_ray.access", "sess_ray.signing", "sess_ray.small")
 
 
 @cache

@@ -45,7 +45,9 @@ DECIDED = ("step_size", "pre_filter_ratio", "fade")
 BEFORE: dict[str, Any] = {"fade": 0.0, "several_classes": "best"}
 # Of these, what a map is does depend on the version.
 PACKAGES = ("torch", "torchvision", "pillow")
-_IN_SHARD = re.compile(r"(.*?\.tar)/(.*)", re.DOTALL | re.IGNORECASE)  # an image_id: the shard's, and the member
+_IN_SHARD = re.compile(
+    r"(.*?\.tar(?:\?[^/]*)?)/(.*)", re.DOTALL | re.IGNORECASE
+)  # an image_id: the shard's, and the member
 
 
 def settings(config: ExplainConfig, sess: SESS | None = None) -> dict[str, Any]:

@@ -1,0 +1,164 @@
+"""URLs that are signed: they are read as what they are, and what signs them is written nowhere."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from sess_ray import SessError
+from sess_ray.access import one_line, public, public_text
+from sess_ray.io.inputs import find_images, list_images
+from sess_ray.io.items import is_shard, shard_rows, split_uri
+from sess_ray.io.reading import read_items
+from sess_ray.io.shards import read_shard
+
+pytest.importorskip("aiohttp")
+
+SECRET = "5ecret" * 8
+SIGNED = (
+    f"X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIA{SECRET}/20261126/s3/aws4_request&X-Amz-Signature={SECRET}"
+)
+
+
+def picture(color):
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 6), color).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def shard():
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        member = tarfile.TarInfo("a/1.png")
+        member.size = len(picture("red"))
+        tar.addfile(member, io.BytesIO(picture("red")))
+    return buffer.getvalue()
+
+
+def packed():
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"image": [picture("red"), picture("blue")]}), buffer)
+    return buffer.getvalue()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Gives its files to whoever signs; and `get?key=COLOUR` to all."""
+
+    def do_GET(self):
+        path, _, query = self.path.partition("?")
+        if path == "/get":
+            content = picture(query.partition("key=")[2].partition("&")[0])
+        else:
+            content = self.server.files.get(path) if SECRET in query else None
+        self.send_response(403 if content is None else 200)
+        self.send_header("Content-Length", str(len(content or b"")))
+        self.end_headers()
+        self.wfile.write(content or b"")
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def host():
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        url = f"http://127.0.0.1:{server.server_port}"
+        lines = [f"{url}/photos/1.png?{SIGNED}", f"{url}/get?key=red", f"{url}/get?key=blue"]
+        server.files = {
+            "/photos/1.png": picture("red"),
+            "/m.csv": "\n".join(["uri", *lines]).encode(),
+            "/m.jsonl": "\n".join(json.dumps({"uri": line}) for line in lines).encode(),
+            "/p.parquet": packed(),
+            "/s.tar": shard(),
+        }
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield url
+        server.shutdown()
+
+
+def test_one_image(host):
+    [item] = find_images(f"{host}/photos/1.png?{SIGNED}")
+    assert item.image_id == "1.png"
+    assert read_items([item.uri]) == [picture("red")]
+
+
+def test_ids_do_not_change_with_the_signature():
+    assert public(f"https://h/a.jpg?{SIGNED}") == public(f"https://h/a.jpg?{SIGNED}7") == "https://h/a.jpg"
+
+
+def test_a_tar_shard(host):
+    items = list_images(f"{host}/s.tar?{SIGNED}")
+    assert (items["image_id"].to_pylist(), shard_rows(items["uri"]).to_pylist()) == (["s.tar"], [True])
+    [uri] = items["uri"].to_pylist()
+    assert [(image.name, image.content) for image in read_shard(uri)] == [("a/1.png", picture("red"))]
+    assert read_items([f"{uri}#a/1.png"]) == [picture("red")]
+
+
+def test_what_is_not_there_is_said_without_the_signature(host):
+    for path in (f"x.png?{SIGNED}x", "photos/1.png?X-Amz-Signature=wrong"):
+        with pytest.raises(SessError, match=r"no such input|cannot read|no permission") as refused:
+            find_images(f"{host}/{path}".replace(SECRET, SECRET[::-1]))
+        assert "Signature" not in str(refused.value)
+    [error] = read_items([f"{host}/photos/2.png?X-Amz-Signature=wrong"])
+    assert "wrong" not in one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("https://h/a.tar?x=1", True),
+        ("https://h/a.TAR", True),
+        ("https://h/a.jpg?file=x.tar", False),
+        ("s3://b/a.tar", True),
+        ("s3://b/a.tar?x=1", False),  # a name
+        ("/data/a.tar", True),
+    ],
+)
+def test_what_is_a_shard(uri, expected):
+    assert is_shard(uri) is expected
+    assert shard_rows(pa.chunked_array([[uri]])).to_pylist() == [expected]
+
+
+def test_members_of_what_is_signed():
+    assert split_uri("https://h/a.tar?s=b.tar#1#2.png") == ("https://h/a.tar?s=b.tar", "1#2.png")
+    assert split_uri("https://h/a.jpg?f=b.tar#1") == ("https://h/a.jpg?f=b.tar#1", None)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"https://bucket.s3.amazonaws.com/a b.jpg?{SIGNED}",
+        f"https://b.s3.amazonaws.com/a.jpg?AWSAccessKeyId=AKIA{SECRET}&Signature={SECRET}%3D&Expires=17{SECRET}",
+        f"https://storage.googleapis.com/b/a.jpg?X-Goog-Algorithm=x&X-Goog-Credential={SECRET}&X-Goog-Signature={SECRET}",
+        f"https://storage.googleapis.com/b/a.jpg?GoogleAccessId={SECRET}&Expires=1&Signature={SECRET}",
+        f"https://x.blob.core.windows.net/c/a.jpg?sv=2022-11-02&sr=b&sig={SECRET}&se=2026&sp=r&skoid={SECRET}",
+        f"https://cdn.net/a.jpg?Policy={SECRET}&Signature={SECRET}&Key-Pair-Id={SECRET}",
+        f"https://oss.aliyuncs.com/a.jpg?OSSAccessKeyId={SECRET}&Expires=1&Signature={SECRET}",
+        f"https://cos.myqcloud.com/a.jpg?q-sign-algorithm=sha1&q-ak={SECRET}&q-signature={SECRET}",
+        f"https://firebase.com/o/a.jpg?alt=media&token={SECRET}",
+        f"https://h/a.jpg?apiKey={SECRET}&api_key={SECRET}&password={SECRET}&session_id={SECRET}",
+        f"https://h/a.jpg?t=aB3{SECRET}",
+        f"https://user:{SECRET}@h/a.jpg",
+        f"simplecache::https://h/a.jpg?sig={SECRET}",
+        f"HTTPS://h/a.jpg?sig={SECRET}",
+    ],
+)
+def test_no_secret_is_shown(url):
+    assert SECRET not in public(url)
+    for text in (
+        f"cannot read {url!r}",
+        f"{url} is not there",
+        f"Got 403, url='{url}'",
+        f"see /a b.jpg?{url.partition('?')[2]}",
+    ):
+        assert SECRET not in public_text(text), text
