@@ -18,7 +18,8 @@ from sess_ray import open_run
 from sess_ray.cli import command
 from sess_ray.errors import SessError
 from sess_ray.io.annotation_formats import read_annotations
-from sess_ray.io.annotations import ClassMap, region
+from sess_ray.io.annotations import ClassMap
+from sess_ray.io.regions import region
 from sess_ray.metrics.localization import reaches
 from sess_ray.metrics.metric import Metric
 from sess_ray.refinement import GrabCut, opencv

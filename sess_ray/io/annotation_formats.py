@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import posixpath
-import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -16,11 +15,13 @@ import pyarrow.parquet as pq
 
 from sess_ray.access import one_line, open_filesystem, patiently, public, shown
 from sess_ray.errors import SessError
+from sess_ray.io.annotation_coco import is_coco, read_coco
 from sess_ray.io.annotation_values import add_object, first_of, image_of, listed, text_of
+from sess_ray.io.annotation_xml import Claims, is_xml, read_xml
 from sess_ray.io.annotations import Annotation, Annotations
 from sess_ray.io.manifests import ID_COLUMNS
 from sess_ray.io.reading import read_items
-from sess_ray.small import read_small
+from sess_ray.small import as_text, read_small
 
 FORMATS = (
     "COCO instances JSON",
@@ -31,7 +32,6 @@ FORMATS = (
 )
 NAME_COLUMNS = (*ID_COLUMNS, "file", "file_name")
 CORNERS = ("x0", "y0", "x1", "y1")
-XML_CORNERS = ("xmin", "ymin", "xmax", "ymax")
 ROW_LABELS = ("label", "class_index", "wnid")  # the index first: every model knows it
 XML_BATCH = 1000  # files that are read together
 
@@ -79,9 +79,12 @@ def read_annotations(url: str) -> Annotations:
 
 def _decoded(content: bytes, url: str) -> str:
     try:
-        return content.decode("utf-8-sig")
+        return as_text(content)
     except UnicodeDecodeError as error:
-        raise _unknown_format(url, f"bytes that are no text, beginning {content[:8]!r}") from error
+        if b"\0" in content:
+            raise _unknown_format(url, f"bytes that are no text, beginning {content[:8]!r}") from error
+        byte = content[error.start : error.start + 1]
+        raise SessError(f"{url} is no UTF-8, as {byte!r} at byte {error.start} shows: save it as UTF-8") from error
 
 
 def _unknown_format(url: str, what: str) -> SessError:
@@ -96,6 +99,7 @@ def _read_folder(found: Annotations, filesystem: fsspec.AbstractFileSystem, path
     if not documents:
         names = ", ".join(place[len(root) + 1 :] for place in paths[:3])
         raise _unknown_format(found.source, f"a folder without XML, with {names or 'nothing in it'}")
+    claims: Claims = {}
     for first in range(0, len(documents), XML_BATCH):
         batch = documents[first : first + XML_BATCH]
         contents = read_items([filesystem.unstrip_protocol(place) for place in batch])
@@ -104,7 +108,7 @@ def _read_folder(found: Annotations, filesystem: fsspec.AbstractFileSystem, path
             if isinstance(content, Exception):
                 found.problems.append((name, f"cannot be read: {one_line(content)}"))
             else:
-                _read_xml(found, content, name)
+                read_xml(found, content, name, claims)
 
 
 def _visible(path: str) -> bool:
@@ -112,17 +116,21 @@ def _visible(path: str) -> bool:
 
 
 def _read_file(found: Annotations, content: bytes, name: str) -> None:
-    start = content.lstrip(b"\xef\xbb\xbf \t\r\n")[:4]
-    if start == b"PAR1":
+    if content.startswith(b"PAR1"):
         _read_rows(found, _numbered(pq.read_table(pa.BufferReader(content)).to_pylist()))
-    elif start[:1] == b"<" or content[:4] in (b"\xff\xfe<\0", b"\xfe\xff\0<"):
-        _read_xml(found, content, name)
-    elif start[:1] in (b"{", b"["):
-        _read_json(found, _decoded(content, found.source), name)
-    elif not start:
-        raise _unknown_format(found.source, "an empty file")
+    elif is_xml(content):
+        read_xml(found, content, name, {})
     else:
-        _read_table(found, _decoded(content, found.source))
+        _read_text(found, _decoded(content, found.source), name)
+
+
+def _read_text(found: Annotations, text: str, name: str) -> None:
+    if not text.strip():
+        raise _unknown_format(found.source, "an empty file")
+    if text.lstrip()[0] in "{[":
+        _read_json(found, text, name)
+    else:
+        _read_table(found, text)
 
 
 def _read_json(found: Annotations, text: str, name: str) -> None:
@@ -136,8 +144,8 @@ def _read_json(found: Annotations, text: str, name: str) -> None:
         raise SessError(f"{found.source} is broken JSON: {error}") from error
     if isinstance(document, list):
         _read_rows(found, _numbered(document))
-    elif _is_coco(document):
-        _read_coco(found, document)
+    elif is_coco(document):
+        read_coco(found, document)
     elif by_lines or _is_row(document):
         _read_rows(found, [("line 1", document)])
     else:
@@ -151,10 +159,6 @@ def _is_object(line: str) -> bool:
         return False
 
 
-def _is_coco(document: dict[str, Any]) -> bool:
-    return all(isinstance(document.get(key), list) for key in ("images", "annotations", "categories"))
-
-
 def _json_lines(found: Annotations, text: str) -> Iterator[tuple[str, Any]]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
@@ -166,67 +170,6 @@ def _json_lines(found: Annotations, text: str) -> Iterator[tuple[str, Any]]:
 
 def _numbered(rows: Iterable[Any]) -> Iterator[tuple[str, Any]]:
     return ((f"row {number}", row) for number, row in enumerate(rows, start=1))
-
-
-def _read_coco(found: Annotations, document: dict[str, Any]) -> None:
-    names = {entry["id"]: entry.get("name") for entry in _records(found, document, "categories")}
-    images: dict[Any, Annotation] = {}
-    for entry in _records(found, document, "images"):
-        name = text_of(entry.get("file_name"))
-        if name is None:
-            found.problems.append((f"image {entry['id']}", "has no file_name"))
-        else:
-            images[entry["id"]] = image_of(found, name, entry)
-    for entry in _records(found, document, "annotations"):
-        image = images.get(entry.get("image_id"))
-        if image is None:
-            found.problems.append((f"annotation {entry['id']}", f"is of image {entry.get('image_id')}, not listed"))
-        else:
-            label = names.get(entry.get("category_id"))
-            add_object(found, image, label, entry.get("bbox"), "coco", entry.get("segmentation"))
-
-
-def _records(found: Annotations, document: dict[str, Any], key: str) -> Iterator[dict[str, Any]]:
-    """Yield the entries of a list of COCO's that are objects with an id."""
-    for number, entry in enumerate(document[key]):
-        if isinstance(entry, dict) and isinstance(entry.get("id"), int | str):
-            yield entry
-        else:
-            found.problems.append((f"{key}[{number}]", "is no object with an id"))
-
-
-def _read_xml(found: Annotations, content: bytes, name: str) -> None:
-    # Entities can grow without bounds; annotations have none. Without zeros UTF-16 cannot hide them.
-    if any(word in content.replace(b"\0", b"") for word in (b"<!DOCTYPE", b"<!ENTITY")):
-        found.problems.append((name, "has a DOCTYPE or ENTITY, which is refused: remove it"))
-        return
-    try:
-        root = ET.fromstring(content)  # noqa: S314 what is dangerous in it was just refused
-    except (ET.ParseError, ValueError, LookupError) as error:
-        found.problems.append((name, f"broken XML: {error}"))
-        return
-    if root.tag != "annotation":
-        found.problems.append((name, f"has <{root.tag}> where Pascal VOC and ImageNet have <annotation>"))
-        return
-    database = (root.findtext("source/database") or "").lower()
-    convention = "imagenet" if "imagenet" in database or "ilsvrc" in database else "voc"
-    sides = {side: root.findtext(f"size/{side}") for side in ("width", "height")}
-    image = image_of(found, _xml_id(root, name), sides)
-    for entry in root.findall("object"):
-        box = entry.find("bndbox")
-        corners = None if box is None else [box.findtext(corner) for corner in XML_CORNERS]
-        add_object(
-            found, image, entry.findtext("name"), corners, convention, difficult=entry.findtext("difficult") == "1"
-        )
-
-
-def _xml_id(root: ET.Element, name: str) -> str:
-    """Return the folder of the XML and the name that it gives, or its own: some of ImageNet's say "%s"."""
-    folders = [part for part in posixpath.dirname(name).split("/") if part not in ("", "Annotations")]
-    given = posixpath.basename((text_of(root.findtext("filename")) or "").replace("\\", "/"))
-    if given in ("", "%s"):
-        given = posixpath.splitext(posixpath.basename(name))[0]
-    return "/".join((*folders, given))
 
 
 def _read_table(found: Annotations, text: str) -> None:
@@ -255,7 +198,7 @@ def _read_rows(found: Annotations, rows: Iterable[tuple[str, Any]]) -> None:
     for place, row in rows:
         first = row if first is None else first
         if not isinstance(row, dict):
-            found.problems.append((place, f"is no object but {str(row)[:40]}"))
+            found.problems.append((place, f"is no object: {str(row)[:40]}"))
             continue
         known = known or _is_row(row)
         name = next(filter(None, (text_of(row.get(column)) for column in NAME_COLUMNS)), None)
@@ -281,7 +224,7 @@ def _row_objects(found: Annotations, image: Annotation, row: dict[str, Any]) -> 
     corners = [row.get(column) for column in CORNERS]
     several = row.get("objects") if row.get("objects") is not None else row.get("boxes")
     if several is not None and not isinstance(several, list):
-        found.problems.append((image.image_id, f"objects are no list but {str(several)[:40]}"))
+        found.problems.append((image.image_id, f"objects are no list: {str(several)[:40]}"))
     elif row.get("objects") is not None:
         for entry in several or ():
             given = entry if isinstance(entry, dict) else {}

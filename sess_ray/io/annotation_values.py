@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from sess_ray.io.annotations import Annotation, Annotations, Box, Object, Segments
+from sess_ray.io.annotations import Annotation, Annotations, Box, Object, Segments, plain_path
+from sess_ray.io.regions import extent
 
 # How a format writes a box. Pascal VOC counts pixels from 1. ImageNet took over VOC's XML but counts from 0: in images
 # of 500 pixels its boxes go from 0 to 499, in the XML as in the csv. Both include the last pixel.
@@ -22,6 +23,7 @@ FARTHEST_POINT = 1e6  # pixels; pycocotools walks along every edge, in integers
 
 def image_of(found: Annotations, image_id: str, size: Mapping[str, Any]) -> Annotation:
     """Return the annotation of an image, a new one where it has none."""
+    image_id = plain_path(image_id)
     image = found.by_id.setdefault(image_id, Annotation(image_id))
     image.width = image.width or _side(size.get("width"))
     image.height = image.height or _side(size.get("height"))
@@ -37,22 +39,38 @@ def add_object(
     segments: object = None,
     *,
     difficult: bool = False,
+    crowd: bool = False,
+    unlabelled: str = "",
 ) -> None:
-    """Add an object to an image, or say in the problems why not."""
+    """Add an object to an image, or say in the problems why not; without a box it has that of its segments.
+
+    `unlabelled` says why it has no label, where that is known.
+    """
     name = text_of(label)
-    numbers = _numbers(box)
-    if name is None or numbers is None or len(numbers) != 4:
-        fault = "an object without a label" if name is None else f"an object {name!r} without a box of 4 numbers"
-        found.problems.append((image.image_id, f"{fault}: {str(box)[:60]}"))
-        return
     outline, complete = _outline(segments)
+    numbers: Sequence[float] | None = _numbers(box)
+    if box in (None, [], "") and outline:
+        numbers, convention = extent(outline), "edges"
+    if name is None or numbers is None or len(numbers) != 4:
+        place = str(box)[:60]
+        what = unlabelled or f"an object without a label: {place}"
+        fault = what if name is None else f"an object without a box of 4 numbers: {name!r}, {place}"
+        found.problems.append((image.image_id, fault))
+        return
     if not complete:
-        found.problems.append((image.image_id, f"an object {name!r} with segments that are neither polygons nor RLE"))
-    image.objects.append(Object(name, CONVENTIONS[convention](*numbers), outline, difficult))
+        found.problems.append((image.image_id, f"an object with segments that are neither polygons nor RLE: {name!r}"))
+    image.objects.append(Object(name, CONVENTIONS[convention](*numbers), outline, difficult, crowd))
+
+
+def is_marked(value: object) -> bool:
+    """Say whether a mark such as "difficult" is set: 1, true or yes, as a number or as text."""
+    return str(value).strip().lower() in ("1", "1.0", "true", "yes")
 
 
 def _outline(segments: object) -> tuple[Segments | None, bool]:
     """Return the segments that are polygons or a run-length code, and whether these are all."""
+    if isinstance(segments, list) and segments and all(isinstance(value, int | float) for value in segments):
+        segments = [segments]  # one polygon, its list left out
     if isinstance(segments, dict):
         if segments.get("counts") is None:  # Parquet has all fields in all rows
             return None, not any(value is not None for value in segments.values())
@@ -61,15 +79,15 @@ def _outline(segments: object) -> tuple[Segments | None, bool]:
         return (segments if complete else None), complete
     if segments is None or not isinstance(segments, list):
         return None, segments is None
-    polygons = [points for points in map(_numbers, segments) if points is not None and _is_polygon(points)]
+    polygons = [list(points) for points in map(_numbers, segments) if points is not None and _is_polygon(points)]
     return polygons or None, len(polygons) == len(segments)
 
 
-def _is_polygon(points: list[float]) -> bool:
+def _is_polygon(points: Sequence[float]) -> bool:
     return len(points) >= SHORTEST_POLYGON and len(points) % 2 == 0 and max(map(abs, points)) <= FARTHEST_POINT
 
 
-def _numbers(values: object) -> list[float] | None:
+def _numbers(values: object) -> Sequence[float] | None:
     """Return finite numbers, also out of text; None where something else is among them."""
     if not isinstance(values, list | tuple):
         return None

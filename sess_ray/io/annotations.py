@@ -9,19 +9,19 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import posixpath
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-import numpy as np
-
 from sess_ray.access import public
-from sess_ray.errors import SessError, unknown
+from sess_ray.errors import SessError
 from sess_ray.io.items import IMAGE_EXTENSIONS
-from sess_ray.small import read_small
+from sess_ray.opening import readable
+from sess_ray.small import as_text, read_small
 
 Box = tuple[float, float, float, float]
 Segments = list[list[float]] | dict[str, Any]
@@ -43,12 +43,15 @@ class Object:
         (list, or compressed str or bytes).
     difficult : bool
         Pascal VOC's mark of what is hard to recognise: not counted by itself.
+    crowd : bool
+        COCO's mark of a region with many things of the class.
     """
 
     label: str
     box: Box
     segments: Segments | None = None
     difficult: bool = False
+    crowd: bool = False
 
 
 @dataclass(slots=True)
@@ -58,8 +61,8 @@ class Annotation:
     Attributes
     ----------
     image_id : str
-        Its file name or path as the file says. Of XML: the XML's folder below the one that was read, and the name
-        inside.
+        Its file name or path as the file says, as `plain_path` writes it. Of XML: the XML's folder below the one that
+        was read, and the name inside, or where several give the same name, that of the XML.
     objects : list of Object
         May be empty.
     width, height : int or None
@@ -81,7 +84,8 @@ class Annotations:
     by_id : dict of str to Annotation
         By `Annotation.image_id`. Not to be changed after the first `find`.
     problems : list of (str, str)
-        Image (or the place in the file) and what is wrong, for each entry that was left out.
+        Image (or the place in the file) and what is wrong, for each entry that was left out: a reason that others may
+        share, and after a colon what is its own.
     source : str
         The URL they were read from, without credentials.
     """
@@ -105,6 +109,7 @@ class Annotations:
             whatever the folders and the extensions. Where several images have that name, the one whose path,
             without extension, ends this id, or the only one that ends with it.
         """
+        image_id = plain_path(image_id)
         # Once names are ambiguous, a wrong folder must not match: annotations of another image are worse than none.
         found = next((path for path in _suffixes(image_id) if path in self.by_id), None)
         if found is None:
@@ -116,6 +121,22 @@ class Annotations:
     def labels(self) -> list[str]:
         """Return all labels, sorted."""
         return sorted({entry.label for annotation in self.by_id.values() for entry in annotation.objects})
+
+    def reasons(self) -> Counter[str]:
+        """Return why entries were left out, each reason with their number, the most frequent first."""
+        counts = Counter(detail.partition(":")[0] for _, detail in self.problems)
+        return Counter(dict(counts.most_common()))
+
+    def problems_of(self, image_id: str) -> list[str]:
+        """Return what is wrong with the entries of an image that were left out, by `Annotation.image_id`."""
+        return self._problems.get(image_id, [])
+
+    @cached_property
+    def _problems(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for place, detail in self.problems:
+            found.setdefault(place, []).append(detail)
+        return found
 
     @cached_property
     def _paths(self) -> dict[str, str | None]:
@@ -161,7 +182,7 @@ class ClassMap:
         """
         place = public(url)
         try:
-            text = read_small(url, "class map").decode("utf-8-sig")
+            text = as_text(read_small(url, "class map"))
         except UnicodeDecodeError as error:
             raise SessError(f"class map {place} is no text: write JSON or CSV") from error
         if text.lstrip().startswith("{"):
@@ -207,94 +228,16 @@ class ClassMap:
             raise SessError(f"class map {self.source}: label {label!r}: {error}") from error
 
 
-def region(objects: Iterable[Object], height: int, width: int, kind: Kind) -> np.ndarray:
-    """Return which pixels objects cover.
+def plain_path(path: str) -> str:
+    r"""Return a path as annotations are looked up by it, however a program has written it.
 
-    Parameters
-    ----------
-    objects : iterable of Object
-    height, width : int
-        Size of the image in pixels.
-    kind : {"boxes", "segments"}
-        A box covers the pixels whose centres lie in it. Segments are drawn by pycocotools; an object without them
-        counts by its box.
-
-    Returns
-    -------
-    ndarray, (height, width) bool
-
-    Raises
-    ------
-    SessError
-        If a segment is no valid code or one of an image of another size, or pycocotools is missing.
+    Examples
+    --------
+    >>> plain_path("images\\train\\1.jpg"), plain_path("./images//1.jpg"), plain_path("s3://b//1.jpg")
+    ('images/train/1.jpg', 'images/1.jpg', 's3://b//1.jpg')
     """
-    if kind not in ("boxes", "segments"):
-        raise unknown("kind of region", kind, ("boxes", "segments"))
-    covered = np.zeros((height, width), bool)
-    for entry in objects:
-        if kind == "segments" and entry.segments:
-            covered |= _segment_mask(entry, height, width)
-        else:
-            # The first centre x + 0.5 at or after an edge belongs to the pixel ceil(edge - 0.5).
-            x0, y0, x1, y1 = (max(0, math.ceil(edge - 0.5)) for edge in entry.box)
-            covered[y0:y1, x0:x1] = True
-    return covered
-
-
-def _segment_mask(entry: Object, height: int, width: int) -> np.ndarray:
-    try:
-        from pycocotools import mask
-    except ImportError as error:
-        raise SessError("segments: needs pycocotools: install sess-ray[evaluate]") from error
-    segments = entry.segments
-    try:
-        if isinstance(segments, dict):
-            code = _run_lengths(segments, height, width)
-            if isinstance(code["counts"], list):
-                code = mask.frPyObjects(code, height, width)
-        else:
-            code = mask.merge(mask.frPyObjects(segments, height, width))
-        return mask.decode(code).astype(bool)
-    except SessError:
-        raise
-    except Exception as error:
-        reason = str(error).split("\n")[0]
-        raise SessError(f"a segment of {entry.label!r} is no polygon or run-length code: {reason}") from error
-
-
-def _run_lengths(segments: dict[str, Any], height: int, width: int) -> dict[str, Any]:
-    """Check what pycocotools trusts: codes of the wrong length write outside of the mask."""
-    size = [int(side) for side in segments["size"]]
-    if size != [height, width]:
-        raise SessError(f"segments are of an image of {size[1]} x {size[0]} pixels, this one has {width} x {height}")
-    counts = segments["counts"]
-    if isinstance(counts, str):
-        counts = counts.encode("ascii")
-    lengths = [int(count) for count in counts] if isinstance(counts, list) else list(_unpacked(counts))
-    if min(lengths, default=0) < 0 or sum(lengths) != height * width:
-        raise SessError(f"segments: run lengths sum to {sum(lengths)}, not to {height} x {width}")
-    return {"size": size, "counts": lengths if isinstance(counts, list) else counts}
-
-
-def _unpacked(counts: bytes) -> Iterator[int]:
-    """Yield the run lengths of a compressed code: 5 bits a character, signed, from the fourth on as differences."""
-    lengths: list[int] = []
-    value = shift = 0
-    if any(not 48 <= character < 112 for character in counts) or (counts and (counts[-1] - 48) & 0x20):
-        raise SessError(f"segments: {counts[:20]!r} is no compressed run-length code")
-    for character in counts:
-        digit = character - 48
-        value |= (digit & 0x1F) << shift
-        shift += 5
-        if digit & 0x20:
-            continue
-        if digit & 0x10:
-            value -= 1 << shift
-        if len(lengths) > 2:
-            value += lengths[-2]
-        lengths.append(value)
-        yield value
-        value = shift = 0
+    path = unicodedata.normalize("NFC", readable(path)).replace("\\", "/")
+    return path if "://" in path else posixpath.normpath(path)
 
 
 def _bare(path: str) -> str:

@@ -35,6 +35,8 @@ class Facts:
         It is small, and objects of other classes are in the image.
     peak : (int, int)
         x and y of the map's maximum before it was stored, or as the pointing game's protocol has it.
+    ignored : ndarray, (H, W) bool, or None
+        What is neither the target nor beside it: crowds of it, and objects of it that are marked difficult.
     """
 
     region: np.ndarray
@@ -43,6 +45,7 @@ class Facts:
     segments: np.ndarray | None
     difficult: bool
     peak: tuple[int, int]
+    ignored: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,10 @@ def _box(metric: Metric, saliency: np.ndarray, facts: Facts) -> Value:
 
 
 def _pixels(metric: Metric, saliency: np.ndarray, facts: Facts) -> Value:
-    return metric.measure(saliency, facts.region)
+    if facts.ignored is None:
+        return metric.measure(saliency, facts.region)
+    left = (facts.region & ~facts.ignored).any()
+    return metric.measure(saliency, facts.region, ignored=facts.ignored) if left else None
 
 
 # As tables show them: first what no change of a map's contrast can move.

@@ -24,7 +24,7 @@ def test_coco(place):
             "000000000009.jpg",
             [
                 Object("dog", (1, 2, 4.5, 3), [[1, 2, 4, 2, 4, 3]]),
-                Object("cat", (0, 0, 2, 2), {"size": [4, 6], "counts": [0, 2, 2, 2, 18]}),
+                Object("cat", (0, 0, 2, 2), {"size": [4, 6], "counts": [0, 2, 2, 2, 18]}, crowd=True),
             ],
             6,
             4,
@@ -61,7 +61,7 @@ def test_voc_counts_from_1_and_includes_the_last_pixel(place):
     above = read_annotations(url)
     assert list(above.by_id) == ["VOC2007/000005.jpg", "VOC2007/2008_01.jpg"]
     assert above.problems == [
-        ("VOC2007/Segmentation/other.xml", "has <svg> where Pascal VOC and ImageNet have <annotation>")
+        ("VOC2007/Segmentation/other.xml", "has another root than the <annotation> of Pascal VOC and ImageNet: <svg>")
     ]
     assert listed(read_annotations(f"{url}/VOC2007/Annotations/000005.xml")).keys() == {"000005.jpg"}
 
@@ -100,7 +100,7 @@ def test_imagenets_csv(place):
         "ILSVRC2012_val_00000011": [("n02017213", (1, 2, 4, 5))],
     }
     assert found.problems == [
-        ("ILSVRC2012_val_00000011", "an object 'n02017213' without a box of 4 numbers: ['1', '2']")
+        ("ILSVRC2012_val_00000011", "an object without a box of 4 numbers: 'n02017213', ['1', '2']")
     ]
 
 

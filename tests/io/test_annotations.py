@@ -14,8 +14,8 @@ from sess_ray.io.annotations import (
     Annotation,
     Annotations,
     Object,
-    region,
 )
+from sess_ray.io.regions import region
 
 
 def of(*image_ids):

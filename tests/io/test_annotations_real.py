@@ -10,8 +10,8 @@ import pytest
 from sess_ray.io.annotation_formats import read_annotations
 from sess_ray.io.annotations import (
     ClassMap,
-    region,
 )
+from sess_ray.io.regions import region
 from sess_ray.models.groups import members
 from tests.io.annotated import shared
 

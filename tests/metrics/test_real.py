@@ -8,8 +8,8 @@ from PIL import Image
 
 from sess_ray import SESS
 from sess_ray.io.annotation_formats import read_annotations
-from sess_ray.io.annotations import region
 from sess_ray.io.maps import decode_map, encode_map, quantize
+from sess_ray.io.regions import region
 from sess_ray.metrics import Deletion, EnergyPointingGame, Insertion, MaxBoxAcc, PointingGame, at_input_size
 from sess_ray.metrics.perturbation import scored
 from tests.conftest import SHARED

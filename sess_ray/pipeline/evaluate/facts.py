@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from sess_ray.io.annotations import Annotation, Kind, region
+from sess_ray.io.annotations import Annotation, Kind
+from sess_ray.io.regions import region
 from sess_ray.metrics.localization import is_difficult
 from sess_ray.metrics.suite import Facts
 
@@ -58,6 +59,8 @@ def facts_of(
     covered = where if kind == "boxes" else region(own, height, width, "boxes")
     if not where.any() or not covered.any():
         raise Unmeasured("nothing there", f"what is annotated as {own[0].label!r} is empty or outside the image")
+    ignored = [thing for thing in own if thing.difficult or thing.crowd]
+    others = region([thing for thing in own if thing not in ignored], height, width, kind)
     outlines = None
     if all(thing.segments for thing in own):
         outlines = where if kind == "segments" else region(own, height, width, "segments")
@@ -68,6 +71,7 @@ def facts_of(
         segments=outlines,
         difficult=is_difficult(where, others=any(thing.label not in labels for thing in annotation.objects)),
         peak=(row["peak_x"], row["peak_y"]),
+        ignored=region(ignored, height, width, kind) & ~others if ignored else None,
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -41,6 +42,8 @@ class Job:
         Those that make a map what it is, none of them left open.
     made_with : dict
         Versions of what the maps depend on.
+    left_out : list of str
+        Lines on what of the annotations is not explained, and why.
     """
 
     config: ExplainConfig
@@ -50,6 +53,7 @@ class Job:
     store: Store
     settings: dict[str, Any]
     made_with: dict[str, str]
+    left_out: list[str] = field(default_factory=list)
 
     @property
     def finished(self) -> int:
@@ -102,7 +106,7 @@ def prepare(config: ExplainConfig, meanwhile: Callable[[], None] | None = None) 
     if meanwhile:
         meanwhile()
     model, sess = _engine(config)
-    tasks = _targets(config, items, model)
+    tasks, left_out = _targets(config, items, model)
     made = made_with(config, model, sess)
     if started:
         refuse_other_settings(store, config, sess)
@@ -112,7 +116,7 @@ def prepare(config: ExplainConfig, meanwhile: Callable[[], None] | None = None) 
         store.check_writable()
     if started:
         tasks = _left(store, tasks, config)
-    return Job(config, model, items.num_rows, tasks, store, settings(config, sess), made)
+    return Job(config, model, items.num_rows, tasks, store, settings(config, sess), made, left_out)
 
 
 def _started(store: Store, config: ExplainConfig) -> dict[str, Any] | None:
@@ -138,16 +142,18 @@ def _engine(config: ExplainConfig) -> tuple[Model, SESS]:
     return model, SESS(model, device="cpu", **config.explainer_options())  # type: ignore[arg-type]
 
 
-def _targets(config: ExplainConfig, items: pa.Table, model: Model) -> pa.Table:
-    """Find the classes to explain of each image."""
+def _targets(config: ExplainConfig, items: pa.Table, model: Model) -> tuple[pa.Table, list[str]]:
+    """Find the classes to explain of each image; and say what of the annotations is left out."""
     from sess_ray.io.annotation_formats import read_annotations
-    from sess_ray.pipeline.explain.targets import annotated, label_classes, resolve
+    from sess_ray.pipeline.explain.targets import annotated, label_classes, malformed, resolve, unclassed
 
     if config.annotations is None:
-        return resolve(items, config.targets, model, config.class_map)
+        return resolve(items, config.targets, model, config.class_map), []
     annotations = read_annotations(config.annotations)
     classes = label_classes(annotations, config.class_map, model)
-    return annotated(items, annotations, classes, model, config.several_classes)
+    unknown: Counter[str] = Counter()
+    tasks = annotated(items, annotations, classes, model, config.several_classes, unknown)
+    return tasks, [*malformed(annotations), *unclassed(unknown, model)]
 
 
 def _left(store: Store, tasks: pa.Table, config: ExplainConfig) -> pa.Table:

@@ -78,6 +78,7 @@ def record(job: Job, summary: Summary, started: datetime) -> dict[str, Any]:
             "weights_sha256": job.made_with["weights"],
         },
         "groups": job.groups,
+        "left_out": job.left_out,  # of the annotations
         "versions": versions(*packages),
         "started": started.isoformat(timespec="seconds"),
         "counts": {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +20,7 @@ from sess_ray.models.groups import meaning, members
 from sess_ray.pipeline.explain.stages import NO_LABEL, TASKS
 
 Several = Literal["group", "best"]
-LABELS_TOLD = 5  # of an image, in a message
+TOLD = 5  # of many names or reasons, in a message
 Targets = list[tuple[int, ...]]  # for each target its alternatives, of which the model's favourite is explained
 
 
@@ -126,8 +127,11 @@ def label_classes(annotations: Annotations, class_map: str | None, model: Model)
     """
     known = ClassMap.read(class_map) if class_map else ClassMap()
     classes = {label: known.classes(label, partial(members, model=model)) for label in annotations.labels()}
+    if not classes:
+        left_out = "".join(f"; {line}" for line in malformed(annotations))
+        raise SessError(f"{annotations.source} has {len(annotations.by_id)} images and no objects in them{left_out}")
     if not any(classes.values()):
-        named = ", ".join(map(repr, list(classes)[:3])) or "there are none"
+        named = ", ".join(map(repr, list(classes)[:3]))
         raise SessError(f"{model.name} knows no label of {annotations.source} ({named}): give a --class-map")
     return classes
 
@@ -138,6 +142,7 @@ def annotated(
     classes: Mapping[str, tuple[int, ...]],
     model: Model,
     several: Several = "group",
+    unknown: Counter[str] | None = None,
 ) -> pa.Table:
     """Take the targets of each image from annotations.
 
@@ -150,6 +155,8 @@ def annotated(
         Learns the groups.
     several : {"group", "best"}
         What a label that means several classes is: a group, or the one of highest score in each image.
+    unknown : Counter, optional
+        Counts the objects whose labels mean no class of the model, by label.
 
     Returns
     -------
@@ -163,17 +170,41 @@ def annotated(
 
     def find(row: dict[str, Any]) -> Targets:
         found = annotations.find(row["image_id"])
-        labels = dict.fromkeys(thing.label for thing in found.objects) if found else ()
-        targets = list(dict.fromkeys(wanted[label] for label in labels if label in wanted))
         if found is None:
             raise SessError("the image is not annotated")
+        labels = Counter(thing.label for thing in found.objects)
+        targets = list(dict.fromkeys(wanted[label] for label in labels if label in wanted))
+        if unknown is not None:
+            unknown.update({label: count for label, count in labels.items() if label not in wanted})
+        if not labels:
+            faults = annotations.problems_of(found.image_id)
+            why = f" that can be used: {'; '.join(faults[:3])}" if faults else ""
+            raise SessError(f"the image is annotated, with no object in it{why}")
         if not targets:
-            if not labels:
-                raise SessError("the image is annotated, with no object in it")
             raise SessError(f"the image shows {_listed(labels)}, and {model.name} has no such class")
         return targets
 
     return _tasks(items, find, model, "an annotation")
+
+
+def malformed(annotations: Annotations) -> list[str]:
+    """Say in a line, or none, which entries of annotations were left out, how many, and why."""
+    if not annotations.problems:
+        return []
+    first = {detail.partition(":")[0]: place for place, detail in reversed(annotations.problems)}
+    why = [f"{reason} ({count}, the first: {first[reason]})" for reason, count in annotations.reasons().items()]
+    more = f"; and {len(why) - TOLD} other reasons" if len(why) > TOLD else ""
+    entries = "1 entry" if len(annotations.problems) == 1 else f"{len(annotations.problems)} entries"
+    return [f"{entries} of {annotations.source} left out: {'; '.join(why[:TOLD])}{more}"]
+
+
+def unclassed(unknown: Counter[str], model: Model) -> list[str]:
+    """Say in a line, or none, which objects mean no class of the model."""
+    if not unknown:
+        return []
+    named = _listed([f"{label} ({count})" for label, count in unknown.most_common()])
+    objects = "1 object" if unknown.total() == 1 else f"{unknown.total()} objects"
+    return [f"{objects} left out, {model.name} has no class for {named}: a --class-map gives them one"]
 
 
 def _listed(names: Collection[str]) -> str:
@@ -183,8 +214,8 @@ def _listed(names: Collection[str]) -> str:
     ('person', 'person, dog and cat', 'a, b, c, d, e and 2 more')
     """
     *first, last = names
-    if len(first) > LABELS_TOLD:
-        first, last = first[:LABELS_TOLD], f"{len(first) + 1 - LABELS_TOLD} more"
+    if len(first) > TOLD:
+        first, last = first[:TOLD], f"{len(first) + 1 - TOLD} more"
     return f"{', '.join(first)} and {last}" if first else last
 
 
