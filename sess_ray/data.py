@@ -77,8 +77,8 @@ def explain(
     >>> maps = sess_ray.data.explain(photographs, "resnet50", targets="top5", num_gpus=1)  # doctest: +SKIP
     >>> maps.write_parquet("s3://bucket/maps")  # doctest: +SKIP
     """
+    from sess_ray.engine.chosen import is_chosen
     from sess_ray.engine.sess import SESS
-    from sess_ray.engine.targets import is_top
     from sess_ray.models import load_model
     from sess_ray.models.groups import meaning
     from sess_ray.pipeline.cluster.session import OF_TASKS, pool
@@ -94,8 +94,8 @@ def explain(
         targets = [str(target) for target in targets]
         for target in targets:
             meaning(str(target), loaded)
-    elif not is_top(targets):
-        raise SessError(f"targets {targets!r}: use top1, top5 ... or a list of classes")
+    elif not is_chosen(targets):
+        raise SessError(f"targets {targets!r}: use top1, top5 ..., p>0.5 or a list of classes")
     reading = {
         "image_column": image_column,
         "target_column": target_column,

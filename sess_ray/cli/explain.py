@@ -77,7 +77,7 @@ def explain(
 
     if job.tasks.num_rows:
         print(f"explaining {_number(job)} with {job.model.name}, {config.method} on {job.model.layer}")
-        print(_groups(job), *(f"{line}\n" for line in job.left_out), sep="", end="", flush=True)
+        print(_notes(job), _groups(job), *(f"{line}\n" for line in job.left_out), sep="", end="", flush=True)
     else:
         print(_nothing_left(job), flush=True)
     progress = Progress(job.tasks.num_rows if job.countable else None)
@@ -127,7 +127,7 @@ def _describe(job: Job, gpus: int | None, price: float | None) -> None:
         f"model {job.model.name}, layer {job.model.layer}, input {job.model.input_size} px,"
         f" {job.model.num_classes} classes"
     )
-    print(_groups(job), *(f"{line}\n" for line in job.left_out), sep="", end="")
+    print(_notes(job), _groups(job), *(f"{line}\n" for line in job.left_out), sep="", end="")
     for task in job.tasks.slice(0, 5).to_pylist():
         print(f"  {task['image_id']!r}: {task['error'] or task['top'] or _named(task['targets'], job.model)}")
     if job.tasks["error"].null_count:
@@ -179,6 +179,11 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:,.2g} {unit}" if seconds < 100 * size else f"{seconds / size:,.0f} {unit}"
     return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
+
+
+def _notes(job: Job) -> str:
+    """Return a line on each thing that was done to read the model."""
+    return "".join(f"{job.model.name}: {note}\n" for note in job.model.notes)
 
 
 def _groups(job: Job) -> str:

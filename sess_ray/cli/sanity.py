@@ -96,7 +96,7 @@ def main(
     store = Store(config.output)
     refuse_used(store, RESULTS, "sanity checks", overwrite=config.overwrite)
     store.check_writable()
-    model = load_model(config.model, config.weights, config.layer)
+    model = load_model(config.model, config.weights, config.layer, **config.reading())
     items = demo.images() if config.input is None else find_images(config.input)
     images = dict(islice(command.decodable(items, config.max_pixels), config.limit))
     options: dict[str, Any] = config.explainer_options()

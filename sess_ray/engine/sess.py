@@ -5,6 +5,7 @@ Tursun et al., "SESS: Saliency Enhancing with Scaling and Sliding", ECCV 2022.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,17 +13,18 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from sess_ray import methods
-from sess_ray.engine.cutting import Normalizer, Source
+from sess_ray.engine.chosen import threshold
+from sess_ray.engine.cutting import Normalizer, Source, whole
 from sess_ray.engine.explanation import Explanation, ImageLike
 from sess_ray.engine.extraction import Extraction
 from sess_ray.engine.finishing import Ending, one_batch_later
 from sess_ray.engine.guided import Guide
 from sess_ray.engine.scoring import Scoring
 from sess_ray.engine.settings import Settings, default_batch_size
-from sess_ray.engine.targets import Goal, TargetSpec, checked
+from sess_ray.engine.targets import Goal, TargetSpec, above, checked
 from sess_ray.engine.work import Work
 from sess_ray.errors import SessError, unknown
 from sess_ray.io.decode import as_seen
@@ -191,8 +193,9 @@ class SESS:
         images : sequence of PIL images or (H, W, 3) uint8 arrays
             Images of any sizes; arrays are RGB, Pillow's are taken as `sess_ray.io.decode.decode` takes their files.
         targets : str or sequence
-            ``"top1"``, ``"top5"`` ... for the classes of highest score on the whole image, or for each image its class
-            indices, such as ``[[948], [553, 235]]``.
+            ``"top1"``, ``"top5"`` ... for the classes of highest score on the whole image; ``"p>0.5"`` for those with
+            a probability above 0.5, at most 20, descending, which may be none; or for each image its classes by index
+            or name, such as ``[[948], ["tabby", 235]]``.
 
             A dict is a group, ``[[{"dog": range(151, 269)}], [948]]``: the classes that one name means are explained
             together, by the sum of their probabilities (`sess_ray.models.groups`). Indices in place of one,
@@ -235,15 +238,31 @@ class SESS:
 
 
 def _explained(sess: SESS, images: Iterable[tuple[ImageLike, TargetSpec]]) -> Iterator[tuple[int, list[Explanation]]]:
-    works = Scoring(sess.model, sess.settings)(work_of(sess, *item) for item in enumerate(images))
+    without: deque[int] = deque()  # images without anything to explain
+
+    def begun() -> Iterator[Work]:
+        for index, item in enumerate(images):
+            work = work_of(sess, index, item)
+            if work:
+                yield work
+            else:
+                without.append(index)
+
+    works = Scoring(sess.model, sess.settings)(begun())
     if sess.method.family != "T":
         works = Extraction(sess.model, sess.settings)(works)
     for work, ending in one_batch_later(works, lambda work: Ending(work, sess.model, sess.settings)):
+        while without and without[0] < work.index:
+            yield without.popleft(), []
         yield work.index, ending.read()
+    yield from ((index, []) for index in without)
 
 
-def work_of(sess: SESS, index: int, item: tuple[ImageLike, TargetSpec]) -> Work:
-    """Return the state of an image at the start of its way through the engine; `SessError` if it is none."""
+def work_of(sess: SESS, index: int, item: tuple[ImageLike, TargetSpec]) -> Work | None:
+    """Return the state of an image at the start of its way through the engine; `SessError` if it is none.
+
+    None where nothing is to be explained: no class of it has a probability above the threshold that is asked for.
+    """
     image, spec = item
     try:
         array = as_seen(image) if isinstance(image, Image.Image) else np.asarray(image)
@@ -253,11 +272,23 @@ def work_of(sess: SESS, index: int, item: tuple[ImageLike, TargetSpec]) -> Work:
         raise SessError(f"image {index} is {array.dtype} {array.shape}: give PIL images or (H, W, 3) uint8 arrays")
     settings = sess.settings
     plan = settings.plan(*array.shape[:2])
-    goal = Goal.of(checked(spec, sess.model), settings.device)
     pixels = upload(torch.from_numpy(_plain(array)), settings.device).permute(2, 0, 1)
     guide = Guide(plan, settings.whole_scales, settings.window_share) if settings.guides else None
     source = Source(pixels, sess.normalizer)
+    targets = checked(spec, sess.model)
+    least = threshold(targets)
+    if least is not None:
+        targets = above(_probabilities(sess, source, plan), least)
+    if not targets:
+        return None
+    goal = Goal.of(targets, settings.device)
     return Work(index, source, plan, goal, settings.ratio, guide=guide, whole_is_patch=settings.num_scales is None)
+
+
+def _probabilities(sess: SESS, source: Source, plan: Plan) -> Tensor:
+    """Return the probabilities of the classes on a whole image, (classes,): a pass of its own, and read at once."""
+    patch = whole(source, plan).to(sess.settings.dtype).contiguous(memory_format=torch.channels_last)
+    return sess.model.probabilities(sess.model.logits(patch))[0, : sess.model.num_classes].cpu()
 
 
 def _plain(array: np.ndarray) -> np.ndarray:

@@ -9,38 +9,36 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sess_ray.engine.chosen import is_chosen, is_top, threshold
 from sess_ray.errors import SessError
 from sess_ray.models import Model
+from sess_ray.models.groups import meaning
 from sess_ray.transfer import upload
 
 GroupSpec = Mapping[str, Iterable[int | str]]  # a name, and the classes that it means
-TargetSpec = str | int | GroupSpec | Sequence[int | GroupSpec | Sequence[int]]
-Targets = (
-    str | list[tuple[int, ...]]
-)  # "topK", or for each target the classes (or groups) of which the best is explained
+TargetSpec = str | int | GroupSpec | Sequence[int | str | GroupSpec | Sequence[int]]
+# What the model chooses, "topK" or "p>T"; or for each target the classes (or groups) of which the best is explained.
+Targets = str | list[tuple[int, ...]]
 
-
-def is_top(spec: str) -> bool:
-    """Say whether a target reads top1, top5, ..."""
-    return spec.startswith("top") and spec[3:].isdigit() and int(spec[3:]) > 0
+MOST_ABOVE = 20  # classes of an image that are explained, of all that have a probability above a threshold
 
 
 def checked(spec: TargetSpec, model: Model) -> Targets:
-    """Return what a caller asks of one image as "topK" or a list of alternatives; the model learns its groups.
+    """Return what a caller asks of one image as "topK", "p>T" or a list of alternatives; the model learns its groups.
 
     Raises
     ------
     SessError
         If it reads otherwise, is empty, or names a class that the model does not have.
     """
-    if isinstance(spec, str):
-        if not is_top(spec):
-            raise SessError(f"targets {spec!r}: use top1, top5 ... or class indices")
+    if isinstance(spec, str) and is_top(spec):
         return f"top{min(int(spec[3:]), model.num_classes)}"
+    if isinstance(spec, str) and threshold(spec) is not None:
+        return spec
     wanted: list[tuple[int, ...]] = []
-    for entry in [spec] if isinstance(spec, int | np.integer | Mapping) else spec:
-        if isinstance(entry, Mapping):
-            groups = {name: tuple(classes) for name, classes in entry.items()}
+    for entry in [spec] if isinstance(spec, int | np.integer | str | Mapping) else spec:
+        if isinstance(entry, str | Mapping):
+            groups = {name: tuple(classes) for name, classes in _named(entry, model).items()}
             model.learn(groups)
             wanted += [(model.target_of(classes),) for classes in groups.values()]
         else:
@@ -48,6 +46,20 @@ def checked(spec: TargetSpec, model: Model) -> Targets:
     if not wanted or not all(wanted):
         raise SessError("an image without targets: give at least one class index")
     return [tuple(model.target_index(int(target)) for target in entry) for entry in wanted]
+
+
+def _named(entry: str | GroupSpec, model: Model) -> GroupSpec:
+    if not isinstance(entry, str):
+        return entry
+    if is_chosen(entry):
+        raise SessError(f"targets {entry!r} stand alone: give them as they are, not in a list")
+    return dict([meaning(entry, model)])
+
+
+def above(probabilities: Tensor, least: float) -> list[tuple[int, ...]]:
+    """Return the classes of one image, of probabilities (classes,), above a threshold: descending, `MOST_ABOVE`."""
+    values, classes = probabilities.topk(min(len(probabilities), MOST_ABOVE))
+    return [(index,) for value, index in zip(values.tolist(), classes.tolist(), strict=True) if value > least]
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def members(text: str, model: Targets) -> tuple[int, ...]:
     found = _RANGE.fullmatch(text)
     if not found:
         return meaning(text, model)[1]
-    first, last = (model.class_index(number) for number in found.groups())
+    first, last = (model.class_index(int(number)) for number in found.groups())
     if first > last:
         raise SessError(f"range {text.strip()} is empty: write the lower class first")
     return tuple(range(first, last + 1))

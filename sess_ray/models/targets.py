@@ -99,13 +99,16 @@ class Targets:
     def class_index(self, given: str | int) -> int:
         """Return the index of a class given by index or by name (any case, or an alias such as a WordNet id).
 
+        A text that is the name of a class means that class, though it be a number; a number is an index.
+
         Raises
         ------
         SessError
             If there is no such class, or several of that name.
         """
         text = str(given).strip()
-        if text.lstrip("-").isdigit():
+        named = isinstance(given, str) and text.lower() in self._names
+        if not named and text.lstrip("-").isdigit():
             index = int(text)
             if not 0 <= index < self.num_classes:
                 raise SessError(f"class {index} is out of range: {self.name} has classes 0 to {self.num_classes - 1}")

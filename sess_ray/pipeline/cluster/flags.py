@@ -32,6 +32,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "gpus": (1, 10**6),
     "gpus_per_actor": (0, 1024),
     "images": (1, MOST),
+    "input_size": (1, MOST),
     "job_images": (0, MOST),
     "limit": (1, MOST),
     "max_bytes": (1, MOST),
@@ -48,7 +49,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "step_size": (1, MOST),
     "steps": (1, MOST),
 }
-UNITS = {"max_map_side": " pixel", "step_size": " pixel"}
+UNITS = {"input_size": " pixel", "max_map_side": " pixel", "step_size": " pixel"}
 
 
 def check(settings: Mapping[str, object]) -> None:

@@ -4,11 +4,11 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from sess_ray.access import Access, parse_options, public_settings
 from sess_ray.errors import SessError
-from sess_ray.pipeline.cluster.flags import CLUSTER, STORAGE, check
+from sess_ray.pipeline.cluster.flags import CLUSTER, MODEL, STORAGE, check
 
 # Of a task that reads or writes. Less than an actor's: two read while one waits for the network, and Ray does not fuse
 # them into the actors.
@@ -52,6 +52,48 @@ class OpensUrls:
     def public(self) -> dict[str, Any]:
         """Return the settings as they may be written down, without credentials."""
         return public_settings(vars(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadsModel:
+    """What a caller says of a model, in the place of what is known of it.
+
+    Parameters
+    ----------
+    input_size
+        Side of the model's input in pixels; windows are square. Without it, what its weights' metadata say, else 224.
+    mean
+        Mean of R, G and B in 0..1 that the model's input is normalised with, such as 0.485,0.456,0.406, or one number
+        for all. Without it, what the metadata say, else ImageNet's.
+    std
+        Standard deviation of R, G and B, as --mean.
+    activation
+        What makes probabilities of the model's logits: softmax where classes exclude one another, sigmoid where each is
+        a label that may be there, none where its outputs are probabilities; auto by its own configuration and outputs.
+    """
+
+    input_size: Annotated[int | None, MODEL] = None
+    mean: Annotated[str | None, MODEL] = None
+    std: Annotated[str | None, MODEL] = None
+    activation: Annotated[Literal["auto", "softmax", "sigmoid", "none"], MODEL] = "auto"
+
+    def reading(self) -> dict[str, Any]:
+        """Return the keyword arguments of `sess_ray.load_model`."""
+        return {
+            "input_size": self.input_size,
+            "mean": _numbers("--mean", self.mean),
+            "std": _numbers("--std", self.std),
+            "activation": self.activation,
+        }
+
+
+def _numbers(flag: str, given: str | None) -> list[float] | None:
+    if given is None:
+        return None
+    try:
+        return [float(part) for part in given.split(",")]
+    except ValueError:
+        raise SessError(f"{flag} {given}: use three numbers, such as 0.485,0.456,0.406, or one") from None
 
 
 def named_runs(given: Iterable[str]) -> dict[str, str]:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sess_ray.access import use
+from sess_ray.engine.chosen import threshold
 from sess_ray.errors import SessError
 from sess_ray.io.decode import shrunk
 from sess_ray.io.items import split_uri
@@ -30,6 +31,7 @@ from sess_ray.pipeline.explain.stages import targets_of
 
 if TYPE_CHECKING:
     from sess_ray.engine.sess import SESS
+    from sess_ray.engine.targets import TargetSpec
     from sess_ray.models import Model
 
 T = TypeVar("T")
@@ -222,10 +224,15 @@ def _decode(seen: Sequence[Seen], job: Job) -> _Decoded:
             tried += 1
             try:
                 pixels, _ = shrunk(one.content, job.config.max_pixels, job.config.needed(job.model.input_size))
-                images.append((one.task, pixels, targets_of(one.task, job.model)))
+                images.append((one.task, pixels, _surely(targets_of(one.task, job.model))))
             except SessError as refused:
                 error = str(refused)
     return _Decoded(images, tried, error)
+
+
+def _surely(targets: TargetSpec) -> TargetSpec:
+    """Return targets whose number is known: of what is above a threshold, which an image may not have, one."""
+    return targets if threshold(targets) is None else "top1"
 
 
 def _number_of_targets(targets: str | list[tuple[int, ...]], model: Model) -> int:

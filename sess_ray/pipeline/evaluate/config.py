@@ -7,12 +7,12 @@ from typing import Annotated, Literal
 
 from sess_ray.errors import SessError, unknown
 from sess_ray.pipeline.cluster.flags import CLUSTER, INPUT, METRICS, MODEL, OUTPUT
-from sess_ray.pipeline.cluster.settings import OpensUrls, named_runs
+from sess_ray.pipeline.cluster.settings import OpensUrls, ReadsModel, named_runs
 from sess_ray.precision import Precision
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(OpensUrls):
+class EvaluateConfig(ReadsModel, OpensUrls):
     """Settings of `sess_ray.pipeline.evaluate.job.run`.
 
     Parameters
@@ -89,6 +89,8 @@ class EvaluateConfig(OpensUrls):
         if self.class_map is not None and self.annotations is None:
             raise SessError("--class-map says what labels of --annotations mean: give both")
         self.compared()
+        if self.model is None and self.reading() != ReadsModel().reading():
+            raise SessError("--input-size, --mean, --std and --activation are of --model: give it, too")
 
     def runs(self) -> dict[str, str]:
         """Return the runs' names and where they are."""

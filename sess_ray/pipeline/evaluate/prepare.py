@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from typing import Any
 
@@ -19,6 +19,7 @@ from sess_ray.io.store import FINISHED, STARTED, Store, stored_target
 from sess_ray.metrics.suite import SUITE, choose
 from sess_ray.models import Model, load_model
 from sess_ray.pipeline.cluster.output import map_files, refuse_used
+from sess_ray.pipeline.cluster.settings import ReadsModel
 from sess_ray.pipeline.evaluate.config import EvaluateConfig
 from sess_ray.pipeline.evaluate.judging import MAP_ROWS, problem
 from sess_ray.pipeline.explain.targets import label_classes
@@ -138,7 +139,7 @@ def _model(config: EvaluateConfig, runs: dict[str, Store]) -> Model:
     """Load the model that is named, else that of the runs."""
     names = read_class_names(config.class_names) if config.class_names else None
     if config.model is not None:
-        return load_model(config.model, config.weights, config.layer, class_names=names)
+        return load_model(config.model, config.weights, config.layer, class_names=names, **config.reading())
     told = {name: found.read_json(FINISHED) for name, found in runs.items()}
     for name, record in told.items():
         if record is None:
@@ -147,7 +148,8 @@ def _model(config: EvaluateConfig, runs: dict[str, Store]) -> Model:
     if len(set(made.values())) > 1:
         raise SessError(f"runs {' and '.join(made)} are of different models: evaluate them apart, or give a --model")
     [first, *_] = [record["config"] for record in told.values() if record]
-    return load_model(first["model"], first["weights"], first["layer"], class_names=names)
+    reading = ReadsModel(**{field.name: first[field.name] for field in fields(ReadsModel) if field.name in first})
+    return load_model(first["model"], first["weights"], first["layer"], class_names=names, **reading.reading())
 
 
 def _blocks(

@@ -97,4 +97,6 @@ class ExplainActor:
 
 def _metered(row: Row, explanations: list[Explanation], seconds: float) -> Row:
     metering.add("sess_stage_seconds", seconds, stage="explain")
+    if not explanations:
+        return failed({**row, "stage": "targets", "error": f"no class has {row['targets']}"})
     return succeeded(row, explanations, seconds)

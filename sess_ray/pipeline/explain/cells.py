@@ -15,6 +15,7 @@ import pyarrow as pa
 from PIL import Image
 
 from sess_ray.access import one_line, public
+from sess_ray.engine.chosen import is_chosen
 from sess_ray.errors import SessError
 from sess_ray.io.decode import Sides, shrunk, to_rgb
 from sess_ray.io.reading import read_items
@@ -113,14 +114,14 @@ def _cells(column: pa.ChunkedArray) -> Iterator[Any]:
 
 
 def _targets(given: Any, column: str | None) -> Row:
-    """Return what to explain of an image, as `DECODED` has it: "topK", or classes by index or name."""
+    """Return what to explain of an image, as `DECODED` has it: "topK", "p>T", or classes by index or name."""
     if isinstance(given, np.ndarray):
         given = given.tolist()
     values = [value for value in (given if isinstance(given, list | tuple) else [given]) if value is not None]
     if not values:
         raise SessError(f"the row has no target in column {column!r}")
     texts = [str(value).strip() for value in values]
-    if len(texts) == 1 and texts[0].startswith("top") and texts[0][3:].isdigit():
+    if len(texts) == 1 and is_chosen(texts[0]):
         return {"top": texts[0]}
     return {"names": texts}
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from sess_ray.errors import SessError
 from sess_ray.io.decode import Sides
 from sess_ray.pipeline.cluster.flags import CLUSTER, INPUT, METHOD, MODEL, OUTPUT, TARGETS, WINDOWS
-from sess_ray.pipeline.cluster.settings import OpensUrls, actor_range, key_values
+from sess_ray.pipeline.cluster.settings import OpensUrls, ReadsModel, actor_range, key_values
 from sess_ray.precision import Precision
 from sess_ray.windows import needed
 
@@ -16,7 +16,7 @@ DEMO_MODEL = "sess_ray.demo:efficientnet_lite0"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExplainConfig(OpensUrls):
+class ExplainConfig(ReadsModel, OpensUrls):
     """Settings of `sess_ray.pipeline.explain.job.run`.
 
     Parameters
@@ -41,7 +41,8 @@ class ExplainConfig(OpensUrls):
         An option of the method as key=value; may be given several times.
     targets
         What to explain: auto (what the annotations or the manifest say, else top1), label (of the manifest, else the
-        folder's name), top1, top5 ..., or classes by index or name, separated by commas. Classes that one name means
+        folder's name), top1, top5 ..., p>0.5 (all classes of the image with a probability
+        above 0.5, at most 20), or classes by index or name, separated by commas. Classes that one name means
         are a group, explained together: dog=151-268, pets=dog+281-285, or of ImageNet's a node of WordNet, such as dog.
     annotations
         Explain what is annotated in each image, as for sess-ray evaluate.
@@ -162,6 +163,7 @@ class ExplainConfig(OpensUrls):
             raise SessError("--overwrite starts anew: leave out --retry-errors and --resume-anyway")
         actor_range(self.actors)
         self.method_options()
+        self.reading()
 
     def method_options(self) -> dict[str, str]:
         """Return the options of the method; their values are checked by the method."""

@@ -136,9 +136,8 @@ def _engine(config: ExplainConfig) -> tuple[Model, SESS]:
 
     methods.get(config.method).parsed(config.method_options())
     names = read_class_names(config.class_names) if config.class_names else None
-    model = load_model(config.model, config.weights, config.layer, class_names=names).with_groups(
-        {}
-    )  # a copy, to learn
+    loaded = load_model(config.model, config.weights, config.layer, class_names=names, **config.reading())
+    model = loaded.with_groups({})  # a copy, to learn
     return model, SESS(model, device="cpu", **config.explainer_options())  # type: ignore[arg-type]
 
 

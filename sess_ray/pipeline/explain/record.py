@@ -75,6 +75,8 @@ def record(job: Job, summary: Summary, started: datetime) -> dict[str, Any]:
             "mean": job.model.mean,
             "std": job.model.std,
             "num_classes": job.model.num_classes,
+            "activation": job.model.activation,
+            "notes": job.model.notes,
             "weights_sha256": job.made_with["weights"],
         },
         "groups": job.groups,

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sess_ray.engine.targets import is_top
+from sess_ray.engine.chosen import is_chosen
 from sess_ray.errors import SessError
 from sess_ray.io.annotations import Annotations, ClassMap
 from sess_ray.io.items import CHUNK, is_shard, shard_rows
@@ -32,7 +32,8 @@ def resolve(items: pa.Table, targets: str, model: Model, class_map: str | None =
     items : pa.Table
         As `sess_ray.io.items.ITEMS` has them.
     targets : str
-        ``auto``, ``label``, ``topK``, or targets in words (`sess_ray.models.groups.meaning`) separated by commas.
+        ``auto``, ``label``, ``topK``, ``p>T``, or targets in words (`sess_ray.models.groups.meaning`), separated by
+        commas.
     model : Model
         Learns the groups.
     class_map : str or None
@@ -50,7 +51,7 @@ def resolve(items: pa.Table, targets: str, model: Model, class_map: str | None =
         If `targets` names no class, or no image has a label that is one.
     """
     words = _Words(model, ClassMap.read(class_map) if class_map else ClassMap())
-    if is_top(targets):
+    if is_chosen(targets):
         return _alike(items, targets)
     if targets not in ("auto", "label"):
         return _alike(items, [(index,) for index in _named(targets, words)])
@@ -224,7 +225,7 @@ def _declared(
 ) -> str | Targets | None:
     """Return the targets that an image comes with: those of the manifest, else its label."""
     if targets:
-        if len(targets) == 1 and is_top(targets[0]):
+        if len(targets) == 1 and is_chosen(targets[0]):
             return targets[0]
         return [(index,) for index in dict.fromkeys(words.target(name) for name in targets)]
     if label is not None:

@@ -110,7 +110,7 @@ def default_min_score(run: Store) -> float:
     """
     settings = (run.read_json(FINISHED) or run.read_json(STARTED) or {}).get("config", {})
     targets = settings.get("targets", "auto")
-    predicted = re.fullmatch(r"top\d+|auto", targets) and not settings.get("annotations")
+    predicted = re.fullmatch(r"top\d+|auto|\s*p\s*>.*", targets) and not settings.get("annotations")
     return MIN_SCORE_PREDICTED if predicted else MIN_SCORE_GIVEN
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from sess_ray.pipeline.cluster.flags import INPUT, METHOD, MODEL, OUTPUT, TARGETS, WINDOWS, check
-from sess_ray.pipeline.cluster.settings import OpensUrls, named_runs
+from sess_ray.pipeline.cluster.settings import OpensUrls, ReadsModel, named_runs
 from sess_ray.pipeline.explain.config import DEMO_MODEL
 from sess_ray.precision import Precision
 
@@ -51,7 +51,7 @@ class GalleryConfig(OpensUrls):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PatchConfig:
+class PatchConfig(ReadsModel):
     """What the page of one image shows.
 
     Parameters

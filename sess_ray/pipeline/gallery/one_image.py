@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 from sess_ray.access import one_line, public
+from sess_ray.engine.chosen import is_chosen
 from sess_ray.engine.sess import SESS
-from sess_ray.engine.targets import TargetSpec, is_top
+from sess_ray.engine.targets import TargetSpec
 from sess_ray.errors import SessError
 from sess_ray.io.decode import decode
 from sess_ray.io.reading import read_items
@@ -32,15 +33,18 @@ def write_patches(config: PatchConfig, store: Store) -> int:
     if isinstance(content, Exception):
         raise SessError(f"cannot read {public(config.image)}: {one_line(content)}") from content
     pixels = decode(content)
-    model = load_model(config.model, config.weights, config.layer)
+    model = load_model(config.model, config.weights, config.layer, **config.reading())
     names = {field.name for field in dataclasses.fields(config)} - {"image", "target"}
     options = ExplainConfig(**{name: getattr(config, name) for name in names}).explainer_options()
     target: TargetSpec = config.target
-    if not is_top(config.target):
+    if not is_chosen(config.target):
         name, classes = meaning(config.target, model)
         target = [{name: classes}]
     sess = SESS(model, **{**options, "pre_filter_ratio": 0.0, "keep_maps": True})  # type: ignore[arg-type]
-    [[explanation, *_]] = sess.explain([pixels], [target])
+    [found] = sess.explain([pixels], [target])
+    if not found:
+        raise SessError(f"{public(config.image)}: no class has {config.target}")
+    explanation = found[0]
     store.clear(GALLERY)
     ratio = sess.method.ratio(config.pre_filter_ratio)
     write_page(store, config.image.rsplit("/", 1)[-1], pixels, sess, explanation, ratio)

@@ -59,3 +59,17 @@ def test_what_a_failed_batch_held_is_free_when_its_images_are_tried_again(table,
     assert [row.get("error") for row in found] == [None] * 3
     assert held
     assert {16, 8, 4} <= set(sizes)
+
+
+def test_an_image_without_a_class_above_the_threshold_is_an_error_and_costs_no_other(table, monkeypatch):
+    monkeypatch.setattr(actor, "ray", SimpleNamespace(get=lambda value: value))
+    monkeypatch.setattr(actor.metering, "add", lambda *_, **__: None)
+    model = load_model(nets.Small(scale=3), layer="third", input_size=nets.SIDE, activation="sigmoid")
+    explain = actor.ExplainActor(model, {"num_scales": 1, "device": "cpu"})
+    rows = table.to_pylist()
+    for row, top in zip(rows, ("p>0.9999", "p>0.01", "p>0.9999"), strict=True):
+        row |= {"top": top, "targets": None}
+    found = {row["image_id"]: row for row in explain._explained(pa.Table.from_pylist(rows, DECODED))}
+    assert [found[name].get("error") for name in "012"] == ["no class has p>0.9999", None, "no class has p>0.9999"]
+    assert found["0"]["stage"] == "targets"
+    assert len(found["1"]["maps"]) == 5
