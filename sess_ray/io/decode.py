@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
+from contextlib import suppress
+from functools import cache
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -13,6 +16,17 @@ from sess_ray.errors import SessError
 Sides = tuple[int, int]  # in pixels: the shorter side of an image, and the longer
 MAX_PIXELS = 100_000_000
 WHITE, WHITE_16 = 255, 65535
+# What is said of kinds that Pillow does not read by itself, by how they begin.
+UNREAD = {
+    re.compile(rb"....ftyp(?:hei[cmsx]|hev[cmsx]|mif1|msf1)", re.DOTALL): "a HEIF image: install sess-ray[heif]",
+    re.compile(
+        rb"....ftypavi[fs]", re.DOTALL
+    ): "an AVIF image, which this Pillow was built without: install pillow>=11.3",
+    re.compile(rb"\xff\x0a|\x00\x00\x00\x0cJXL "): "a JPEG XL image, which Pillow does not read: convert it",
+    re.compile(rb".{128}DICM", re.DOTALL): "a DICOM file, which Pillow does not read: convert it",
+    re.compile(rb"\s*<(?:\?xml|svg|!DOCTYPE|html)", re.IGNORECASE): "not an image but a page or a drawing in XML",
+    re.compile(rb"version https://git-lfs"): "not an image but a pointer of Git LFS: run git lfs pull",
+}
 SIXTEEN = ("PNG", "PPM")  # formats whose 16-bit grey Pillow may open as 32-bit integers
 _WIDTH, _HEIGHT, _PHOTOMETRIC = (
     ExifTags.Base.ImageWidth,
@@ -77,18 +91,9 @@ def shrunk(
     SessError
         As `decode`.
     """
-    if not content:
-        raise SessError("the file is empty")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata and of sizes that are checked below
-        try:
-            image: Image.Image = Image.open(io.BytesIO(content))
-        except Image.DecompressionBombError as error:
-            raise SessError(f"the image has more than the {max_pixels} pixels allowed by max_pixels") from error
-        except UnidentifiedImageError as error:
-            raise SessError("not an image, or of a kind that Pillow does not read") from error
-        except Exception as error:
-            raise _broken(error) from error
+        image = opened(content, max_pixels)
         if image.width * image.height > max_pixels:
             raise SessError(
                 f"the image has {image.width} x {image.height} pixels, more than the {max_pixels} allowed by max_pixels"
@@ -107,6 +112,31 @@ def shrunk(
             raise
         except Exception as error:
             raise _broken(error) from error
+
+
+def opened(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Return the image of a file, its pixels not unpacked yet; `SessError` if it is none."""
+    if not content:
+        raise SessError("the file is empty")
+    _register()
+    try:
+        return Image.open(io.BytesIO(content))
+    except Image.DecompressionBombError as error:
+        raise SessError(f"the image has more than the {max_pixels} pixels allowed by max_pixels") from error
+    except UnidentifiedImageError as error:
+        kind = next((kind for begin, kind in UNREAD.items() if begin.match(content)), None)
+        raise SessError(kind or "not an image, or of a kind that Pillow does not read") from error
+    except Exception as error:
+        raise _broken(error) from error
+
+
+@cache
+def _register() -> None:
+    """Let Pillow read HEIF, where the package for it is installed."""
+    with suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
 
 
 def as_seen(image: Image.Image) -> np.ndarray:

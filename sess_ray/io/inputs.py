@@ -7,6 +7,7 @@ take some hundred megabytes in the driver. The pixels are read where they are us
 from __future__ import annotations
 
 import posixpath
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice, takewhile
 from typing import Any
@@ -16,6 +17,7 @@ import pyarrow as pa
 
 from sess_ray.access import one_line, open_filesystem, patiently, public, shown
 from sess_ray.errors import SessError
+from sess_ray.io import left_out
 from sess_ray.io.items import CHUNK, IMAGE_EXTENSIONS, ITEMS, SHARD, Item, distinct
 from sess_ray.io.listing import apart_from, uri_of, walk
 from sess_ray.io.manifests import is_manifest, listed_in
@@ -104,13 +106,18 @@ def _items(url: str, limit: int | None, output: str | None = None) -> Iterator[I
     levels = zip(*(root.split("/") for root, _ in found), strict=False)
     shared = "/".join(names[0] for names in takewhile(lambda names: len(set(names)) == 1, levels))
     archives: list[str] = []
+    others: Counter[str] = Counter()
     paths = _apart_from_archives(chain.from_iterable(paths for _, paths in found), archives)
+    paths = left_out.noted(paths, others)
     empty = True
     for item in islice(_many_files(filesystem, paths, shared), limit):
         empty = False
         yield item
     if empty and archives:
         raise _packed(archives[0])
+    if empty and others:
+        raise SessError(f"no images in {public(url)} by their names, but {left_out.told(others)}")
+    left_out.tell(others)
 
 
 def _apart_from_archives(paths: Iterable[str], archives: list[str]) -> Iterator[str]:

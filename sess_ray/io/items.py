@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import pyarrow as pa
@@ -13,10 +14,11 @@ from sess_ray.access import public
 from sess_ray.errors import SessError
 from sess_ray.signing import file_of
 
+HEIF = (".heic", ".heif", ".hif")  # with pillow-heif
 # fmt: off
 IMAGE_EXTENSIONS = frozenset((
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".avif", ".jp2",
-    ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico", *(HEIF if find_spec("pillow_heif") else ()),
 ))
 # fmt: on
 SHARD = ".tar"

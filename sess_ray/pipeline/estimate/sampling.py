@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import time
 import warnings
@@ -15,10 +14,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from PIL import Image
 
 from sess_ray.access import open_filesystem, patiently
-from sess_ray.io.decode import Sides, enough
+from sess_ray.io.decode import Sides, enough, opened
 from sess_ray.io.items import shard_rows, split_uri
 from sess_ray.io.reading import stream_items
 from sess_ray.io.shards import read_shard
@@ -169,7 +167,7 @@ def _size(content: bytes, max_pixels: int) -> tuple[int, int]:
     """Return (height, width) as the header says; which of them is which, a rotation by EXIF may change."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        image = Image.open(io.BytesIO(content))
+        image = opened(content)
     if image.width * image.height > max_pixels:
         raise ValueError("too many pixels")
     return image.height, image.width
