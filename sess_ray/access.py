@@ -22,7 +22,7 @@ import fsspec
 import fsspec.asyn
 
 from sess_ray.errors import RunError, SessError
-from sess_ray.opening import filesystem_of, path_of, readable
+from sess_ray.opening import filesystem_of, path_of, readable, refuse_special
 from sess_ray.signing import unsigned, without_signatures
 
 T = TypeVar("T")
@@ -214,6 +214,7 @@ def _fetch(filesystem: fsspec.AbstractFileSystem, paths: list[str]) -> list[byte
     results: list[bytes | Exception] = []
     for path in paths:
         try:
+            refuse_special(filesystem, path)
             results.append(filesystem.cat_file(path, start=0, end=end))
         except Exception as error:
             results.append(error)
@@ -240,9 +241,17 @@ async def _fetch_async(
 
 
 def _checked(found: bytes | Exception) -> bytes | Exception:
-    if isinstance(found, bytes) and len(found) > _access.max_bytes:
-        return SessError(f"more than the {_access.max_bytes} bytes that --max-bytes allows")
+    try:
+        refuse_larger(len(found) if isinstance(found, bytes) else 0)
+    except SessError as error:
+        return error
     return found
+
+
+def refuse_larger(size: int) -> None:
+    """Raise `SessError` where something has more bytes than are to be read."""
+    if size > _access.max_bytes:
+        raise SessError(f"more than the {_access.max_bytes} bytes that --max-bytes allows")
 
 
 # --- what must not be written down ---

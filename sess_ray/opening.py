@@ -63,6 +63,12 @@ def is_local(filesystem: fsspec.AbstractFileSystem) -> bool:
     return isinstance(filesystem, fsspec.implementations.local.LocalFileSystem)
 
 
+def refuse_special(filesystem: fsspec.AbstractFileSystem, path: str) -> None:
+    """Raise `OSError` for what is neither file nor folder on this machine: a pipe would be waited for without end."""
+    if is_local(filesystem) and os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise OSError(f"no regular file: {path}")
+
+
 # --- names that are no UTF-8 ---
 
 

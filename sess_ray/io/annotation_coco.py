@@ -26,8 +26,8 @@ def read_coco(found: Annotations, document: dict[str, Any]) -> None:
     objects = document["annotations"]
     _refuse_other_kinds(found.source, objects)
     categories = document.get("categories")
-    names = {key: text_of(entry.get("name")) for key, entry in _records(found, categories, "categories")}
-    if objects and not any(names.values()):
+    names, several = _names(found, categories)
+    if objects and not names and not several:
         raise SessError(
             f"{found.source} names no categories, so its {len(objects)} annotations are of nothing:"
             ' give it "categories": [{"id": ..., "name": ...}]'
@@ -47,6 +47,7 @@ def read_coco(found: Annotations, document: dict[str, Any]) -> None:
             found.problems.append((place, f"is of {what}: {str(entry.get('image_id'))[:40]}"))
             continue
         category = _key(entry.get("category_id"))
+        fault = "with several names" if category in several else "without a name"
         add_object(
             found,
             image,
@@ -55,8 +56,20 @@ def read_coco(found: Annotations, document: dict[str, Any]) -> None:
             "coco",
             entry.get("segmentation"),
             crowd=is_marked(entry.get("iscrowd")),
-            unlabelled=f"an object of a category without a name: {str(entry.get('category_id'))[:40]}",
+            unlabelled=f"an object of a category {fault}: {str(entry.get('category_id'))[:40]}",
         )
+
+
+def _names(found: Annotations, categories: object) -> tuple[dict[str, str], set[str]]:
+    """Return the names of categories by their ids; and the ids that have several names, and so none."""
+    names: dict[str, set[str]] = {}
+    for key, entry in _records(found, categories, "categories"):
+        name = text_of(entry.get("name"))
+        names.setdefault(key, set()).update([name] if name else [])
+    return (
+        {key: min(given) for key, given in names.items() if len(given) == 1},
+        {key for key, given in names.items() if len(given) > 1},
+    )
 
 
 def _refuse_other_kinds(source: str, objects: list[Any]) -> None:
@@ -72,7 +85,8 @@ def _images(found: Annotations, document: dict[str, Any]) -> dict[str, Annotatio
     images: dict[str, Annotation | None] = {}
     owners: dict[str, list[str]] = {}
     for key, entry in _records(found, document["images"], "images"):
-        name = text_of(entry.get("file_name"))
+        given = entry.get("file_name")
+        name = text_of(given) if isinstance(given, str | int) else None
         if name is None:
             found.problems.append((f"image {entry['id']}", "has no file_name"))
             continue

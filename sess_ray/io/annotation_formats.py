@@ -21,7 +21,7 @@ from sess_ray.io.annotation_xml import Claims, is_xml, read_xml
 from sess_ray.io.annotations import Annotation, Annotations
 from sess_ray.io.manifests import ID_COLUMNS
 from sess_ray.io.reading import read_items
-from sess_ray.small import as_text, read_small
+from sess_ray.small import as_text, marked, read_small
 
 FORMATS = (
     "COCO instances JSON",
@@ -78,11 +78,11 @@ def read_annotations(url: str) -> Annotations:
 
 
 def _decoded(content: bytes, url: str) -> str:
+    if b"\0" in content and not marked(content):
+        raise _unknown_format(url, f"bytes that are no text, beginning {content[:8]!r}")
     try:
         return as_text(content)
     except UnicodeDecodeError as error:
-        if b"\0" in content:
-            raise _unknown_format(url, f"bytes that are no text, beginning {content[:8]!r}") from error
         byte = content[error.start : error.start + 1]
         raise SessError(f"{url} is no UTF-8, as {byte!r} at byte {error.start} shows: save it as UTF-8") from error
 
@@ -174,8 +174,9 @@ def _numbered(rows: Iterable[Any]) -> Iterator[tuple[str, Any]]:
 
 def _read_table(found: Annotations, text: str) -> None:
     header = text.split("\n", 1)[0]
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if "\t" in header else ",")
-    columns = [column.strip() for column in reader.fieldnames or ()]
+    delimiter = "\t" if "\t" in header else ";" if ";" in header and "," not in header else ","
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    columns = [_known(column.strip()) for column in reader.fieldnames or ()]
     reader.fieldnames = columns
     if columns == ["ImageId", "PredictionString"]:
         for row in reader:
@@ -189,6 +190,11 @@ def _read_table(found: Annotations, text: str) -> None:
         raise _unknown_format(found.source, f"a table with the columns {listed(columns)}")
     else:
         raise _unknown_format(found.source, f"text that begins {header[:40].strip()!r}")
+
+
+def _known(column: str) -> str:
+    """Return the name of a column, in lower case where it is one of ours."""
+    return column.lower() if column.lower() in (*CORNERS, *NAME_COLUMNS, "label") else column
 
 
 def _read_rows(found: Annotations, rows: Iterable[tuple[str, Any]]) -> None:

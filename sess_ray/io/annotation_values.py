@@ -46,7 +46,7 @@ def add_object(
 
     `unlabelled` says why it has no label, where that is known.
     """
-    name = text_of(label)
+    name = " ".join(str(label).split()) if text_of(label) else None
     outline, complete = _outline(segments)
     numbers: Sequence[float] | None = _numbers(box)
     if box in (None, [], "") and outline:
@@ -59,7 +59,11 @@ def add_object(
         return
     if not complete:
         found.problems.append((image.image_id, f"an object with segments that are neither polygons nor RLE: {name!r}"))
-    image.objects.append(Object(name, CONVENTIONS[convention](*numbers), outline, difficult, crowd))
+    own = CONVENTIONS[convention](*numbers)
+    if own[2] < own[0] or own[3] < own[1]:
+        found.problems.append((image.image_id, f"an object with a box that ends before it begins: {name!r}, {box}"))
+        return
+    image.objects.append(Object(name, own, outline, difficult, crowd))
 
 
 def is_marked(value: object) -> bool:

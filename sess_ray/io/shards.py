@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
-from sess_ray.access import is_passing, persistent
+from sess_ray.access import is_passing, persistent, refuse_larger
 from sess_ray.errors import SessError
 from sess_ray.io.items import IMAGE_EXTENSIONS
 from sess_ray.io.manifests import LABEL_COLUMNS
@@ -17,6 +17,7 @@ from sess_ray.opening import opened, readable
 from sess_ray.small import as_text
 
 CLASS, FACTS = "cls", "json"  # extensions of the files that say a sample's label; the first counts where both do
+BEHIND = 2**20  # bytes behind the end in which another archive is looked for; the end itself takes some ten thousand
 # How compressed files begin.
 PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd", b"PK\x03\x04": "zip"}
 
@@ -121,10 +122,19 @@ def _opened(handle: IO[bytes]) -> tarfile.TarFile:
 
 
 def _check_end(handle: IO[bytes], end: int) -> None:
-    """Raise where tarfile stops in silence: at a header that is damaged or cut."""
+    """Raise where tarfile stops in silence: at a header that is damaged or cut, and between joined archives."""
     handle.seek(end)
-    if handle.read(tarfile.BLOCKSIZE).strip(b"\0"):
+    rest = handle.read(BEHIND)
+    if rest[: tarfile.BLOCKSIZE].strip(b"\0"):
         raise tarfile.ReadError(f"damaged at byte {end}: what follows is lost")
+    begin = (len(rest) - len(rest.lstrip(b"\0"))) // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE
+    try:
+        tarfile.TarInfo.frombuf(rest[begin : begin + tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return
+    raise SessError(
+        f"the shard ends at byte {end}, and another one is joined to it, which is not read: take them apart"
+    )
 
 
 def _reader(shard: tarfile.TarFile, member: tarfile.TarInfo, plain: dict[str, tarfile.TarInfo]) -> Callable[[], bytes]:
@@ -132,7 +142,7 @@ def _reader(shard: tarfile.TarFile, member: tarfile.TarInfo, plain: dict[str, ta
 
     def found() -> tarfile.TarInfo:
         at, hops = member, set()
-        while not at.isfile():
+        while at.islnk() or at.issym():
             folder = "" if at.islnk() else posixpath.dirname(at.name)
             name = posixpath.normpath(posixpath.join(folder, at.linkname))
             if name in hops:
@@ -142,10 +152,14 @@ def _reader(shard: tarfile.TarFile, member: tarfile.TarInfo, plain: dict[str, ta
                 at = plain.get(name) or plain.get(at.linkname) or shard.getmember(name)
             except KeyError as error:
                 raise SessError(f"a link to {readable(name)}, which is not in the shard") from error
+        if not at.isfile():
+            raise SessError(f"a link to {readable(at.name)}, which is no file")
         return at
 
     def read() -> bytes:
-        content: Any = shard.extractfile(member if member.isfile() else found())
+        plain = found()
+        refuse_larger(plain.size)  # before memory is asked for it: the header of one that is damaged may say anything
+        content: Any = shard.extractfile(plain)
         return content.read()
 
     return read

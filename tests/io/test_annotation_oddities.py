@@ -157,6 +157,43 @@ def test_a_category_without_a_name_costs_its_objects(tmp_path):
     assert found.problems == [("000000000009.jpg", "an object of a category without a name: 18")]
 
 
+def test_a_category_with_several_names_costs_its_objects(tmp_path):
+    names = [
+        {"id": 18, "name": "wolf"},
+        {"id": 18.0, "name": "dog"},
+        {"id": 1, "name": "cat"},
+        {"id": 1, "name": "cat"},
+    ]
+    found = coco(tmp_path, categories=names)
+    assert listed(found)["000000000009.jpg"] == [CAT]
+    assert found.problems == [("000000000009.jpg", "an object of a category with several names: 18")]
+
+
+def test_a_box_that_ends_before_it_begins_is_left_out(tmp_path):
+    entries = [{**COCO["annotations"][0], "bbox": box} for box in ([5, 5, -1, 3], [5, 5, 3, -1], [5, 5, 0, 0])]
+    found = coco(tmp_path, annotations=entries)
+    assert listed(found)["000000000009.jpg"] == [("dog", (5, 5, 5, 5))]
+    assert [detail.partition(":")[0] for _, detail in found.problems] == [
+        "an object with a box that ends before it begins"
+    ] * 2
+
+
+@pytest.mark.parametrize("name", [["a.jpg"], {"name": "a.jpg"}, None, "", 1.5])
+def test_a_file_name_is_text(tmp_path, name):
+    found = coco(tmp_path, images=[{"id": 9, "file_name": name}, COCO["images"][1]])
+    assert list(found.by_id) == ["b.jpg"]
+    assert found.problems[0] == ("image 9", "has no file_name")
+
+
+@pytest.mark.parametrize(
+    "header", ["image_id;label;x0;y0;x1;y1", "Image_ID,LABEL,X0,y0,x1,y1", "id\tlabel\tx0\ty0\tx1\ty1"]
+)
+def test_headers_of_tables(tmp_path, header):
+    row = "a;dog;0;0;1;1" if ";" in header else "a\tdog\t0\t0\t1\t1" if "\t" in header else "a,dog,0,0,1,1"
+    (tmp_path / "t.csv").write_text(f"{header}\n{row}\n")
+    assert listed(read_annotations(f"{tmp_path}/t.csv")) == {"a": [("dog", (0, 0, 1, 1))]}
+
+
 @pytest.mark.parametrize(("key", "kind"), [("caption", "captions"), ("segments_info", "panoptic segments")])
 def test_other_kinds_of_coco_are_refused_by_name(tmp_path, key, kind):
     with pytest.raises(SessError, match=f"holds COCO's {kind}: give the file of instances"):

@@ -168,6 +168,14 @@ def test_links(tmp_path):
     ]
 
 
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "0.jpg")
+    written(str(tmp_path), ["1.jpg"])
+    pipe, good = read_items(list_images(str(tmp_path))["uri"].to_pylist())
+    assert good == b"1.jpg"
+    assert one_line(pipe) == f"OSError: no regular file: {tmp_path}/0.jpg"
+
+
 def test_links_from_folder_to_folder_end(tmp_path):
     folders = [tmp_path / str(number) for number in range(10)]
     for folder in folders:

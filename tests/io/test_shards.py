@@ -82,6 +82,8 @@ def test_a_link_that_leads_nowhere_costs_one_image(tmp_path):
         ("3.jpg", "2.jpg", soft),
         ("4.jpg", "../../etc/passwd", soft),
         ("5.jpg", "gone.jpg", tarfile.LNKTYPE),
+        ("folder", "", tarfile.DIRTYPE),
+        ("7.jpg", "folder", soft),
         ("6.jpg", PNG),
     )
     good, bad = read(tmp_path, content)
@@ -90,6 +92,7 @@ def test_a_link_that_leads_nowhere_costs_one_image(tmp_path):
         *(f"{n}.jpg: a link in the shard that leads to itself: {n}.jpg" for n in (1, 2, 3)),
         "4.jpg: a link to ../../etc/passwd, which is not in the shard",
         "5.jpg: a link to gone.jpg, which is not in the shard",
+        "7.jpg: a link to folder, which is no file",
     ]
 
 
@@ -163,6 +166,27 @@ def test_a_damaged_header_does_not_end_a_shard_in_silence(tmp_path, damage):
     assert read(tmp_path, content) == ([("1.jpg", None)], ["ReadError: damaged at byte 1024: what follows is lost"])
     assert read(tmp_path, whole[: 1024 + 100])[1] == ["ReadError: damaged at byte 1024: what follows is lost"]
     assert read(tmp_path, whole[:1024]) == ([("1.jpg", None)], [])  # no trailer, as some programs write it
+
+
+def test_joined_shards_are_told_from_rubbish_behind_the_end(tmp_path):
+    one = packed(("1.jpg", b"a"))
+    [good], [bad] = read(tmp_path, one + packed(("2.jpg", b"b")))
+    assert good == ("1.jpg", None)
+    assert bad.endswith(
+        "the shard ends at byte 1024, and another one is joined to it, which is not read: take them apart"
+    )
+    assert read(tmp_path, one + b"rubbish" * 1000) == ([("1.jpg", None)], [])
+
+
+def test_a_size_that_lies_costs_no_memory(tmp_path):
+    content = bytearray(packed(("1.jpg", b"a")))
+    content[124:136] = b"\x80" + (2**40).to_bytes(11, "big")
+    content[148:156] = b" " * 8
+    content[148:156] = b"%06o\0 " % sum(content[:512])
+    assert read(tmp_path, bytes(content))[1] == [
+        "1.jpg: more than the 1000000000 bytes that --max-bytes allows",
+        "ReadError: unexpected end of data",
+    ]
 
 
 def test_a_compressed_shard_is_refused_by_name(tmp_path):
