@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sess_ray.products import multiplying
 from sess_ray.transfer import upload
 
 
@@ -39,7 +40,7 @@ def _in_two_steps(images: Tensor, weights: tuple[float, ...]) -> Tensor:
     kernel = _on(weights, images.dtype, images.device)
     found = images.reshape(-1, 1, *images.shape[2:])
     # A blur is never worth less than what float32 holds.
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+    with multiplying(tf32=False):
         found = F.conv2d(F.conv2d(found, kernel[..., None]), kernel[:, :, None])
     return found.view(*images.shape[:2], *found.shape[2:])
 

@@ -29,6 +29,7 @@ FLOORS = [
         "errors",
         "own",
         "precision",
+        "products",
         "access",
         "signing",
         "small",

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 
 from sess_ray.benchmark.rate import flops_of_product, flops_of_window, matrix, multiply
-from sess_ray.models.model import multiplying
+from sess_ray.products import multiplying
 
 # Rows and columns of photographs, as ImageNet has them; one is met twice.
 SIZES = ((375, 500), (500, 375), (333, 500), (500, 400), (375, 500), (480, 640))

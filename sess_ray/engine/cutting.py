@@ -29,10 +29,9 @@ class Normalizer:
     """
 
     def __init__(self, mean: Iterable[float], std: Iterable[float], device: torch.device) -> None:
-        self.scale = 1 / (255 * torch.tensor(list(std), dtype=torch.float64))
-        self.shift = -torch.tensor(list(mean), dtype=torch.float64) * 255 * self.scale
-        self.scale = self.scale.float().view(3, 1).to(device)
-        self.shift = self.shift.float().view(3, 1).to(device)
+        scale = 1 / (255 * torch.tensor(list(std), dtype=torch.float64))
+        shift = -torch.tensor(list(mean), dtype=torch.float64) * 255 * scale
+        self.scale, self.shift = (upload(one.float().view(3, 1), device) for one in (scale, shift))
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Return (n, 3, m) float32 for (n, 3, m) uint8."""

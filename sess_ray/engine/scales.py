@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sess_ray.engine.fading import faded
 from sess_ray.resampling import Rows, taps, upsampling
+from sess_ray.transfer import upload
 from sess_ray.windows import Plan
 
 
@@ -39,7 +40,7 @@ def axis_matrix(scaled: int, target: int, starts: tuple[int, ...], up: Tensor, f
     window = up.shape[0]
     padded = F.pad(up, (0, 0, 1, 1))
     at = taps(scaled, target, up.device)
-    begins = torch.tensor(starts, device=up.device)
+    begins = upload(torch.tensor(starts), up.device)
     first = (at.first[:, None] - begins + 1).clamp_(0, window + 1)
     second = (at.second[:, None] - begins + 1).clamp_(0, window + 1)
     fraction = at.fraction[:, None, None]

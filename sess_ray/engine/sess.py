@@ -29,8 +29,9 @@ from sess_ray.engine.work import Work
 from sess_ray.errors import SessError, unknown
 from sess_ray.io.decode import as_seen
 from sess_ray.models import Model, load_model
-from sess_ray.models.model import DTYPES, multiplying
+from sess_ray.models.model import DTYPES
 from sess_ray.precision import Precision
+from sess_ray.products import multiplying
 from sess_ray.transfer import upload
 from sess_ray.windows import Plan
 

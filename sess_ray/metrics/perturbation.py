@@ -23,6 +23,7 @@ from sess_ray.errors import SessError, unknown
 from sess_ray.metrics.metric import Metric
 from sess_ray.models import Model
 from sess_ray.resampling import antialiased
+from sess_ray.transfer import upload
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,7 @@ def _batches(requests: Iterable[tuple[Series, int]], buffer: Tensor) -> Iterator
 
 @torch.no_grad()
 def _probabilities(model: Model, inputs: Tensor, targets: list[int]) -> np.ndarray:
-    classes = torch.tensor(targets, device=inputs.device)
+    classes = upload(torch.tensor(targets), inputs.device)
     return model.probabilities(model.logits(inputs)).gather(1, classes[:, None])[:, 0].double().cpu().numpy()
 
 
@@ -211,9 +212,10 @@ def at_input_size(pixels: np.ndarray, saliency: np.ndarray, model: Model) -> tup
         In 0..1, resampled as the image is: bilinear, half-pixel centres, antialias.
     """
     side, device = model.input_size, model.probe(side=1).device
-    source = Source(torch.tensor(pixels, device=device).permute(2, 0, 1), Normalizer(model.mean, model.std, device))
+    placed = upload(torch.from_numpy(np.array(pixels, order="C")), device).permute(2, 0, 1)
+    source = Source(placed, Normalizer(model.mean, model.std, device))
     image = resized(source, side, side)(0, side).permute(2, 0, 1).contiguous()
-    values = torch.tensor(saliency, dtype=torch.float32, device=device).nan_to_num(0.0)
+    values = upload(torch.from_numpy(np.array(saliency, np.float32, order="C")), device).nan_to_num(0.0)
     return image, _shrunk(_shrunk(values, side).T.contiguous(), side).T.clamp(0, 1)
 
 

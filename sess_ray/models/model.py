@@ -20,6 +20,7 @@ from sess_ray.models.onednn import TAP
 from sess_ray.models.scores import Activation
 from sess_ray.models.targets import Targets
 from sess_ray.precision import Precision
+from sess_ray.products import multiplying
 
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 
@@ -187,11 +188,9 @@ class Model(Targets):
 
 
 @contextmanager
-def multiplying(*, tf32: bool) -> Iterator[None]:
-    """Allow, or forbid, that a GPU rounds the factors of float32 products to TF32; of convolutions torch allows it."""
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+def _hooked(module: nn.Module, hook: Callable[..., object]) -> Iterator[None]:
+    handle = module.register_forward_hook(hook)
     try:
         yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+        handle.remove()

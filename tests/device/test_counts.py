@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchvision.models.resnet import Bottleneck, ResNet
 
 from sess_ray import SESS, load_model
 from sess_ray.models.model import Model
 from tests.conftest import ROOT
-from tests.device import pretend
+from tests.device import counting, pretend
 
 
 class Cheap(nn.Module):
@@ -37,24 +38,25 @@ def counted(device, monkeypatch):
     tap = Model.tap
 
     def forward(self, patches):
-        with pretend.COUNTS.under("forward"):
+        with counting.COUNTS.under("forward"):
             return tap(self, patches)
 
     monkeypatch.setattr(Model, "tap", forward)
-    model = load_model(Cheap(), layer="cells", input_size=224)
+    cheap = load_model(Cheap(), layer="cells", input_size=224)
     generator = np.random.default_rng(0)
 
-    def run(targets, images=1, size=(375, 500), **settings):
+    def run(targets, images=1, size=(375, 500), model=cheap, **settings):
         sess = SESS(model, device=device, **settings)
         sess.model.scorer  # noqa: B018 - is made when it is first needed
         found = []
         for _ in range(2):
-            pretend.COUNTS.clear()
+            counting.COUNTS.clear()
             pixels = [generator.integers(0, 256, (*size, 3), dtype=np.uint8) for _ in range(images)]
             list(sess.stream((one, targets) for one in pixels))
-            counts = pretend.COUNTS
+            counts = counting.COUNTS
             assert not counts.blocking, counts.blocking
             found.append((counts.launches["rest"] / images, sum(counts.waits.values()) / images))
+        run.forward = counts.launches["forward"] / images
         return found
 
     return run
@@ -68,6 +70,27 @@ def test_an_image_takes_few_launches_and_one_wait(counted, targets, ratio):
     assert new <= 350
     assert known <= 200
     assert waits == again == 1
+
+
+@pytest.mark.device
+def test_so_it_is_with_the_layers_of_resnet50(counted):
+    """Blocks have few channels inside, which is quicker and no other operations: two batches, norms folded."""
+    torch.manual_seed(0)
+    net = ResNet(Bottleneck, [3, 4, 6, 3], width_per_group=4)
+    model = load_model(net, layer="layer4", input_size=224)
+    (new, waits), (known, again) = counted("top1", model=model, size=(375, 500), pre_filter_ratio=0.9)
+    assert new <= 350
+    assert known <= 200
+    assert waits == again == 1
+    convolutions = sum(isinstance(layer, nn.Conv2d) for layer in net.modules())
+    assert convolutions == 53
+    assert counted.forward / 2 <= 53 + 49 + 16 + 10  # and rectifiers, sums, what is before and behind
+
+
+@pytest.mark.device
+def test_fusion_as_released_may_take_more_but_no_copy_blocks(counted):
+    (new, _), (known, _) = counted("top1", fusion="reference", pre_filter_ratio=0.9, num_scales=2, size=(372, 500))
+    assert new >= known > 0
 
 
 @pytest.mark.device
@@ -129,11 +152,12 @@ def test_the_pretend_device_counts_what_a_host_waits_for(device):
         (lambda: torch.ones(3).pin_memory().to(device, non_blocking=True), 0),
         (lambda: there * 2, 0),
     ):
-        pretend.COUNTS.clear()
+        counting.COUNTS.clear()
         function()
-        assert sum(pretend.COUNTS.waits.values()) == waits
+        assert sum(counting.COUNTS.waits.values()) == waits
 
 
+@pytest.mark.slow
 def test_on_the_pretend_device():
     """All tests of the mark, in a process of its own."""
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-m", "device", "--device", "pretend"]

@@ -48,7 +48,7 @@ class EvaluateConfig(ReadsModel, OpensUrls):
     class_names
         A text file with the names of the classes, one a line.
     precision
-        The model's: fp32, or bf16, which is faster where the processor has it.
+        The model's: fp32, or bf16, which is faster where the processor has it, or tf32: on a GPU, factors of 10 bits.
     batch_size
         Images in one forward pass; without it, 8 on a CPU and 128 on a GPU.
     actors

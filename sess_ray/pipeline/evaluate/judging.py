@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import torch
 
 from sess_ray.access import Access, one_line, use
-from sess_ray.engine.settings import BATCH_SIZES
+from sess_ray.engine.settings import default_batch_size
 from sess_ray.errors import SessError
 from sess_ray.io.annotations import Annotations, Kind
 from sess_ray.io.decode import decode
@@ -133,10 +133,12 @@ class EvaluateActor:
     metrics : sequence of str
         Names of the suite.
     region_kind : {"segments", "boxes"}
-    precision : {"fp32", "bf16"}
+    precision : {"fp32", "tf32", "bf16"}
     batch_size : int or None
     smooth : mapping of str to float, optional
         For each run, by how much its maps are blurred for the pointing game (`peak_of`).
+    device : str or torch.device, optional
+        By default ``cuda`` where there is one.
     """
 
     def __init__(
@@ -148,14 +150,17 @@ class EvaluateActor:
         precision: Precision,
         batch_size: int | None,
         smooth: Mapping[str, float] | None = None,
+        device: str | torch.device | None = None,
     ) -> None:
         import ray
 
-        self._another = partial(EvaluateActor, model, known, metrics, region_kind, precision, batch_size, smooth)
+        self._another = partial(
+            EvaluateActor, model, known, metrics, region_kind, precision, batch_size, smooth, device
+        )
         self._smooth = smooth or {}
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._model: Model | None = ray.get(model).prepared(device, precision) if model else None
-        self._batch_size = batch_size or BATCH_SIZES[device.type]
+        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._model: Model | None = ray.get(model).prepared(where, precision) if model else None
+        self._batch_size = batch_size or default_batch_size(where)
         self._annotations: Annotations | None
         self._annotations, self._classes = ray.get(known) if known else (None, {})
         self._kind = region_kind

@@ -75,7 +75,8 @@ class ExplainConfig(ReadsModel, OpensUrls):
     smooth
         Blur each fused map with a Gaussian of 11 x 11 pixels, sigma 5.
     precision
-        The model's; bf16 is faster on GPUs and on CPUs that have it.
+        The model's; bf16 is faster on GPUs and on CPUs that have it. fp32 is exact on GPUs too; tf32 lets one of Ampere
+        or later round the factors of products to 10 bits.
     batch_size
         Windows in one forward pass; without it, 8 on a CPU and 128 on a GPU.
     actors
