@@ -13,6 +13,7 @@ from sess_ray.engine.fusion import min_max
 from sess_ray.engine.settings import LAYER, Settings
 from sess_ray.engine.work import Work
 from sess_ray.methods.cam import gradcam
+from sess_ray.methods.registry import Scored
 from sess_ray.models import Model
 from sess_ray.models.model import Tap
 
@@ -121,7 +122,8 @@ class Scoring:
         if settings.guides:
             guides = min_max(gradcam(*values.values()), settings.window)
         if method.family == "T":
-            maps = method.function(*values.values(), **settings.method_options)
+            offers = self._offers(tap, classes[rows], rows) if "scored" in method.given else {}
+            maps = method.function(*values.values(), **offers, **settings.method_options)
         layer = [values[name] for name in settings.looks_at]
         for segment, own, first in zip(active, chosen, firsts, strict=False):
             windows = segment.windows if own is None else [segment.windows[place] for place in own.tolist()]
@@ -135,6 +137,10 @@ class Scoring:
                 segment.work.place_maps(slot, places, maps[part])
             elif layer:
                 self._remember(segment.work, slot, windows, tuple(value[part] for value in layer))
+
+    def _offers(self, tap: Tap, targets: Tensor, rows: Tensor | slice) -> dict[str, Scored]:
+        """Return what the method asks for beside activations and gradients."""
+        return {"scored": Scored(self.model, targets, tap.logits[rows], lambda weights: tap.pull(weights, rows))}
 
     def _remember(self, work: Work, slot: int, windows: list[int], values: tuple[Tensor, ...]) -> None:
         few = work.num_kept if self.on_cpu else None

@@ -5,12 +5,13 @@ All methods take activations A and gradients g = d(logit)/dA, both (N, K, u, v) 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from sess_ray.methods.registry import register
+from sess_ray.methods.registry import Scored, register
 from sess_ray.models import Model
 
 
@@ -119,26 +120,60 @@ def eigengradcam(activations: Tensor, gradients: Tensor, *, centred: bool = True
     return _principal(gradients * activations, centred)
 
 
+KERNELS: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "sigmoid": lambda products, gamma: (gamma * products + 1).tanh(),
+    "rbf": lambda products, gamma: (-gamma * _squared_distances(products)).exp(),
+    "poly": lambda products, gamma: (gamma * products + 1) ** 3,
+}
+
+
+@register("kpcacam", family="T", paper="Karmani et al., KPCA-CAM, 2024", passes="0")
+def kpcacam(
+    activations: Tensor,
+    gradients: Tensor,
+    *,
+    kernel: Literal["sigmoid", "rbf", "poly"] = "sigmoid",
+    gamma: float = 0.0,
+) -> Tensor:
+    """Project activations on their first principal component in the space of a kernel, with a ReLU behind it.
+
+    The samples are the positions, their features the channels, less each channel's mean. Kernels and their constants
+    are scikit-learn's: tanh(gamma x.y + 1), exp(-gamma |x - y|^2), (gamma x.y + 1)^3; `gamma` 0 is 1 over the number
+    of channels. The map of a patch is the same for every target. The component's sign is the one that agrees with the
+    mean of the channels; the authors' code leaves it to the decomposition.
+    """
+    del gradients
+    samples = activations.flatten(2)
+    samples = samples - samples.mean(2, keepdim=True)
+    values = KERNELS[kernel](samples.transpose(1, 2) @ samples, gamma or 1 / samples.shape[1])
+    values = values - values.mean(1, keepdim=True)
+    values = values - values.mean(2, keepdim=True)  # of the features that the kernel stands for, each less its mean
+    # Lest an eigenvalue below 0 be the largest in absolute value, as a kernel may have it.
+    values.diagonal(dim1=1, dim2=2).add_(values.norm(dim=(1, 2))[:, None])
+    along = _projector(values) @ samples.sum(1)[..., None]
+    return along.view(activations[:, 0].shape).relu_()
+
+
+def _squared_distances(products: Tensor) -> Tensor:
+    squares = products.diagonal(dim1=1, dim2=2)
+    return (squares[:, :, None] + squares[:, None] - 2 * products).clamp_(min=0)
+
+
 SQUARINGS = 12  # 2^12 steps of the power iteration
 
 
 def _principal(values: Tensor, centred: bool) -> Tensor:
     """Return the part of the mean over channels that lies along the first principal component, ReLU, (N, u, v).
 
-    The powers of the products of channels with channels, or of positions with positions where those are fewer,
-    converge to the projector on their first eigenvector, which is a singular vector of the values; unlike a
-    decomposition they do not wait for a GPU.
+    It is a singular vector of the values, and the first eigenvector of the products of channels with channels, or of
+    positions with positions where those are fewer.
     """
     samples = values.flatten(2)  # (N, K, positions)
     if centred:
         samples = samples - samples.mean(2, keepdim=True)
     few_channels = samples.shape[1] < samples.shape[2]
     sides = (samples, samples.transpose(1, 2)) if few_channels else (samples.transpose(1, 2), samples)
-    projector = sides[0] @ sides[1]
-    for _ in range(SQUARINGS):
-        projector = _over_trace(projector)
-        projector = projector @ projector
-    projector = _over_trace(projector)
+    projector = _projector(sides[0] @ sides[1])
     # With u and v the left and the right vector, u u' S 1 = S v v' 1.
     along = (
         samples.transpose(1, 2) @ projector.sum(2, keepdim=True)
@@ -148,9 +183,61 @@ def _principal(values: Tensor, centred: bool) -> Tensor:
     return along.view(len(values), *values.shape[2:]).relu_()
 
 
+def _projector(matrices: Tensor) -> Tensor:
+    """Return the projectors on the first eigenvectors of matrices (N, M, M), symmetric and none of them negative.
+
+    Their powers converge to them; unlike a decomposition they do not wait for a GPU.
+    """
+    for _ in range(SQUARINGS):
+        matrices = _over_trace(matrices)
+        matrices = matrices @ matrices
+    return _over_trace(matrices)
+
+
 def _over_trace(matrices: Tensor) -> Tensor:
     traces = matrices.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
     return matrices / torch.where(traces == 0, 1.0, traces)
+
+
+Base = Literal["gradcam", "gradcam++", "hirescam", "xgradcam", "layercam"]
+BASES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "gradcam": gradcam,
+    "gradcam++": gradcam_plus_plus,
+    "hirescam": hirescam,
+    "xgradcam": xgradcam,
+    "layercam": layercam,
+}
+
+
+LEAST = torch.finfo(torch.float32).tiny
+
+
+@register("finercam", family="T", paper="Zhang et al., Finer-CAM, CVPR 2025", passes="0")
+def finercam(
+    activations: Tensor,
+    gradients: Tensor,
+    *,
+    scored: Scored,
+    alpha: float = 1.0,
+    classes: int = 3,
+    base: Base = "gradcam",
+) -> Tensor:
+    """Run another method with the gradient of what tells the target from similar classes: y_c - alpha sum_j w_j y_j.
+
+    Similar are the `classes` whose logits y_j are nearest to the target's, those of a group left out. The weights w_j
+    are their probabilities over the sum of these; their gradient is taken, too, as the authors' code does.
+    ``alpha=0`` is the other method by itself.
+    """
+    wanted, logits = scored.model.shares(scored.logits, scored.targets), scored.logits
+    own = scored.model.logit_of(logits, scored.targets)
+    distances = (logits - own[:, None]).abs().masked_fill(wanted > 0, torch.inf)
+    near = distances.topk(min(classes, logits.shape[1] - 1), dim=1, largest=False)
+    with torch.enable_grad():
+        leaf = logits.clone().requires_grad_()
+        weights = scored.model.probabilities(leaf).gather(1, near.indices).masked_fill(near.values.isinf(), 0)
+        means = (weights * leaf.gather(1, near.indices)).sum(1) / weights.sum(1).clamp_min(LEAST)
+        (slopes,) = torch.autograd.grad(means.sum(), leaf)
+    return BASES[base](activations, gradients - alpha * scored.pull(slopes))
 
 
 @register("fem", family="T", paper="Fuad et al., Features Understanding in 3D CNNs, IPTA 2020", passes="0")

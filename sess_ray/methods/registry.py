@@ -57,6 +57,29 @@ GIVEN = {
     "seed": "the run's seed, for random numbers that all patches share",
     "batch_size": "how many patches the model takes at a time",
 }
+# The same for methods of family T.
+GIVEN_T = {"scored": "what else the scoring pass has: `sess_ray.methods.registry.Scored`"}
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a method of family T may ask of the scoring pass, beside activations and gradients.
+
+    Attributes
+    ----------
+    model : Model
+        Prepared.
+    targets : Tensor, (N,) int64
+    logits : Tensor, (N, classes) float32
+    pull : callable
+        weights (N, classes) to d(sum over classes of weight times logit)/dA, (N, K, u, v) float32. Costs one backward
+        pass through the head.
+    """
+
+    model: Model
+    targets: Tensor
+    logits: Tensor
+    pull: Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -74,7 +97,7 @@ class Method:
         Family T: (A, g), both (N, K, u, v) float32, to maps (N, u, v). Others: (model, patches (N, 3, h, w),
         targets (N,) int64) to maps (N, u, v). Maps need no normalisation; their size may be any.
         Keyword-only parameters with a default are the method's options; those without are given by the engine
-        (`GIVEN`).
+        (`GIVEN`, and of family T `GIVEN_T`).
     paper : str
         Where it was published.
     passes : str
@@ -233,10 +256,11 @@ def register(
         if name in _METHODS:
             raise SessError(f"a method named {name!r} is registered already")
         method = Method(name, family, function, paper, passes, check, former or {})
+        offered = GIVEN_T if family == "T" else GIVEN
         for wanted in method.given:
-            if wanted not in GIVEN:
+            if wanted not in offered:
                 raise SessError(
-                    f"method {name!r} asks for {wanted!r}: give the option a default, or ask for {', '.join(GIVEN)}"
+                    f"method {name!r} asks for {wanted!r}: give the option a default, or ask for {', '.join(offered)}"
                 )
         _METHODS[name] = method
         return function

@@ -58,6 +58,11 @@ class Head:
             found[rows] = self.of_group(module, activations[rows], members, shares.to(activations)).to(found)
         return found
 
+    def pull(self, module: nn.Module, activations: Tensor, weights: Tensor) -> Tensor:
+        """Return the gradient of each row's sum over classes of weight times logit, for weights (N, classes)."""
+        classes = weights.any(0).nonzero()[:, 0]
+        return self.of_group(module, activations, classes, weights[:, classes].to(activations))
+
 
 def _classifier(module: nn.Module, classes: Tensor) -> tuple[Tensor, Tensor]:
     convolution = module.get_submodule("classifier.1")

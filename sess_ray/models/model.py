@@ -37,11 +37,14 @@ class Tap:
     gradients : callable
         targets (N,) int64 and rows, (n,) int64 or a slice (all by default), to d(logit of the target)/d(activations)
         of those rows, (n, K, u, v) float32. Costs one backward pass through the head; may be called again.
+    pull : callable
+        weights (n, classes) and rows, to d(sum over classes of weight times logit)/d(activations), as `gradients`.
     """
 
     logits: Tensor
     activations: Tensor
     gradients: Callable[..., Tensor]
+    pull: Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
@@ -169,8 +172,14 @@ class Model(Targets):
                 gradient = torch.autograd.grad(wanted.sum(), leaf, retain_graph=True)[0][rows]
             return to_grid(gradient.float(), self.layout)
 
+        def pull(weights: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
+            if head is not None:
+                return head.pull(self.module, leaf[rows], weights).float()
+            (gradient,) = torch.autograd.grad(logits[rows], leaf, weights.to(logits), retain_graph=True)
+            return to_grid(gradient[rows].float(), self.layout)
+
         activations = to_grid(leaf.detach().float(), self.layout)
-        return Tap(logits.detach().float(), activations, gradients)
+        return Tap(logits.detach().float(), activations, gradients, pull)
 
     def probe(self, count: int = 1, side: int | None = None) -> Tensor:
         """Return patches (count, 3, side, side) of the mean colour, to see how the module reacts."""
