@@ -9,8 +9,8 @@ from __future__ import annotations
 # In the order of the tables: by family.
 # isort: off
 from sess_ray.methods import cam
-from sess_ray.methods import gradients, excitation
-from sess_ray.methods import perturbation, averaged
+from sess_ray.methods import gradients, excitation, curvature, attention
+from sess_ray.methods import perturbation, ablation, averaged
 from sess_ray.methods import xrai, augmented, extremal
 
 # isort: on
@@ -18,9 +18,12 @@ from sess_ray.methods.registry import Method, get, names, register, require, tab
 
 __all__ = [
     "Method",
+    "ablation",
+    "attention",
     "augmented",
     "averaged",
     "cam",
+    "curvature",
     "excitation",
     "extremal",
     "get",

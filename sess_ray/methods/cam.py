@@ -212,6 +212,16 @@ BASES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 LEAST = torch.finfo(torch.float32).tiny
 
 
+def _members(scored: Scored) -> Tensor:
+    """Return which classes each row's target means, (N, classes) bool; a GPU is waited for where there are groups."""
+    found = torch.zeros_like(scored.logits, dtype=torch.bool)
+    if not scored.model.groups:
+        return found.scatter_(1, scored.targets[:, None], value=True)
+    for row, target in zip(found, scored.targets.tolist(), strict=True):
+        row[list(scored.model.classes_of(target))] = True
+    return found
+
+
 @register("finercam", family="T", paper="Zhang et al., Finer-CAM, CVPR 2025", passes="0")
 def finercam(
     activations: Tensor,
@@ -228,9 +238,8 @@ def finercam(
     are their probabilities over the sum of these; their gradient is taken, too, as the authors' code does.
     ``alpha=0`` is the other method by itself.
     """
-    wanted, logits = scored.model.shares(scored.logits, scored.targets), scored.logits
-    own = scored.model.logit_of(logits, scored.targets)
-    distances = (logits - own[:, None]).abs().masked_fill(wanted > 0, torch.inf)
+    logits, own = scored.logits, scored.model.logit_of(scored.logits, scored.targets)
+    distances = (logits - own[:, None]).abs().masked_fill(_members(scored), torch.inf)
     near = distances.topk(min(classes, logits.shape[1] - 1), dim=1, largest=False)
     with torch.enable_grad():
         leaf = logits.clone().requires_grad_()

@@ -13,8 +13,6 @@ from sess_ray.methods.registry import register
 from sess_ray.models import Model
 from sess_ray.models.layers import to_grid
 
-LEAST = torch.finfo(torch.float32).tiny
-
 
 @contextmanager
 def replacing(model: Model, replace: Callable[[Tensor], Tensor]) -> Iterator[None]:
@@ -61,8 +59,7 @@ def shapleycam(model: Model, patches: Tensor, targets: Tensor) -> Tensor:
     # Torch's fused attention has no second derivatives.
     with torch.enable_grad(), replacing(model, leave), sdpa_kernel(SDPBackend.MATH):
         logits = model.module(patches)
-        own = model.probabilities(logits).gather(1, targets[:, None])[:, 0].clamp_min(LEAST)
-        utilities = model.logit_of(logits, targets) + own.log()
+        utilities = model.logit_of(logits, targets) + model.log_probability_of(logits, targets)
         (gradient,) = torch.autograd.grad(utilities.sum(), leaves[-1], create_graph=True)
         (curved,) = torch.autograd.grad(gradient, leaves[-1], leaves[-1].detach(), materialize_grads=True)
     activations, values = (to_grid(one.detach().float(), model.layout) for one in (leaves[-1], gradient - curved / 2))

@@ -68,20 +68,53 @@ def scorecam(
     score on a baseline (here the mean colour) and takes a softmax over channels; its release does neither, and neither
     is the default.
     """
-    size, alive = _size(patches), _alive(activations)
-    shared = Shared.of(targets, same_as)
-    rows, channels, classes = _channels(alive, shared)
-
-    def seen(part: slice) -> Tensor:
-        masks = _masks(activations[rows[part], channels[part]], size)
-        return _of_rows(patches, rows[part]) * masks[:, None].to(patches.dtype)
-
-    weights = _weights(probabilities(model, seen, classes, batch_size), alive, shared)
+    alive, shared = _alive(activations), Shared.of(targets, same_as)
+    weights = _scores(model, patches, activations, shared, batch_size)
     if subtract_baseline:
         weights = torch.where(alive, weights - _baseline(model, patches, targets)[:, None], 0)
     if softmax:
         weights = _softmax(weights, alive)
-    return _combined(weights, activations, size)
+    return _combined(weights, activations, _size(patches))
+
+
+@register("iscam", family="P", paper="Naidu et al., IS-CAM, 2020", passes="10 K forwards for K live channels")
+@torch.no_grad()
+def iscam(
+    model: Model,
+    patches: Tensor,
+    targets: Tensor,
+    *,
+    activations: Tensor,
+    same_as: Tensor,
+    batch_size: int,
+    samples: int = 10,
+    cumulative: bool = False,
+    softmax: bool = False,
+) -> Tensor:
+    """Run Score-CAM with scores averaged on the way from black to the masked patch: mean_i p(x M_k i/N).
+
+    N is `samples`. This is a co-author's code. ``cumulative=True softmax=True`` is what torch-cam makes of the paper:
+    steps i (i + 1) / 2N, which go beyond the patch, and a softmax over channels.
+    """
+    alive, shared = _alive(activations), Shared.of(targets, same_as)
+    steps = [(i * (i + 1) / 2 if cumulative else i) / samples for i in range(1, samples + 1)]
+    scores = [_scores(model, patches, activations, shared, batch_size, step) for step in steps]
+    weights = torch.stack(scores).mean(0)
+    return _combined(_softmax(weights, alive) if softmax else weights, activations, _size(patches))
+
+
+def _scores(
+    model: Model, patches: Tensor, activations: Tensor, shared: Shared, batch_size: int, share: float = 1.0
+) -> Tensor:
+    """Return the score of each row's patch seen through a share of each channel's mask, (N, K): 0 for a dead one."""
+    size, alive = _size(patches), _alive(activations)
+    rows, channels, classes = _channels(alive, shared)
+
+    def seen(part: slice) -> Tensor:
+        masks = share * _masks(activations[rows[part], channels[part]], size)
+        return _of_rows(patches, rows[part]) * masks[:, None].to(patches.dtype)
+
+    return _weights(probabilities(model, seen, classes, batch_size), alive, shared)
 
 
 def _channels(alive: Tensor, shared: Shared) -> tuple[Tensor, Tensor, Tensor]:

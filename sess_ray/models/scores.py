@@ -56,6 +56,14 @@ def logit_of(logits: Tensor, targets: Tensor, groups: tuple[Group, ...], activat
     return torch.where(targets < count, own, together)
 
 
+def log_probability_of(logits: Tensor, targets: Tensor, groups: tuple[Group, ...], activation: Activation) -> Tensor:
+    """Return the logarithm of the probability of each row's target, (N,) float32; finite slopes near 0."""
+    own = logit_of(logits, targets, groups, activation).float()
+    if activation == "softmax":
+        return own - logits.float().logsumexp(1)
+    return F.logsigmoid(own) if activation == "sigmoid" else own.clamp(min=SURE).log()
+
+
 def shares(logits: Tensor, targets: Tensor, groups: tuple[Group, ...], activation: Activation) -> Tensor:
     """Return d(logit of the target)/d(logits), (N, C) float32: 1 for a class.
 

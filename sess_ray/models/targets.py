@@ -37,6 +37,10 @@ class Targets:
         """
         return scores.logit_of(logits, targets, self.groups, self.activation)
 
+    def log_probability_of(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the logarithm of the probability of each row's target, (N,) float32, as `logit_of`."""
+        return scores.log_probability_of(logits, targets, self.groups, self.activation)
+
     def shares(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return d(logit of the target)/d(logits), (N, num_classes) float32: 1 for a class; those of a group share."""
         return scores.shares(logits, targets, self.groups, self.activation)

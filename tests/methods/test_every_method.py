@@ -11,9 +11,10 @@ from torch import nn
 
 import sess_ray
 from sess_ray import SESS, methods
-from sess_ray.methods.registry import GIVEN
+from sess_ray.methods.registry import GIVEN, GIVEN_T
 from sess_ray.tables import markdown
 from tests import nets
+from tests.methods.test_attention import Transformer
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -24,6 +25,7 @@ QUICK = {
     "smooth_gradcam++": {"samples": 2},
     "cameras": {"sizes": 2},
     "sscam": {"samples": 2},
+    "iscam": {"samples": 2},
     "rise": {"masks": 12},
     "xrai": {"steps": 3},
     "augmented_gradcam": {"samples": 3, "steps": 3},
@@ -52,32 +54,48 @@ def explain(model, name, images, targets, **settings):
     return [explanation.saliency for found in sess.explain(images, targets) for explanation in found]
 
 
-def works(name, model):
-    reason = methods.get(name).refusal(model.prepared(torch.device("cpu"), "fp32"))
-    if reason and "linear classifier" in reason:  # only cam
-        return False
-    assert reason is None
-    return True
+OTHERS = {"cam": "cells", "attention_rollout": "blocks.2.norm", "generic_attention": "blocks.2.norm"}
+
+
+def other(name):
+    """Return the model of a method that explains no `nets.Small`, and its layer."""
+    return (Pooled() if name == "cam" else Transformer()), OTHERS[name]
+
+
+def model_of(name, model):
+    refused = methods.get(name).refusal(model.prepared(torch.device("cpu"), "fp32")) is not None
+    assert refused == (name in OTHERS)
+    if not refused:
+        return model
+    module, layer = other(name)
+    return sess_ray.load_model(module, layer=layer, input_size=nets.SIDE)
+
+
+def count_passes(model):
+    """Return a list that grows by the patches of each pass."""
+    passed = []
+    for network in filter(None, (model.module, model.fused)):
+        network.register_forward_hook(lambda _, __, logits: passed.append(len(logits)))
+    return passed
 
 
 @pytest.mark.parametrize("name", methods.names())
 def test_it_takes_as_many_passes_as_it_says(name, photographs):
     channels = 128  # so many that no group of them is dead, for this net and class
-    net = Pooled() if name == "cam" else nets.Small(channels=channels, seed=4, scale=15)
+    net = other(name)[0] if name in OTHERS else nets.Small(channels=channels, seed=4, scale=15)
     sess = SESS(sess_ray.load_model(net, input_size=nets.SIDE), method=name, num_scales=None, device="cpu")
-    passed = []
-    for network in (sess.model.module, sess.model.fused):
-        network.register_forward_pre_hook(lambda _, inputs: passed.append(len(inputs[0])))
+    passed = count_passes(sess.model)
     sess.explain(crops(photographs, count=1), [[0]])
-    assert sum(passed) - 1 == methods.get(name).num_passes(channels)  # one scores
+    beside = 1 + (channels // 32 if name == "ablationcam" else 0)  # one scores; the patch as it is, once in 32 channels
+    assert sum(passed) - beside == methods.get(name).num_passes(channels)
 
 
 @pytest.mark.parametrize("name", [name for name in methods.names() if "same_as" in methods.get(name).given])
 def test_more_targets_take_no_more_passes(name, photographs, model):
     def passes(*classes):
-        sess = SESS(model, method=name, num_scales=None, device="cpu", method_options=QUICK.get(name))
-        passed = []
-        sess.model.fused.register_forward_pre_hook(lambda _, inputs: passed.append(len(inputs[0])))
+        taken = model_of(name, model)
+        sess = SESS(taken, method=name, num_scales=None, device="cpu", method_options=QUICK.get(name))
+        passed = count_passes(sess.model)
         sess.explain(crops(photographs, count=2), [[3], [*classes]])
         return sum(passed)
 
@@ -86,8 +104,7 @@ def test_more_targets_take_no_more_passes(name, photographs, model):
 
 @pytest.mark.parametrize("name", methods.names())
 def test_the_same_map_alone_and_among_others(name, model, photographs):
-    if not works(name, model):
-        model = sess_ray.load_model(Pooled(), layer="cells", input_size=nets.SIDE)
+    model = model_of(name, model)
     images = crops(photographs)
     targets = [[3], [1, 2], [0], [3, 1], [2]]
     together = explain(model, name, images, targets, batch_size=64, pre_filter_ratio=0.5)
@@ -129,16 +146,14 @@ def test_the_seed_names_the_map(name, model, photographs):
 def test_nothing_to_see_is_never_nan(name, what, model):
     image = np.full((48, 64, 3), 128, np.uint8)
     if what == "a dead model":
-        module = nets.Small() if works(name, model) else Pooled()
-        for part in module.children():
-            for parameter in part.parameters():
-                if part is not module.classes or isinstance(module, nets.Small):  # cam looks at the classifier first
-                    parameter.data.zero_()
-        layer = "third" if isinstance(module, nets.Small) else "cells"
+        module, layer = other(name) if name in OTHERS else (nets.Small(), "third")
+        dead = module if isinstance(module, nets.Small) else module.cells  # a check looks at the rest first
+        for parameter in dead.parameters():
+            parameter.data.zero_()
         model = sess_ray.load_model(module, layer=layer, input_size=nets.SIDE)
         image = np.random.default_rng(0).integers(0, 256, image.shape, dtype=np.uint8)
-    elif not works(name, model):
-        model = sess_ray.load_model(Pooled(), layer="cells", input_size=nets.SIDE)
+    else:
+        model = model_of(name, model)
     for num_scales in (None, 2):
         sess = SESS(model, method=name, num_scales=num_scales, device="cpu", method_options=QUICK.get(name))
         [[found]] = sess.explain([image], [[3]])
@@ -163,4 +178,4 @@ def test_the_documents_show_the_table_of_the_registry_and_the_readme_its_methods
 
 def test_the_documents_say_what_a_method_is_given():
     told = (DOCS / "own.md").read_text()
-    assert not [name for name in GIVEN if f"`{name}`" not in told]
+    assert not [name for name in GIVEN | GIVEN_T if f"`{name}`" not in told]

@@ -13,13 +13,20 @@ from torchvision.models import VisionTransformer
 
 import sess_ray
 from sess_ray import SESS, SessError, demo, methods
-from sess_ray.methods import perturbation
+from sess_ray.methods import ablation, perturbation
 from sess_ray.models import Model
 from sess_ray.tables import markdown
 from tests.methods.test_every_method import QUICK
 
 DOCS = Path(__file__).parents[2] / "docs" / "methods.md"
-FEW = {**QUICK, "groupcam": {"groups": 2}, "rise": {"masks": 2}, "xrai": {"steps": 1}, "sscam": {"samples": 1}}
+FEW = {
+    **QUICK,
+    "groupcam": {"groups": 2},
+    "rise": {"masks": 2},
+    "xrai": {"steps": 1},
+    "sscam": {"samples": 1},
+    "iscam": {"samples": 1},
+}
 FEW |= {"extremal_perturbation": {"steps": 1, "areas": (0.2,)}, "augmented_gradcam": {"samples": 2, "steps": 2}}
 MODELS = ("squeezenet1_1", "tf_efficientnet_lite0", "resnet50", "vgg16", "vit_b_16", "swin_t", "convnext_tiny")
 
@@ -58,6 +65,8 @@ def test_the_table_in_the_docs_is_what_happens(model, photographs, monkeypatch):
     monkeypatch.setattr(
         "sess_ray.models.onednn.fuse_convolutions", lambda *_, **__: None
     )  # would take longer than the one image
+    live = ablation._live
+    monkeypatch.setattr(ablation, "_live", lambda activations: live(activations)[:3])
     pixels = photographs["chelsea.png"][:240, :300]
     prepared = model.prepared(torch.device("cpu"), "fp32")
     monkeypatch.setattr(Model, "prepared", lambda *_: prepared)  # once: a copy takes longer than a map

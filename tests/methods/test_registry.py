@@ -66,7 +66,7 @@ def test_fem_by_hand():
     assert torch.equal(methods.get("fem").function(activations, activations, k=1.0), expected)
 
 
-T_METHODS = [name for name in methods.names() if methods.get(name).family == "T"]
+T_METHODS = [name for name in methods.names() if methods.get(name).family == "T" and not methods.get(name).given]
 
 
 @pytest.mark.parametrize("name", T_METHODS)
@@ -121,6 +121,14 @@ def test_a_method_can_not_ask_for_what_nobody_gives():
         @methods.register("mine")
         def mine(_model, patches, _targets, *, luck):
             return patches * luck
+
+
+def test_a_method_of_family_t_can_ask_for_the_rest_of_the_scoring_pass_alone():
+    with pytest.raises(SessError, match=r"'mine' asks for 'seed': give the option a default, or ask for scored$"):
+
+        @methods.register("mine", family="T")
+        def mine(activations, _gradients, *, seed):
+            return activations[:, seed]
 
 
 def test_an_unknown_method_names_the_choices():

@@ -27,7 +27,8 @@ from sess_ray.pipeline.explain.targets import label_classes
 EVALUATION = ("summary.json", "summary.csv", "summary.md", "report.html", "results", "problems")
 # The pointing game of TorchRay blurs maps of pixel gradients by this share of their longer side, and no others.
 BLUR = 0.02
-NOT_BLURRED = ("excitation_backprop",)  # of the methods that go back through the network
+# Of the methods that go through the whole network and back, those whose maps are as coarse as a layer.
+NOT_BLURRED = ("excitation_backprop", "shapleycam", "attention_rollout", "generic_attention")
 
 
 @dataclass
