@@ -19,7 +19,7 @@ from sess_ray.io.annotation_coco import is_coco, read_coco
 from sess_ray.io.annotation_values import add_object, first_of, image_of, listed, text_of
 from sess_ray.io.annotation_xml import Claims, is_xml, read_xml
 from sess_ray.io.annotations import Annotation, Annotations
-from sess_ray.io.manifests import ID_COLUMNS
+from sess_ray.io.columns import ID_COLUMNS
 from sess_ray.io.reading import read_items
 from sess_ray.small import as_text, marked, read_small
 

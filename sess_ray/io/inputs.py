@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import posixpath
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice, takewhile
 from typing import Any
 
@@ -28,6 +30,26 @@ from sess_ray.signing import base_name, file_of
 # Of these one cannot read a member without unpacking what is before it.
 ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".zip", ".7z", ".rar")
 
+# What lists the images of a table: of a file system, a path, and what its ids begin with.
+Tables = Callable[[fsspec.AbstractFileSystem, str, str | None], Iterator[Item]]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What an input holds.
+
+    Attributes
+    ----------
+    images : pa.Table
+        As `ITEMS` has them; sorted by path, or in the manifest's order. A tar shard is one row.
+    class_names : tuple of tuples of str
+        Where tables name the classes that their labels are of: the names, in their order. One for each way to name
+        them.
+    """
+
+    images: pa.Table
+    class_names: tuple[tuple[str, ...], ...] = ()
+
 
 def find_images(url: str) -> list[Item]:
     """List images as `list_images` does, as Python objects."""
@@ -35,6 +57,13 @@ def find_images(url: str) -> list[Item]:
 
 
 def list_images(url: str, limit: int | None = None, output: str | None = None) -> pa.Table:
+    """List images as `read_inputs` does."""
+    return read_inputs(url, limit, output).images
+
+
+def read_inputs(
+    url: str, limit: int | None = None, output: str | None = None, image_column: str | None = None
+) -> Inputs:
     """List the images of a folder (recursively), a glob, a manifest, a tar shard or one file.
 
     Parameters
@@ -43,25 +72,30 @@ def list_images(url: str, limit: int | None = None, output: str | None = None) -
         A path or any URL that fsspec opens. A manifest ends in .csv, .tsv, .jsonl or .parquet and has a column ``uri``
         (or ``path``, ``file``; relative to the manifest), or in Parquet one of image bytes (``image``, also in the
         layout of Hugging Face), and optionally ``id``, ``label``, ``targets`` (a list, or separated by semicolons).
-        Folders and globs may hold images, tar shards (WebDataset) and Parquet files with image bytes.
+        Folders and globs may hold images, tar shards (WebDataset) and Parquet files with image bytes. What is hidden
+        in a folder (its name, or that of a folder above it, begins with a dot) is left out.
     limit : int, optional
         The first ones only. Of a folder no more are listed; a manifest is read to its end, since an image may have
         several rows.
     output : str, optional
         Where a job writes: what lies there is left out of folders and globs, or the job would explain its own pictures.
 
+    image_column : str, optional
+        The column of a manifest that holds images, or says where they are, where it is not found by itself.
+
     Returns
     -------
-    pa.Table
-        The images, as `ITEMS` has them; sorted by path, or in the manifest's order. A tar shard is one row.
+    Inputs
 
     Raises
     ------
     SessError
         If there is no such place, it holds no image, or it cannot be read.
     """
+    names: dict[tuple[str, ...], None] = {}
     try:
-        listed = pa.concat_tables([ITEMS.empty_table(), *_chunks(_items(url, limit, output))])
+        tables = partial(listed_in, column=image_column, names=names)
+        listed = pa.concat_tables([ITEMS.empty_table(), *_chunks(_items(url, limit, output, tables))])
         items = distinct(listed, url).slice(0, limit)
     except SessError:
         raise
@@ -69,9 +103,11 @@ def list_images(url: str, limit: int | None = None, output: str | None = None) -
         raise SessError(f"no permission to read {public(url)}: {one_line(error)}") from shown(error)
     except Exception as error:
         raise SessError(f"cannot read {public(url)}: {one_line(error)}") from shown(error)
+    if not items.num_rows and is_manifest(url):
+        raise SessError(f"no images in {public(url)}: it has no rows")
     if not items.num_rows:
         raise SessError(f"no images in {public(url)} (looked for {', '.join(sorted(IMAGE_EXTENSIONS))})")
-    return items
+    return Inputs(items, tuple(names))
 
 
 def _chunks(items: Iterator[Item]) -> Iterator[pa.Table]:
@@ -91,13 +127,13 @@ def _readable(value: Any) -> Any:
     return value
 
 
-def _items(url: str, limit: int | None, output: str | None = None) -> Iterator[Item]:
+def _items(url: str, limit: int | None, output: str | None, tables: Tables) -> Iterator[Item]:
     filesystem, path = open_filesystem(url)
     if is_chain(url):
         raise SessError(f"{public(url)} is a chain of file systems, which workers cannot list: unpack or copy it first")
     exists = _exists(filesystem, path)
     if exists and not _is_folder(filesystem, path):
-        yield from _one_file(filesystem, path)
+        yield from _one_file(filesystem, path, tables)
         return
     if not exists and _is_http(filesystem):  # a question mark in its path is no glob
         raise SessError(f"no such input: {public(url)}")
@@ -110,7 +146,7 @@ def _items(url: str, limit: int | None, output: str | None = None) -> Iterator[I
     paths = _apart_from_archives(chain.from_iterable(paths for _, paths in found), archives)
     paths = left_out.noted(paths, others)
     empty = True
-    for item in islice(_many_files(filesystem, paths, shared), limit):
+    for item in islice(_many_files(filesystem, paths, shared, tables), limit):
         empty = False
         yield item
     if empty and archives:
@@ -137,12 +173,18 @@ def _paths(filesystem: fsspec.AbstractFileSystem, url: str, output: str | None) 
     path = path_of(filesystem, url)
     if _exists(filesystem, path):
         if _is_folder(filesystem, path):
-            return path, apart_from(output, walk(filesystem, path), url, path)
+            return path, _visible(apart_from(output, walk(filesystem, path), url, path), path)
         return posixpath.dirname(path), [path]
     if any(character in path for character in "*?["):
         root = _glob_root(path)
-        return root, apart_from(output, sorted(patiently(filesystem.glob, path)), _glob_root(url), root)
+        paths = apart_from(output, sorted(patiently(filesystem.glob, path)), _glob_root(url), root)
+        return root, paths if "/." in path[len(root) :] else _visible(paths, root)  # what is hidden may be asked for
     raise SessError(f"no such input: {public(url)}")
+
+
+def _visible(paths: Iterable[str], root: str) -> Iterator[str]:
+    """Leave out what begins with a dot, or lies in a folder that does."""
+    return (path for path in paths if "/." not in f"/{path[len(root) :].lstrip('/')}")
 
 
 def _exists(filesystem: fsspec.AbstractFileSystem, path: str) -> bool:
@@ -165,26 +207,26 @@ def _glob_root(path: str) -> str:
     return "/".join(parts[:fixed])
 
 
-def _one_file(filesystem: fsspec.AbstractFileSystem, path: str) -> Iterator[Item]:
+def _one_file(filesystem: fsspec.AbstractFileSystem, path: str, tables: Tables) -> Iterator[Item]:
     if is_manifest(path):
-        yield from listed_in(filesystem, path)
+        yield from tables(filesystem, path, None)
     elif file_of(path).lower().endswith(ARCHIVES):
         raise _packed(path)
     else:
         yield Item(base_name(path), uri_of(filesystem, path))
 
 
-def _many_files(filesystem: fsspec.AbstractFileSystem, paths: Iterable[str], root: str) -> Iterator[Item]:
+def _many_files(
+    filesystem: fsspec.AbstractFileSystem, paths: Iterable[str], root: str, tables: Tables
+) -> Iterator[Item]:
     root = root.rstrip("/")
     for path in paths:
         image_id = path[len(root) + 1 :] if root else path
-        name = posixpath.basename(path)
-        extension = posixpath.splitext(name)[1].lower()
-        if name.startswith("."):
-            continue
+        extension = posixpath.splitext(path)[1].lower()
         if extension in IMAGE_EXTENSIONS:
-            yield Item(image_id, uri_of(filesystem, path), label=posixpath.basename(posixpath.dirname(path)) or None)
+            folder = posixpath.dirname(image_id) or posixpath.basename(root) or None
+            yield Item(image_id, uri_of(filesystem, path), folder=folder)
         elif extension == SHARD:
             yield Item(image_id, uri_of(filesystem, path))
         elif extension == ".parquet":
-            yield from listed_in(filesystem, path, image_id)
+            yield from tables(filesystem, path, image_id)

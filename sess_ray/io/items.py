@@ -27,8 +27,10 @@ ITEMS = pa.schema(
     [
         ("image_id", pa.string()),
         ("uri", pa.string()),
-        ("label", pa.string()),
+        ("labels", pa.list_(pa.string())),
         ("targets", pa.list_(pa.string())),
+        ("folder", pa.string()),
+        ("error", pa.string()),
     ]
 )
 CHUNK = 16_384  # rows that are Python objects at the same time
@@ -44,21 +46,27 @@ class Item:
         Its path below the input, or the manifest's id; unique.
     uri : str
         Where it is read; FILE.parquet#ROW or FILE.tar#MEMBER where it lies in another file.
-    label : str or None
-        Its class by the manifest or by the folder it lies in.
+    labels : list of str or None
+        Its classes, by the manifest.
     targets : list of str or None
         Classes to explain, by the manifest.
+    folder : str or None
+        The folders below the input that it lies in, with slashes between them; in none, the input's own name.
+    error : str or None
+        Why there is nothing to read.
     """
 
     image_id: str
     uri: str
-    label: str | None = None
+    labels: list[str] | None = None
     targets: list[str] | None = None
+    folder: str | None = None
+    error: str | None = None
 
 
 _PLACE = r"https?://[^?#]*\.{kind}(?:\?[^#]*)?|(?!https?://).*?\.{kind}"
 _MEMBER = re.compile(
-    rf"({_PLACE.format(kind='parquet')})#([0-9]+)|({_PLACE.format(kind='tar')})#(.*)", re.DOTALL | re.IGNORECASE
+    rf"({_PLACE.format(kind='parquet')})#((?:.+/)?[0-9]+)|({_PLACE.format(kind='tar')})#(.*)", re.DOTALL | re.IGNORECASE
 )
 _WHOLE = "#"  # behind the URI of a file whose name looks like a member of another
 
@@ -121,7 +129,8 @@ def distinct(items: pa.Table, url: str) -> pa.Table:
         name = row["image_id"]
         before = merged.get(name)
         if before is not None and before["uri"] == row["uri"]:  # one row a target
-            before["targets"] = list(dict.fromkeys([*(before["targets"] or []), *(row["targets"] or [])])) or None
+            for kind in ("labels", "targets"):
+                before[kind] = list(dict.fromkeys([*(before[kind] or []), *(row[kind] or [])])) or None
             continue
         if before is not None:
             _, member = split_uri(row["uri"])

@@ -31,7 +31,10 @@ def apart_from(output: str | None, paths: Iterable[str], url: str, root: str) ->
 
 
 def walk(filesystem: fsspec.AbstractFileSystem, path: str) -> Iterator[str]:
-    """Yield the files below a folder, sorted; page by page where the file system allows it."""
+    """Yield the files below a folder, sorted; page by page where the file system allows it.
+
+    On this machine folders whose names begin with a dot are not looked into.
+    """
     kinds = (filesystem.protocol,) if isinstance(filesystem.protocol, str) else filesystem.protocol
     for kind in kinds:
         if kind in _WALKS:
@@ -57,6 +60,8 @@ def _below(path: str, above: tuple[Place, ...], seen: set[Place], links: int = 0
     with os.scandir(path or "/") as scanned:
         entries = [(entry.name, _is_folder(entry), entry.is_symlink()) for entry in scanned]
     for name, is_folder, is_link in sorted(entries, key=lambda entry: f"{entry[0]}/" if entry[1] else entry[0]):
+        if is_folder and name.startswith("."):
+            continue
         if is_folder:
             yield from _below(f"{path}/{name}", (*above, place), seen, links + is_link)
         else:

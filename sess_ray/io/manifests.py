@@ -5,9 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import posixpath
+import re
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from functools import lru_cache, partial
 from itertools import islice
 from typing import Any
 
@@ -15,148 +19,323 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sess_ray.access import persistent, public
+from sess_ray.access import one_line, persistent, public
 from sess_ray.errors import SessError
+from sess_ray.io.columns import (
+    URI_COLUMNS,
+    Columns,
+    class_names,
+    columns_of,
+    image_column,
+    is_pathed,
+    no_images,
+    places_in,
+    usual_column,
+)
 from sess_ray.io.items import CHUNK, Item
 from sess_ray.io.listing import uri_of
+from sess_ray.signing import base_name, file_of
 from sess_ray.small import marked
 
 MANIFEST_EXTENSIONS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+SEPARATORS = (",", ";", "\t", "|")
+_SEP_LINE = re.compile(r'"?sep=(.)"?\s*')  # which Excel writes and reads in front of the header
 
-URI_COLUMNS = ("uri", "url", "path", "file", "file_name", "filename", "image")
-ID_COLUMNS = ("image_id", "id")
-LABEL_COLUMNS = ("label", "class", "class_index")
-TARGET_COLUMNS = ("targets", "target")
-BYTES_COLUMNS = ("image", "bytes", "image_bytes")
+Row = dict[str, Any] | str  # the cells by column, or what is wrong with the row
 
-PACKED = "packed path"  # stands for the column of image bytes: the path stored beside them, or None
+
+@dataclass
+class Table:
+    """What is known of a table before its rows are read.
+
+    Attributes
+    ----------
+    uri : str
+    prefix : str or None
+        What the ids begin with, where it is one of several tables.
+    wanted : str or None
+        The column of the images, where it is not found by itself.
+    columns : Columns or None
+        None in JSON Lines, where each row has its own.
+    packed : str or None
+        The column of image bytes.
+    member : str
+        What stands in front of a row's number where the bytes are read: the column, if it had to be named.
+    names : dict of str to tuple of str
+        The names of the classes, by the columns that hold their indices.
+    """
+
+    uri: str
+    prefix: str | None = None
+    wanted: str | None = None
+    columns: Columns | None = None
+    packed: str | None = None
+    member: str = ""
+    names: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def is_manifest(path: str) -> bool:
     """Say whether a file lists images, by its name."""
-    return path.lower().endswith(MANIFEST_EXTENSIONS)
+    return _has(path, *MANIFEST_EXTENSIONS)
 
 
-def listed_in(filesystem: fsspec.AbstractFileSystem, path: str, image_id: str | None = None) -> Iterator[Item]:
-    """Yield the images that a table lists; with `image_id` it is Parquet, one of several files, and may list none.
+def _has(path: str, *extensions: str) -> bool:
+    return file_of(path).lower().endswith(extensions)
+
+
+def listed_in(
+    filesystem: fsspec.AbstractFileSystem,
+    path: str,
+    prefix: str | None = None,
+    column: str | None = None,
+    names: dict[tuple[str, ...], None] | None = None,
+) -> Iterator[Item]:
+    """Yield the images that a table lists; with a `prefix` it is Parquet, one of several files, and may list none.
 
     Parameters
     ----------
     filesystem : AbstractFileSystem
     path : str
         In the file system. Its extension says what it is.
-    image_id : str, optional
+    prefix : str, optional
         What the file is called below the input. Ids begin with it, since paths repeat from file to file.
+    column : str, optional
+        That of the images, where it is not found by itself.
+    names : dict, optional
+        Learns the names of the classes that the labels are of, as its keys.
 
     Raises
     ------
     SessError
-        If it has no column that says where images are.
+        If it has no column that says where images are, or cannot be read.
     """
-
-    def rows() -> Iterator[dict[str, Any]]:
-        if not path.lower().endswith(".parquet"):
-            yield from _text_rows(filesystem, path)
-            return
-        with filesystem.open(path, "rb") as handle:
-            file = pq.ParquetFile(handle)
-            if image_id is None or bytes_column(file.schema_arrow) is not None:
-                yield from _parquet_rows(file)  # else it is something else that lies between the images
-
-    yield from _items(persistent(lambda had: islice(rows(), had, None)), uri_of(filesystem, path), image_id)
-
-
-def _items(rows: Iterable[dict[str, Any]], uri: str, image_id: str | None = None) -> Iterator[Item]:
-    columns: list[str] = []
-    column: str | None = None
-    for number, row in enumerate(rows):
-        if not number:
-            columns = list(row)
-            column = PACKED if PACKED in row else _first(columns, URI_COLUMNS)
-            if column is None:
-                listed = ", ".join(columns)
-                known = ", ".join(URI_COLUMNS[1:])
-                raise SessError(f"manifest {public(uri)} needs a column 'uri' (or {known}); it has: {listed}")
-        assert column is not None
-        yield _item(row, columns, column, number, uri, image_id)
+    read: type[_Parquet | _Lines] = _Parquet if _has(path, ".parquet") else _Lines
+    source = read(filesystem, path, Table(uri_of(filesystem, path), prefix, column))
+    number = 0
+    try:
+        for number, row in enumerate(persistent(lambda had: islice(source.rows(), had, None)), 1):
+            yield _item(row, source.table, number - 1)
+            if number == 1 and names is not None and source.table.columns:
+                named = source.table.names.get(source.table.columns.label or "")
+                names.update({named: None} if named else {})
+    except SessError:
+        raise
+    except Exception as error:
+        if prefix is None:
+            raise
+        yield Item(f"{prefix}#{number}", f"{source.table.uri}#{number}", error=f"the rest of it: {one_line(error)}")
+    if number:
+        source.check()
 
 
-def _item(row: dict[str, Any], columns: list[str], column: str, number: int, uri: str, prefix: str | None) -> Item:
-    def value(known: Sequence[str]) -> Any:
-        name = _first(columns, known)
-        return row.get(name) if name else None
-
-    file = posixpath.basename(uri)
-    named = _text(row.get(column))
-    if prefix is not None:  # paths repeat from file to file
-        named, file = (f"{prefix}/{named}" if named else None), prefix
-    return Item(
-        image_id=_text(value(ID_COLUMNS)) or (public(named) if named else f"{file}#{number}"),
-        uri=f"{uri}#{number}" if column == PACKED else _absolute(str(row.get(column) or ""), posixpath.dirname(uri)),
-        label=_text(value(LABEL_COLUMNS)),
-        targets=_listed(value(TARGET_COLUMNS)),
-    )
+# --- rows of text ---
 
 
-def _text_rows(filesystem: fsspec.AbstractFileSystem, path: str) -> Iterator[dict[str, Any]]:
-    """Read a manifest of lines, a line at a time."""
-    with filesystem.open(path, "rb") as handle:  # one of a web server need not go back
-        encoding = marked(handle.read(4)) or "utf-8"
-    # A byte that is no text costs its own row: a path that holds it can be opened all the same.
-    reading = partial(io.TextIOWrapper, encoding=encoding, errors="surrogateescape", newline="")
-    with filesystem.open(path, "rb") as handle, reading(handle) as lines:
-        if path.lower().endswith((".csv", ".tsv")):
-            yield from csv.DictReader(lines, delimiter="\t" if path.lower().endswith(".tsv") else ",")
-        else:
-            yield from (json.loads(line) for line in lines if line.strip())
+@dataclass
+class _Lines:
+    """CSV and JSON Lines."""
 
+    filesystem: fsspec.AbstractFileSystem
+    path: str
+    table: Table
+    seen: dict[str, None] = field(default_factory=dict)  # columns, in their order
 
-def _parquet_rows(file: pq.ParquetFile) -> Iterator[dict[str, Any]]:
-    """Read a manifest; of a column of image bytes only the paths beside them."""
-    schema = file.schema_arrow
-    packed = bytes_column(schema)
-    known = (*ID_COLUMNS, *LABEL_COLUMNS, *TARGET_COLUMNS)
-    columns = [name for name in schema.names if name in known] if packed else schema.names
-    if packed and _is_pathed(schema.field(packed).type):
-        columns.append(f"{packed}.path")
-    if packed and not columns:
-        yield from ({PACKED: None} for _ in range(file.metadata.num_rows))
-        return
-    for batch in file.iter_batches(CHUNK, columns=columns):
-        for row in batch.to_pylist():
-            if packed:
-                row[PACKED] = (row.pop(packed, None) or {}).get("path")
+    def rows(self) -> Iterator[Row]:
+        with self.filesystem.open(self.path, "rb") as handle:
+            encoding = marked(handle.read(4)) or "utf-8"
+        # Opened again: a file of a web server need not go back. A byte that is no text costs its own row: a path that
+        # holds it can be opened all the same.
+        reading = partial(io.TextIOWrapper, encoding=encoding, errors="surrogateescape", newline="")
+        with self.filesystem.open(self.path, "rb") as handle, reading(handle) as lines:
+            yield from self._separated(lines) if _has(self.path, ".csv", ".tsv") else self._json(lines)
+
+    def check(self) -> None:
+        """Raise `SessError` if no row has said where an image is."""
+        known = URI_COLUMNS if self.table.wanted is None else (self.table.wanted,)
+        plain = self.seen if self.table.wanted else [name.strip().lower() for name in self.seen]
+        if not any(name in known for name in plain):
+            more = f" (or {', '.join(known[1:])})" if known[1:] else ""
+            listed = ", ".join(self.seen) or "none"
+            raise SessError(f"manifest {public(self.table.uri)} needs a column {known[0]!r}{more}; it has: {listed}")
+
+    def _separated(self, lines: Iterable[str]) -> Iterator[Row]:
+        lines = iter(lines)
+        head = next((line for line in lines if line.strip()), "")
+        told = _SEP_LINE.fullmatch(head)
+        head = next(lines, "") if told else head
+        usual = "\t" if _has(self.path, ".tsv") else ","
+        separators = told[1] if told else sorted(SEPARATORS, key=lambda one: one != usual)
+        headers = [(one, _cells([head], one)) for one in separators]
+        separator, names = next((one for one in headers if self._columns(one[1]).uri), headers[0])
+        self.seen = dict.fromkeys(name for name in names if name)
+        self.check()
+        self.table.columns = self._columns(names)
+        for cells in csv.reader(lines, delimiter=separator, skipinitialspace=True):
+            if any(cell.strip() for cell in cells[len(names) :]):
+                yield f"it has {len(cells)} cells, the header {len(names)}: quote what holds a {separator!r}"
+            elif any(cell.strip() for cell in cells):
+                yield dict(zip(names, cells, strict=False))
+
+    def _columns(self, names: Iterable[str]) -> Columns:
+        return _columns_of(tuple(name for name in names if name), self.table.uri, self.table.wanted)
+
+    def _json(self, lines: Iterable[str]) -> Iterator[Row]:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise SessError(f"line {number} of {public(self.table.uri)} is no JSON: {error}") from error
+            if not isinstance(row, dict):
+                raise SessError(f"line {number} of {public(self.table.uri)} is no JSON object: write one a line")
+            self.seen.update(dict.fromkeys(row))
             yield row
 
 
-def bytes_column(schema: pa.Schema) -> str | None:
-    """Return the column of image bytes, plain or in Hugging Face's struct of bytes and path."""
-    for name in BYTES_COLUMNS:
-        if name in schema.names:
-            kind = schema.field(name).type
-            if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_struct(kind):
-                return name
-    return None
+@lru_cache(maxsize=64)
+def _columns_of(names: tuple[str, ...], uri: str, wanted: str | None) -> Columns:
+    try:
+        found = columns_of(names)
+    except SessError as error:
+        raise SessError(f"manifest {public(uri)} {error}") from None
+    return found if wanted is None else replace(found, uri=wanted if wanted in names else None)
 
 
-def _is_pathed(kind: pa.DataType) -> bool:
-    return pa.types.is_struct(kind) and kind.get_field_index("path") >= 0
+def _cells(lines: Iterable[str], separator: str) -> list[str]:
+    """Return the cells of the first line."""
+    return [cell.strip() for cell in next(csv.reader(lines, delimiter=separator, skipinitialspace=True), [])]
 
 
-def _first(columns: Sequence[str], known: Sequence[str]) -> str | None:
-    return next((name for name in known if name in columns), None)
+# --- rows of Parquet ---
+
+PACKED = "packed path"  # stands for the column of image bytes: the path stored beside them, or None
 
 
-def _text(value: object) -> str | None:
-    return None if value is None or str(value).strip() == "" else str(value).strip()
+@dataclass
+class _Parquet:
+    """Parquet; of a column of image bytes only the paths beside them are read."""
+
+    filesystem: fsspec.AbstractFileSystem
+    path: str
+    table: Table
+
+    def rows(self) -> Iterator[Row]:
+        with self.filesystem.open(self.path, "rb") as handle:
+            file = pq.ParquetFile(handle)
+            if self._look(file.schema_arrow):
+                yield from self._read(file)
+
+    def _look(self, schema: pa.Schema) -> bool:
+        """Find the columns; say whether there are images."""
+        table = self.table
+        try:
+            table.packed = image_column(schema, table.wanted)
+            named, places = columns_of(schema.names), columns_of(places_in(schema)).uri
+            if table.packed is None and table.prefix is not None and table.wanted is None:
+                return False
+            if table.packed is None and places is None and table.wanted is None:
+                raise no_images(schema)
+        except SessError as error:
+            raise SessError(f"{public(table.uri)} {error}") from None
+        table.names = class_names(schema)
+        label = named.label or (next(iter(table.names)) if len(table.names) == 1 else None)
+        table.columns = replace(named, uri=PACKED if table.packed else table.wanted or places, label=label)
+        table.member = (
+            f"{table.wanted}/" if table.wanted and table.packed and table.wanted != usual_column(schema) else ""
+        )
+        return True
+
+    def check(self) -> None:
+        """Find nothing wrong: the columns are known before the rows."""
+
+    def _read(self, file: pq.ParquetFile) -> Iterator[Row]:
+        table, packed = self.table, self.table.packed
+        assert table.columns is not None
+        names = [table.columns.id, table.columns.label, table.columns.targets, None if packed else table.columns.uri]
+        columns = list(dict.fromkeys(name for name in names if name is not None and name != packed))
+        if packed and is_pathed(file.schema_arrow.field(packed).type):
+            columns.append(f"{packed}.path")
+            if _is_empty(file, f"{packed}.bytes"):
+                table.packed = None  # the paths alone say where the images are
+        if not columns:
+            yield from ({PACKED: None} for _ in range(file.metadata.num_rows))
+            return
+        for batch in file.iter_batches(CHUNK, columns=columns):
+            for row in batch.to_pylist():
+                if packed:
+                    row[PACKED] = (row.pop(packed, None) or {}).get("path")
+                yield row
 
 
-def _listed(value: object) -> list[str] | None:
-    if value is None:
-        return None
-    values = value if isinstance(value, list | tuple) else str(value).split(";")
-    return [str(entry).strip() for entry in values if str(entry).strip()] or None
+def _is_empty(file: pq.ParquetFile, column: str) -> bool:
+    """Say whether a column is known to hold nothing but nulls."""
+    for group in range(file.metadata.num_row_groups):
+        chunks = file.metadata.row_group(group)
+        [found] = [chunks.column(i) for i in range(chunks.num_columns) if chunks.column(i).path_in_schema == column]
+        told = found.statistics
+        if told is None or not told.has_null_count or told.null_count < found.num_values:
+            return False
+    return True
 
 
-def _absolute(named: str, folder: str) -> str:
+# --- an image of a row ---
+
+
+def _item(row: Row, table: Table, number: int) -> Item:
+    file = base_name(table.uri) if table.prefix is None else table.prefix
+    own = f"{file}#{number}"
+    where = f"{table.uri}#{table.member}{number}"
+    wrong = f"row {number + 1} of {file}"
+    if isinstance(row, str):
+        return Item(own, where, error=f"{wrong}: {row}")
+    columns = table.columns or _columns_of(tuple(row), table.uri, table.wanted)
+    place = row.get(columns.uri) if columns.uri else None
+    named = None if isinstance(place, list | dict | bool) else _text(place)
+    named = f"{table.prefix}/{named}" if named and table.prefix is not None else named
+    item = Item(
+        image_id=(_text(row.get(columns.id)) if columns.id else None) or (public(named) if named else own),
+        uri=where,
+        labels=_classes(row.get(columns.label), table.names.get(columns.label, ())) if columns.label else None,
+        targets=_targets(row.get(columns.targets)) if columns.targets else None,
+    )
+    if table.packed is None:
+        if named is None:
+            item.error = f"{wrong} names no image" if _text(place) is None else f"{wrong}: {columns.uri} is no path"
+        else:
+            item.uri = absolute(str(_text(place)), posixpath.dirname(file_of(table.uri)))
+    return item
+
+
+def absolute(named: str, folder: str) -> str:
+    """Return where something is that a file in a folder names: relative to the folder, or its place."""
     return named if "://" in named or named.startswith("/") else posixpath.join(folder, named)
+
+
+def _classes(value: Any, names: Sequence[str]) -> list[str] | None:
+    """Return the labels that a cell holds; of indices of named classes, the names."""
+    values = value if isinstance(value, list) else [value]
+    texts = [_class_name(_text(one), names) if names else _text(one) for one in values]
+    return [text for text in texts if text is not None] or None
+
+
+def _class_name(text: str | None, names: Sequence[str]) -> str | None:
+    if text is None or text == "-1" or not text.isdecimal():  # -1 is what datasets write of images without a label
+        return None if text == "-1" else text
+    return names[int(text)] if int(text) < len(names) else f"label {text} of {len(names)} classes"
+
+
+def _targets(value: Any) -> list[str] | None:
+    values = value if isinstance(value, list) else (_text(value) or "").split(";")
+    return [text for text in map(_text, values) if text is not None] or None
+
+
+def _text(value: Any) -> str | None:
+    """Return a cell as text: 281.0 is 281; None where it is empty or NaN."""
+    if value is None or (isinstance(value, float | Decimal) and math.isnan(value)):
+        return None
+    if isinstance(value, float | Decimal) and math.isfinite(value) and value == int(value):
+        return str(int(value))
+    if isinstance(value, bytes):
+        value = value.decode(errors="surrogateescape")
+    return str(value).strip() or None

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
-import pyarrow.parquet as pq
-
 from sess_ray.access import persistent, public, read_files
-from sess_ray.errors import SessError
 from sess_ray.io.items import is_shard, split_uri
-from sess_ray.io.manifests import bytes_column
+from sess_ray.io.packed import packed_rows
 from sess_ray.io.shards import content_of
 from sess_ray.io.shards import members as tar_members
-from sess_ray.opening import is_chain, opened
-
-BATCH_ROWS = 16  # of a Parquet file with image bytes, read at a time
+from sess_ray.opening import is_chain
 
 
 def read_items(uris: Sequence[str]) -> list[bytes | Exception]:
@@ -61,7 +56,7 @@ def stream_items(uris: Sequence[str]) -> Iterator[tuple[int, bytes | Exception]]
 def _members(file: str, members: dict[str, list[int]]) -> Iterator[tuple[int, bytes | Exception]]:
     """Yield the contents of members of one file; what several items share, for each of them."""
     left = dict(members)
-    reader = _tar_members if is_shard(file) else _parquet_rows
+    reader = _tar_members if is_shard(file) else packed_rows
     try:
         for name, content in persistent(lambda had: reader(file, members, had)):
             yield from ((index, content) for index in left.pop(name))
@@ -71,39 +66,6 @@ def _members(file: str, members: dict[str, list[int]]) -> Iterator[tuple[int, by
     for name, indices in left.items():
         missing = FileNotFoundError(f"no {name!r} in {public(file)}")
         yield from ((index, missing) for index in indices)
-
-
-def _parquet_rows(file: str, names: Collection[str], had: int) -> Iterator[tuple[str, bytes | Exception]]:
-    """Yield rows in the file's order, the first `had` of them left out."""
-    wanted = sorted(int(name) for name in names if name.isdecimal() and str(int(name)) == name)[had:]
-    if not wanted:
-        return
-    with opened(file) as handle:
-        parquet = pq.ParquetFile(handle)
-        column = bytes_column(parquet.schema_arrow)
-        if column is None:
-            raise SessError(f"{public(file)} has no column of image bytes")
-        first = 0
-        for group in range(parquet.num_row_groups):
-            last = first + parquet.metadata.row_group(group).num_rows
-            some = [row for row in wanted if first <= row < last]
-            if some:
-                yield from _group_rows(parquet, group, column, first, some)
-            first = last
-
-
-def _group_rows(
-    file: pq.ParquetFile, group: int, column: str, first: int, wanted: list[int]
-) -> Iterator[tuple[str, bytes | Exception]]:
-    left = set(wanted)
-    for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=[column]):
-        for offset in range(batch.num_rows):
-            row = first + offset
-            if row in left:
-                value = batch[0][offset].as_py()
-                content = value.get("bytes") if isinstance(value, dict) else value
-                yield str(row), content if content is not None else SessError("the row holds no image bytes")
-        first += batch.num_rows
 
 
 def _tar_members(file: str, names: Collection[str], had: int) -> Iterator[tuple[str, bytes | Exception]]:

@@ -11,8 +11,8 @@ from typing import IO, Any
 
 from sess_ray.access import is_passing, persistent, refuse_larger
 from sess_ray.errors import SessError
+from sess_ray.io.columns import LABEL_COLUMNS
 from sess_ray.io.items import IMAGE_EXTENSIONS
-from sess_ray.io.manifests import LABEL_COLUMNS
 from sess_ray.opening import opened, readable
 from sess_ray.small import as_text
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import operator
+import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
@@ -13,6 +15,8 @@ from sess_ray.errors import SessError, unknown
 from sess_ray.models import scores, wordnet
 from sess_ray.models.groups import Group
 from sess_ray.models.scores import Activation
+
+_NUMBER = re.compile(r"-?[0-9]+(\.0+)?")  # tables with gaps in a column of integers write 281.0
 
 
 class Targets:
@@ -110,14 +114,12 @@ class Targets:
         SessError
             If there is no such class, or several of that name.
         """
+        if hasattr(given, "__index__"):
+            return self._at(operator.index(given))
         text = str(given).strip()
-        named = isinstance(given, str) and text.lower() in self._names
-        if not named and text.lstrip("-").isdigit():
-            index = int(text)
-            if not 0 <= index < self.num_classes:
-                raise SessError(f"class {index} is out of range: {self.name} has classes 0 to {self.num_classes - 1}")
-            return index
         found = self._named(text.lower())
+        if not found and _NUMBER.fullmatch(text):
+            return self._at(int(text.partition(".")[0]))
         if len(found) > 1:
             raise SessError(
                 f"{self.name} has {len(found)} classes named {text!r}: use an index, {' or '.join(map(str, found))}"
@@ -130,9 +132,18 @@ class Targets:
             raise unknown("class", text, self.classes, f" ({self.name})")
         return found[0]
 
+    def _at(self, index: int) -> int:
+        if not 0 <= index < self.num_classes:
+            raise SessError(f"class {index} is out of range: {self.name} has classes 0 to {self.num_classes - 1}")
+        return index
+
+    def named(self, name: str) -> tuple[int, ...]:
+        """Return the indices of the classes that have this name, in any case; none where none has it."""
+        return self._named(name.strip().lower())
+
     def knows(self, name: str) -> bool:
         """Say whether a class, or several, have this name."""
-        return bool(self._named(name.strip().lower()))
+        return bool(self.named(name))
 
     def _members(self, classes: Iterable[int | str]) -> tuple[int, ...]:
         return tuple(sorted({self.class_index(member) for member in classes}))

@@ -30,10 +30,10 @@ def folder(tmp_path):
 
 def test_a_folder_is_searched(folder):
     items = find_images(str(folder))
-    assert [(item.image_id, item.label) for item in items] == [
+    assert [(item.image_id, item.folder) for item in items] == [
         ("a.jpg", "images"),
         ("cats/b.PNG", "cats"),
-        ("cats/deep/c.jpeg", "deep"),
+        ("cats/deep/c.jpeg", "cats/deep"),
         ("dogs/d[1].png", "dogs"),
     ]
     contents = read_items([item.uri for item in items])
@@ -103,8 +103,8 @@ def test_manifests_in_csv_and_json_lines(folder):
             [["uri", "id", "label", "targets"], ["a.jpg", "007", "cat", "1;2"], ["cats/b.PNG", "8", "", ""]]
         )
     items = find_images(str(folder / "m.csv"))
-    assert [(i.image_id, i.uri, i.label, i.targets) for i in items] == [
-        ("007", f"{folder}/a.jpg", "cat", ["1", "2"]),
+    assert [(i.image_id, i.uri, i.labels, i.targets) for i in items] == [
+        ("007", f"{folder}/a.jpg", ["cat"], ["1", "2"]),
         ("8", f"{folder}/cats/b.PNG", None, None),
     ]
     lines = [{"path": "a.jpg", "target": 3}, {"path": "a.jpg", "target": 5}, {"path": "s3://b/k.jpg", "target": 1}]
@@ -122,12 +122,12 @@ def test_parquet_with_image_bytes_in_the_layout_of_hugging_face(tmp_path):
     table = pa.table({"image": pa.array(images, kind), "label": pa.array([3, 1, 4, 1, 5])})
     pq.write_table(table, tmp_path / "m.parquet", row_group_size=2)
     items = find_images(str(tmp_path / "m.parquet"))
-    assert [(i.image_id, i.label) for i in items] == [
-        ("0.png", "3"),
-        ("m.parquet#1", "1"),
-        ("2.png", "4"),
-        ("3.png", "1"),
-        ("4.png", "5"),
+    assert [(i.image_id, i.labels) for i in items] == [
+        ("0.png", ["3"]),
+        ("m.parquet#1", ["1"]),
+        ("2.png", ["4"]),
+        ("3.png", ["1"]),
+        ("4.png", ["5"]),
     ]
     chosen = [items[4], items[0], items[3]]
     contents = read_items([i.uri for i in chosen])
@@ -173,7 +173,7 @@ def test_inputs_that_are_wrong(tmp_path):
         (tmp_path / "empty", "no images in"),
         (tmp_path / "bad.csv", "needs a column 'uri'.*it has: name, size"),
         (tmp_path / "twice.csv", "has id '1' for two images"),
-        (tmp_path / "broken.jsonl", "cannot read"),
+        (tmp_path / "broken.jsonl", "line 1 of .* is no JSON"),
         ("nope://bucket/x", "cannot open nope://bucket/x"),
     ):
         with pytest.raises(SessError, match=message):

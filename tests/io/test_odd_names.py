@@ -107,7 +107,7 @@ def test_a_name_that_is_no_utf_8_is_read_and_shown_by_its_bytes(tmp_path):
     for url in (str(tmp_path), f"{tmp_path}/**/*.jpg", f"{tmp_path}/*/*.jpg"):
         last = list_images(url).to_pylist()[-1]
         assert last["image_id"].endswith("caf\\xe9.jpg")
-        assert (last["uri"], last["label"]) == (f"{tmp_path}/\\xff/caf\\xe9.jpg", "\\xff")
+        assert (last["uri"], last["folder"]) == (f"{tmp_path}/\\xff/caf\\xe9.jpg", "\\xff")
         assert read_items([last["uri"]]) == [b"content"]
     # As a shell gives it, and as a person would type what was shown.
     for name in (os.fsdecode(folder), f"{tmp_path}/\\xff"):
@@ -140,7 +140,7 @@ def test_a_manifest_that_is_no_utf_8_names_files_all_the_same(tmp_path, suffix):
 def test_a_manifest_says_its_encoding(tmp_path, encoding):
     (tmp_path / "m.tsv").write_bytes("uri\tlabel\ncaf\u00e9.jpg\ttabby\n".encode(encoding))
     [item] = list_images(f"{tmp_path}/m.tsv").to_pylist()
-    assert (item["image_id"], item["label"]) == ("caf\u00e9.jpg", "tabby")
+    assert (item["image_id"], item["labels"]) == ("caf\u00e9.jpg", ["tabby"])
 
 
 def test_half_a_pair_in_json_costs_one_image(tmp_path):

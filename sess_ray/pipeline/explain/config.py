@@ -24,6 +24,9 @@ class ExplainConfig(ReadsModel, OpensUrls):
     input
         A folder (searched recursively), a glob, a manifest (.csv, .tsv, .jsonl, .parquet) or one image, as a path or a
         URL such as s3://bucket/images. Without it, sample images are explained.
+    image_column
+        The column of a manifest, CSV, JSON Lines or Parquet, that holds the images or says where they are, where it is
+        not found by itself.
     output
         Folder or URL for the results.
     model
@@ -111,6 +114,7 @@ class ExplainConfig(ReadsModel, OpensUrls):
     """
 
     input: Annotated[str | None, INPUT] = None
+    image_column: Annotated[str | None, INPUT] = None
     output: Annotated[str, OUTPUT] = "out"
     model: Annotated[str, MODEL] = DEMO_MODEL
     weights: Annotated[str | None, MODEL] = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ import pyarrow.compute as pc
 
 from sess_ray.access import one_line, public, use
 from sess_ray.errors import SessError
-from sess_ray.io.inputs import list_images
+from sess_ray.io.inputs import Inputs, read_inputs
 from sess_ray.io.items import ITEMS, shard_rows
 from sess_ray.io.ledger import Ledger, read_ledger
 from sess_ray.io.names import read_class_names
@@ -43,7 +44,7 @@ class Job:
     made_with : dict
         Versions of what the maps depend on.
     left_out : list of str
-        Lines on what of the annotations is not explained, and why.
+        Lines on what of the annotations, or of the labels, is not explained, and why.
     """
 
     config: ExplainConfig
@@ -98,15 +99,15 @@ def prepare(config: ExplainConfig, meanwhile: Callable[[], None] | None = None) 
     store = Store(config.output)
     started = None if config.overwrite else _started(store, config)
     if config.input is None:
-        items = _demo_items().slice(0, config.limit)
+        found = Inputs(_demo_items().slice(0, config.limit))
     else:
-        items = list_images(config.input, config.limit, config.output)
+        found = read_inputs(config.input, config.limit, config.output, config.image_column)
         if config.model == DEMO_MODEL and config.weights is not None:
             raise SessError("--weights need the --model that they are of")
     if meanwhile:
         meanwhile()
     model, sess = _engine(config)
-    tasks, left_out = _targets(config, items, model)
+    tasks, left_out = _targets(config, found, model)
     made = made_with(config, model, sess)
     if started:
         refuse_other_settings(store, config, sess)
@@ -116,7 +117,7 @@ def prepare(config: ExplainConfig, meanwhile: Callable[[], None] | None = None) 
         store.check_writable()
     if started:
         tasks = _left(store, tasks, config)
-    return Job(config, model, items.num_rows, tasks, store, settings(config, sess), made, left_out)
+    return Job(config, model, found.images.num_rows, tasks, store, settings(config, sess), made, left_out)
 
 
 def _started(store: Store, config: ExplainConfig) -> dict[str, Any] | None:
@@ -141,18 +142,29 @@ def _engine(config: ExplainConfig) -> tuple[Model, SESS]:
     return model, SESS(model, device="cpu", **config.explainer_options())  # type: ignore[arg-type]
 
 
-def _targets(config: ExplainConfig, items: pa.Table, model: Model) -> tuple[pa.Table, list[str]]:
-    """Find the classes to explain of each image; and say what of the annotations is left out."""
+def _targets(config: ExplainConfig, found: Inputs, model: Model) -> tuple[pa.Table, list[str]]:
+    """Find the classes to explain of each image; and say what of the annotations, or labels, is left out."""
     from sess_ray.io.annotation_formats import read_annotations
-    from sess_ray.pipeline.explain.targets import annotated, label_classes, malformed, resolve, unclassed
+    from sess_ray.pipeline.explain.targets import annotated, label_classes, malformed, resolve, unclassed, unlabelled
 
+    items = found.images
     if config.annotations is None:
-        return resolve(items, config.targets, model, config.class_map), []
+        given = (config.targets, model, config.class_map, found.class_names, partial(_folders, config))
+        tasks = resolve(items, *given)
+        return tasks, unlabelled(tasks)
     annotations = read_annotations(config.annotations)
     classes = label_classes(annotations, config.class_map, model)
     unknown: Counter[str] = Counter()
     tasks = annotated(items, annotations, classes, model, config.several_classes, unknown)
     return tasks, [*malformed(annotations), *unclassed(unknown, model)]
+
+
+def _folders(config: ExplainConfig) -> list[str]:
+    """List the folders of all images, also of those that a limit leaves out."""
+    if config.input is None or config.limit is None:
+        return []
+    folders: list[str] = read_inputs(config.input, output=config.output).images["folder"].unique().to_pylist()
+    return [folder for folder in folders if folder is not None]
 
 
 def _left(store: Store, tasks: pa.Table, config: ExplainConfig) -> pa.Table:

@@ -80,7 +80,7 @@ def record(job: Job, summary: Summary, started: datetime) -> dict[str, Any]:
             "weights_sha256": job.made_with["weights"],
         },
         "groups": job.groups,
-        "left_out": job.left_out,  # of the annotations
+        "left_out": job.left_out,  # of the annotations or the labels
         "versions": versions(*packages),
         "started": started.isoformat(timespec="seconds"),
         "counts": {

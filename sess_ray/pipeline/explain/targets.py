@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -16,15 +15,24 @@ from sess_ray.errors import SessError
 from sess_ray.io.annotations import Annotations, ClassMap
 from sess_ray.io.items import CHUNK, is_shard, shard_rows
 from sess_ray.models import Model
-from sess_ray.models.groups import meaning, members
+from sess_ray.models.groups import members
+from sess_ray.pipeline.explain.labels import Meaning, Words, folder_classes, table_classes
 from sess_ray.pipeline.explain.stages import NO_LABEL, TASKS
 
 Several = Literal["group", "best"]
 TOLD = 5  # of many names or reasons, in a message
+INPUT_STAGE = "input"  # of what a manifest says of an image
 Targets = list[tuple[int, ...]]  # for each target its alternatives, of which the model's favourite is explained
 
 
-def resolve(items: pa.Table, targets: str, model: Model, class_map: str | None = None) -> pa.Table:
+def resolve(
+    items: pa.Table,
+    targets: str,
+    model: Model,
+    class_map: str | None = None,
+    class_names: Sequence[tuple[str, ...]] = (),
+    folders: Callable[[], Iterable[str]] = tuple,
+) -> pa.Table:
     """Find the classes, and groups of classes, to explain of each image.
 
     Parameters
@@ -38,6 +46,10 @@ def resolve(items: pa.Table, targets: str, model: Model, class_map: str | None =
         Learns the groups.
     class_map : str or None
         URL of a `ClassMap`; its labels come before the model's own names.
+    class_names : sequence of tuples of str
+        As `sess_ray.io.inputs.Inputs` has them.
+    folders : callable
+        Lists the folders of all images, also of those that are not among the items.
 
     Returns
     -------
@@ -50,7 +62,7 @@ def resolve(items: pa.Table, targets: str, model: Model, class_map: str | None =
     SessError
         If `targets` names no class, or no image has a label that is one.
     """
-    words = _Words(model, ClassMap.read(class_map) if class_map else ClassMap())
+    words = Words(model, ClassMap.read(class_map) if class_map else ClassMap())
     if is_chosen(targets):
         return _alike(items, targets)
     if targets not in ("auto", "label"):
@@ -59,16 +71,19 @@ def resolve(items: pa.Table, targets: str, model: Model, class_map: str | None =
         return _alike(items, "top1")
     if class_map and pc.any(shard_rows(items["uri"])).as_py():
         raise SessError("--class-map: the labels in tar shards are classes of the model")
-    folders = _folder_classes(items["label"].unique().drop_null().to_pylist(), model)
+    folder = folder_classes(_values(items["folder"]), words, folders) if targets == "label" else None
+    unsaid = items.filter(pc.and_(pc.is_null(items["targets"]), pc.is_valid(items["labels"])))
+    labels = {**table_classes(class_names if unsaid.num_rows else (), words), **(folder.known if folder else {})}
     known: dict[Any, str | Targets | SessError] = {}
 
     def declared(row: dict[str, Any]) -> str | Targets | None:
         if targets == "label" and is_shard(row["uri"]):
             return None
-        key = (row["label"], tuple(row["targets"] or ()))
+        own = row["labels"] or (folder.labels(row["folder"]) if folder else [])
+        key = (tuple(own), tuple(row["targets"] or ()))
         if key not in known:
             try:
-                known[key] = _declared(*key, words, folders) or _undeclared(targets)
+                known[key] = _declared(*key, words, labels) or _undeclared(targets)
             except SessError as error:
                 known[key] = error
         found = known[key]
@@ -79,12 +94,18 @@ def resolve(items: pa.Table, targets: str, model: Model, class_map: str | None =
     return _tasks(items, declared, model)
 
 
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """Return the different values of a column, nulls left out."""
+    return column.unique().drop_null().to_pylist()
+
+
 def _alike(items: pa.Table, found: str | Targets) -> pa.Table:
     """Return the tasks of items that have the same targets."""
     given = {"top" if isinstance(found, str) else "targets": found}
-    known = ("image_id", "uri")
+    known = {name: items[name] for name in ("image_id", "uri", "error")}
+    known["stage"] = pc.if_else(pc.is_valid(items["error"]), INPUT_STAGE, None)
     columns = [
-        items[name] if name in known else pa.repeat(pa.scalar(given.get(name), kind), items.num_rows)
+        known[name] if name in known else pa.repeat(pa.scalar(given.get(name), kind), items.num_rows)
         for name, kind in zip(TASKS.names, TASKS.types, strict=True)
     ]
     return pa.table(columns, schema=TASKS)
@@ -99,10 +120,13 @@ def _tasks(
         rows = batch.to_pylist()
         for row in rows:
             try:
+                if row["error"] is not None:
+                    raise SessError(row["error"])
                 found = find(row)
                 row["top"], row["targets"] = (found, None) if isinstance(found, str) else (None, found)
             except SessError as error:
-                row["targets"], row["stage"], row["error"] = None, "targets", str(error)
+                stage = INPUT_STAGE if row["error"] else "targets"
+                row["targets"], row["stage"], row["error"] = None, stage, str(error)
                 first = first or row["error"]
         chunks.append(pa.Table.from_pylist(rows, TASKS))
     tasks = pa.concat_tables(chunks)
@@ -208,6 +232,17 @@ def unclassed(unknown: Counter[str], model: Model) -> list[str]:
     return [f"{objects} left out, {model.name} has no class for {named}: a --class-map gives them one"]
 
 
+def unlabelled(tasks: pa.Table) -> list[str]:
+    """Say in a line, or none, of how many images it is known before they are read that they have no target, and why."""
+    errors = Counter(tasks["error"].drop_null().to_pylist())
+    if not errors:
+        return []
+    why = [f"{reason} ({count})" for reason, count in errors.most_common(TOLD)]
+    more = f"; and {len(errors) - TOLD} other reasons" if len(errors) > TOLD else ""
+    images = "1 image" if tasks.num_rows == 1 else f"{tasks.num_rows:,} images"
+    return [f"{errors.total():,} of {images} cannot be explained: {'; '.join(why)}{more}"]
+
+
 def _listed(names: Collection[str]) -> str:
     """Return names as a person lists them.
 
@@ -221,16 +256,16 @@ def _listed(names: Collection[str]) -> str:
 
 
 def _declared(
-    label: str | None, targets: tuple[str, ...], words: _Words, folders: dict[str, int]
+    labels: tuple[str, ...], targets: tuple[str, ...], words: Words, known: Mapping[str, Meaning]
 ) -> str | Targets | None:
-    """Return the targets that an image comes with: those of the manifest, else its label."""
+    """Return the targets that an image comes with: those of the manifest, else its labels."""
     if targets:
         if len(targets) == 1 and is_chosen(targets[0]):
             return targets[0]
         return [(index,) for index in dict.fromkeys(words.target(name) for name in targets)]
-    if label is not None:
-        return [(folders[label] if label in folders else words.target(label),)]
-    return None
+    labels = tuple(label for label in labels if label in known or not words.is_missing(label))
+    found = (words.learned(label, known[label]) if label in known else words.target(label) for label in labels)
+    return [(index,) for index in dict.fromkeys(found)] or None
 
 
 def _undeclared(targets: str) -> str:
@@ -239,42 +274,8 @@ def _undeclared(targets: str) -> str:
     return "top1"
 
 
-def _named(targets: str, words: _Words) -> list[int]:
+def _named(targets: str, words: Words) -> list[int]:
     names = [name for name in targets.split(",") if name.strip()]
     if not names or words.model.knows(targets):  # a name may hold a comma itself
         names = [targets]
     return list(dict.fromkeys(words.target(name) for name in names))
-
-
-@dataclass(frozen=True)
-class _Words:
-    """What targets in words mean to a model: the labels of a class map come before its own names."""
-
-    model: Model
-    known: ClassMap
-
-    def target(self, text: str) -> int:
-        """Return the target that is meant, which the model learns if it is a group."""
-        name, classes = self._meaning(text.strip())
-        for group in self.model.groups:
-            if group.name == name and group.classes != classes:
-                raise SessError(f"target {text!r}: {name} already means {len(group.classes)} other classes: rename one")
-        self.model.learn({name: classes})
-        return self.model.target_of(classes)
-
-    def _meaning(self, text: str) -> tuple[str, tuple[int, ...]]:
-        if text not in (self.known.entries or ()):
-            return meaning(text, self.model)
-        classes = self.known.classes(text, partial(members, model=self.model))
-        if not classes:
-            raise SessError(f"class map {self.known.source}: label {text!r} means no class")
-        return text, tuple(sorted(classes))
-
-
-def _folder_classes(labels: list[str], model: Model) -> dict[str, int]:
-    """Return torchvision's ImageFolder rule (sorted folders are the classes) where the names themselves say nothing."""
-    if len(labels) != model.num_classes or any(label.isdigit() for label in labels):
-        return {}
-    if any(model.knows(label) for label in labels):
-        return {}
-    return {label: index for index, label in enumerate(sorted(labels))}

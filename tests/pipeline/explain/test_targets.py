@@ -77,7 +77,7 @@ def test_a_manifest_may_name_groups_of_its_own(squeezenet):
     table = pa.Table.from_pylist(
         [
             {"image_id": "a", "uri": "a", "targets": ["dog=151-152", "7"]},
-            {"image_id": "b", "uri": "b", "label": "bear"},
+            {"image_id": "b", "uri": "b", "labels": ["bear"]},
             {"image_id": "c", "uri": "c", "targets": ["unicorn"]},
         ],
         ITEMS,
