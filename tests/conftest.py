@@ -44,27 +44,35 @@ def pytest_collection_modifyitems(items):
     for item in items:
         for fixture in NEEDS.keys() & set(getattr(item, "fixturenames", ())):
             item.add_marker(NEEDS[fixture])
-        if NOT_FAST.isdisjoint(mark.name for mark in item.iter_markers()):
+        marks = {mark.name for mark in item.iter_markers()}
+        if NOT_FAST.isdisjoint(marks):
             item.add_marker("fast")
+        if "ray" in marks and not rays_of(item.nodeid.partition("::")[0]):
+            raise pytest.UsageError(f"{item.nodeid} starts Ray, but its file names neither ray_session nor mark.ray")
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Leave everything that starts Ray to one of pytest-xdist's workers, which does it first, beside the rest."""
+    """Leave to one of pytest-xdist's workers the session that tests share, and to the next all clusters of their own.
+
+    These two groups are the longest and begin first; what needs no Ray follows test by test, where there is room.
+    """
     from xdist.scheduler import LoadScopeScheduling
 
-    class OneWithRay(LoadScopeScheduling):
+    class RayFirst(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            return "ray" if starts_ray(nodeid.split("::")[0]) else nodeid
+            return rays_of(nodeid.partition("::")[0]) or nodeid
 
-    return OneWithRay(config, log)
+    return RayFirst(config, log)
 
 
 @cache
-def starts_ray(file):
-    """Say whether tests of a file start Ray, as their fixtures or marks say; the scheduler knows no more than names."""
+def rays_of(file):
+    """Return which Ray the tests of a file use, "shared" or "own", or None; the scheduler knows no more than names."""
     text = (ROOT / file).read_text()
-    return re.search(r"ray_session|mark\.ray\b", text) is not None
+    if "ray_session" in text:
+        return "shared"
+    return "own" if re.search(r"mark\.ray\b", text) else None
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from sess_ray.io.annotation_formats import read_annotations
 from sess_ray.io.annotations import ClassMap
 from sess_ray.io.inputs import list_images
 from sess_ray.io.names import read_class_names
-from sess_ray.models.load import _read_state
+from sess_ray.models.checkpoints import read_state
 
 pytest.importorskip("aiohttp")
 
@@ -53,7 +53,7 @@ READERS = {
     "m.csv": (lambda url: list_images(url)["image_id"].to_pylist(), ["1", "2"]),
     "m.jsonl": (lambda url: list_images(url)["image_id"].to_pylist(), ["1", "2"]),
     "m.parquet": (lambda url: list_images(url)["image_id"].to_pylist(), ["1", "2"]),
-    "w.pth": (lambda url: {name: value.tolist() for name, value in _read_state(url).items()}, {"a": [1.0, 1.0]}),
+    "w.pth": (lambda url: {name: value.tolist() for name, value in read_state(url)[0].items()}, {"a": [1.0, 1.0]}),
 }
 
 

@@ -31,7 +31,7 @@ from tests.cloud.servers import KEY, SECRET, seaweed
 pytestmark = [pytest.mark.server, pytest.mark.usefixtures("ray_session")]
 
 IMAGES = 60
-OUTAGE_SECONDS = 10
+OUTAGE_SECONDS = 6
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +225,7 @@ def test_who_pays_and_who_is_nobody_is_told_to_the_store(other_options):
 
 def test_a_store_that_is_gone_for_a_while(server):
     """What is asked in that time hangs, longer than a read may take, or fails; it is tried again, and nothing shows."""
-    job = prepare(settings(server, "gone", read_timeout=5))
+    job = prepare(settings(server, "gone", read_timeout=3))
     written = threading.Event()
     outages = []
 

@@ -55,12 +55,12 @@ def test_find(annotated, image_id, expected):
 
 @pytest.mark.slow
 def test_find_is_fast_and_the_annotations_travel():
-    ids = [f"{folder}/{number}.jpg" for folder in range(200) for number in range(1000)]
+    ids = [f"{folder}/{number}.jpg" for folder in range(50) for number in range(1000)]
     annotations = pickle.loads(pickle.dumps(of(*ids)))
-    start = time.perf_counter()
+    start = time.process_time()
     assert all(annotations.find(f"data/{image_id}").image_id == image_id for image_id in ids)
     assert annotations.find("data/1.jpg") is None
-    assert time.perf_counter() - start < 20
+    assert time.process_time() - start < 5
     assert pickle.loads(pickle.dumps(annotations)).find("data/7/9.png").image_id == "7/9.jpg"
 
 

@@ -26,7 +26,7 @@ from sess_ray.pipeline.explain.job import run
 from sess_ray.pipeline.explain.prepare import prepare
 from sess_ray.pipeline.explain.stages import TASKS, died, read_and_decode
 from tests.fragile import Deadly
-from tests.pipeline.explain.test_explain import rows
+from tests.pipeline.explain.jobs import rows
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
