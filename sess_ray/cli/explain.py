@@ -149,7 +149,9 @@ def _tell(found: Estimate, price: float | None) -> None:
     hours = found.seconds / 3600
     print(
         f"images:  {about}{found.images:,}, of which {found.errors:,} will end in errors/"
-        f" (the sizes of {found.looked:,} were read)"
+        f" (the sizes of {found.looked:,} were read)",
+        *(f"\n  {line}" for line in found.wrong),
+        sep="",
     )
     print(f"patches: {about}{found.windows:,}")
     print(f"output:  {about}{command.counted(found.maps, 'map')}, {size}")

@@ -38,6 +38,7 @@ T = TypeVar("T")
 
 MOST_DECODED = 32  # images
 DECODE_SECONDS = 3.0
+TOLD = 3  # images that cannot be explained
 RETRY_SECONDS = 3.0  # for what fails in passing: a run has more patience
 
 
@@ -68,6 +69,8 @@ class Estimate:
         Time of a processor to read, decode, encode and write.
     start_seconds : float
         Until an engine was ready and warm, once for each actor; not in `seconds`.
+    wrong : tuple of str
+        The first images that were read and cannot be explained, each with the reason.
     seconds : float
         Time of the whole job.
     """
@@ -87,6 +90,7 @@ class Estimate:
     at_least: bool
     task_seconds_per_image: float
     start_seconds: float
+    wrong: tuple[str, ...]
     seconds: float
 
 
@@ -113,8 +117,10 @@ def estimate(job: Job, gpus: int | None = None) -> Estimate:
     strata, looking = _timed(look, job.tasks, lambda *size: sess.num_scored(sess.plan(*size)), *limits)
     seen = [one for stratum in strata for one in stratum.seen]
     decoded, decoding = _timed(_decode, seen, job)
+    wrong = [f"{one.task['image_id']!r}: {one.error}" for one in seen if one.error] + decoded.errors
     if not decoded.images:
-        raise SessError(f"there is nothing to measure: {decoded.error or 'no image is left'}")
+        none = f"none of the {len(seen)} images that were looked at can be explained, the first: "
+        raise SessError(none + wrong[0] if wrong else "there is nothing to measure: no image is left")
     total, intact = sum(stratum.images for stratum in strata), len(decoded.images) / decoded.tried
     place = _place(job, gpus, total)
     trials = measure(job.model, config.explainer_options(), decoded.images, place.sharing)
@@ -145,6 +151,7 @@ def estimate(job: Job, gpus: int | None = None) -> Estimate:
         at_least=at_least,
         task_seconds_per_image=tasks,
         start_seconds=trials.start_seconds,
+        wrong=tuple(wrong[:TOLD]),
         seconds=good * max(seconds / place.actors, place.processor_seconds(seconds, tasks)),
     )
 
@@ -210,13 +217,14 @@ def _place(job: Job, gpus: int | None, images: float) -> _Place:
 class _Decoded:
     images: list[Image]
     tried: int
-    error: str
+    errors: list[str]
 
 
 def _decode(seen: Sequence[Seen], job: Job) -> _Decoded:
     """Decode images, for some seconds: what is broken behind its header shows only so."""
     images: list[Image] = []
-    tried, error, end = 0, "", time.monotonic() + DECODE_SECONDS
+    errors: list[str] = []
+    tried, end = 0, time.monotonic() + DECODE_SECONDS
     for one in seen:
         if tried == MOST_DECODED or time.monotonic() > end:
             break
@@ -226,8 +234,8 @@ def _decode(seen: Sequence[Seen], job: Job) -> _Decoded:
                 pixels, _ = shrunk(one.content, job.config.max_pixels, job.config.needed(job.model.input_size))
                 images.append((one.task, pixels, _surely(targets_of(one.task, job.model))))
             except SessError as refused:
-                error = str(refused)
-    return _Decoded(images, tried, error)
+                errors.append(f"{one.task['image_id']!r}: {refused}")
+    return _Decoded(images, tried, errors)
 
 
 def _surely(targets: TargetSpec) -> TargetSpec:

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sess_ray.access import open_filesystem, patiently
+from sess_ray.access import one_line, open_filesystem, patiently
 from sess_ray.io.decode import Sides, enough, opened
 from sess_ray.io.items import shard_rows, split_uri
 from sess_ray.io.reading import stream_items
@@ -44,6 +44,8 @@ class Seen:
     windows : int
         0 where the image cannot be explained.
     content : bytes or None
+    error : str
+        Why the image cannot be explained.
     """
 
     task: dict[str, Any]
@@ -51,6 +53,7 @@ class Seen:
     width: int
     windows: int
     content: bytes | None = None
+    error: str = ""
 
 
 @dataclass
@@ -157,8 +160,8 @@ def _look(
             height, width = size(content)
             held = content if len(stratum.seen) < WHOLE else None
             stratum.seen.append(Seen(task, height, width, windows(height, width), held))
-        except Exception:  # what is wrong shows when it is explained; here it is one that is not
-            stratum.seen.append(Seen(task, 0, 0, 0))
+        except Exception as error:
+            stratum.seen.append(Seen(task, 0, 0, 0, error=one_line(error)))
         if time.monotonic() > end:
             return
 
