@@ -103,7 +103,7 @@ def read_inputs(
         raise SessError(f"no permission to read {public(url)}: {one_line(error)}") from shown(error)
     except Exception as error:
         raise SessError(f"cannot read {public(url)}: {one_line(error)}") from shown(error)
-    if not items.num_rows and is_manifest(url):
+    if not items.num_rows and is_manifest(url) and not any(character in url for character in "*?[{"):
         raise SessError(f"no images in {public(url)}: it has no rows")
     if not items.num_rows:
         raise SessError(f"no images in {public(url)} (looked for {', '.join(sorted(IMAGE_EXTENSIONS))})")
