@@ -18,9 +18,10 @@ from sess_ray.errors import SessError, unknown
 
 Layout = Literal["NCHW", "NHWC", "NTC"]
 
-_POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+_POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool1d)
 _NOTHING = (nn.Identity, nn.Dropout, nn.Dropout2d)
-_TRANSFORMER_NORMS = ("norm1", "ln_1")
+# What libraries call a transformer block's first norm.
+_TRANSFORMER_NORMS = ("norm1", "ln_1", "layernorm_before", "layer_norm1", "layer_norm_1")
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,33 @@ def to_grid(tensor: Tensor, layout: Layout) -> Tensor:
     return tensor
 
 
+def _leads(norm: _Output, outputs: list[_Output]) -> bool:
+    """Say whether a norm stands at the head of its block.
+
+    Where it follows the attention, as in Swin v2, it has what the block adds and not what goes through it.
+    """
+    block = norm.name.rpartition(".")[0] + "."
+    inside = [output.module for output in outputs[: outputs.index(norm)] if output.name.startswith(block)]
+    return not any(isinstance(part, nn.Linear) for layer in inside for part in layer.modules())
+
+
+def _check_tokens(chosen: _Output, outputs: list[_Output]) -> None:
+    """Refuse tokens of which it is not clear which are the positions.
+
+    The convolutions before them say how many positions there are, where tokens stand before them: register tokens of
+    an image of few positions would be taken for some.
+    """
+    tokens = chosen.tensor.shape[1]
+    before = outputs[: outputs.index(chosen)]
+    sides = {output.tensor.shape[-1] for output in before if _layout(output.tensor) == "NCHW"}
+    side = max((side for side in sides if side * side <= tokens), default=isqrt(tokens))
+    if side != isqrt(tokens):
+        raise SessError(
+            f"layer {chosen.name!r} gives {tokens} tokens, and which of them are the {side} x {side} positions is"
+            " not clear: name another layer"
+        )
+
+
 def find_layer(module: nn.Module, size: int, layer: str | None) -> tuple[str, Layout, int]:
     """Return the layer to look at, its layout and the number of classes.
 
@@ -114,7 +142,7 @@ def find_layer(module: nn.Module, size: int, layer: str | None) -> tuple[str, La
     layer : str or None
         A layer's name as in ``named_modules``. None finds the last layer in front of the classifier that still has
         positions, pooling apart (VGG-16 features.29, ResNet layer4, SqueezeNet features, EfficientNet the
-        last convolution's norm), or in a transformer the last block's first norm.
+        last convolution's norm), or in a transformer the last block's first norm, if it stands before the attention.
 
     Raises
     ------
@@ -132,6 +160,8 @@ def find_layer(module: nn.Module, size: int, layer: str | None) -> tuple[str, La
         if layout is None:
             gives = tuple(found[-1].tensor.shape) if found else "no tensor"
             raise SessError(f"layer {layer!r} has no grid of positions to make a map of (it gives {gives})")
+        if layout == "NTC":
+            _check_tokens(found[-1], outputs)
         return layer, layout, num_classes
 
     ends = [i for i, output in enumerate(outputs) if isinstance(output.module, nn.Linear | nn.Conv2d)]
@@ -142,7 +172,7 @@ def find_layer(module: nn.Module, size: int, layer: str | None) -> tuple[str, La
         for output in before
         if _layout(output.tensor) and not isinstance(output.module, _NOTHING) and id(output.tensor) not in pooled
     ]
-    norms = [output for output in candidates if output.name.endswith(_TRANSFORMER_NORMS)]
+    norms = [output for output in candidates if output.name.endswith(_TRANSFORMER_NORMS) and _leads(output, outputs)]
     if norms and _layout(norms[-1].tensor) != "NCHW":
         candidates = norms
     if not candidates:
@@ -150,4 +180,6 @@ def find_layer(module: nn.Module, size: int, layer: str | None) -> tuple[str, La
     chosen = candidates[-1]
     layout = _layout(chosen.tensor)
     assert layout is not None
+    if layout == "NTC":
+        _check_tokens(chosen, outputs)
     return chosen.name, layout, num_classes

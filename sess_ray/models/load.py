@@ -4,37 +4,24 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from functools import partial
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from sess_ray.access import public, public_text, shown
 from sess_ray.errors import SessError, unknown
+from sess_ray.models import huggingface, timm_hub, zero_shot
 from sess_ray.models.checkpoints import filled, misfit, needed, new_head, opened, other_classes, read_state, renamed
 from sess_ray.models.given import Given, aliases_of, colours, side_of
 from sess_ray.models.layers import Layout, find_layer
 from sess_ray.models.model import Model
 from sess_ray.models.outputs import Readable, as_logits, in_full_precision, refuse_opaque, unwrapped
 from sess_ray.models.scores import Activation
+from sess_ray.models.source import Source
 from sess_ray.models.vision import torchvision
 from sess_ray.own import imported
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-@dataclass(frozen=True)
-class _Source:
-    """How to build an architecture ("pretrained" or "empty", number of classes or None) and what its metadata say."""
-
-    build: Callable[[str, int | None], nn.Module]
-    input_size: int | tuple[int, int] = 224
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
-    classes: tuple[str, ...] = ()
-    known: bool = True  # whether it is a library's, whose modules give logits
 
 
 def load_model(
@@ -47,14 +34,16 @@ def load_model(
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
     activation: Activation | Literal["auto"] = "auto",
+    prompts: Sequence[str] | None = None,
 ) -> Model:
     """Load a classifier.
 
     Parameters
     ----------
     model : str or nn.Module or Model
-        A torchvision or timm classifier by name (``timm/NAME`` where both have one), ``package.module:function`` of
-        your own, which returns a module or a `Model`, or a module.
+        A torchvision or timm classifier by name (``timm/NAME`` where both have one), ``hf:NAME_OR_FOLDER`` of Hugging
+        Face transformers, ``open_clip:NAME/TAG``, ``hf-hub:NAME`` or ``local-dir:FOLDER`` of timm,
+        ``package.module:function`` of your own, which returns a module or a `Model`, or a module.
     weights : str or dict, optional
         A safetensors file or a state dict saved by ``torch.save``, at a path or any URL that fsspec opens, or the
         state dict itself; ``"random"`` for untrained weights. By default the pretrained weights of
@@ -72,6 +61,8 @@ def load_model(
         a label that may be there, ``none`` where the model's outputs are taken as probabilities. By default what the
         model's own configuration says; else a softmax or sigmoid that it ends with, one logit is a sigmoid, and the
         rest softmax (`sess_ray.models.outputs`).
+    prompts : sequence of str, optional
+        What a zero-shot model (CLIP, SigLIP) tells apart, two or more: its classes. Other models take none.
 
     Returns
     -------
@@ -86,7 +77,9 @@ def load_model(
     if activation not in (*get_args(Activation), "auto"):
         raise unknown("activation", activation, (*get_args(Activation), "auto"))
     given = Given(class_names, input_size, mean, std, None if activation == "auto" else activation)
-    name, source = (model.name, model) if isinstance(model, Model) else _find(model)
+    name, source = (model.name, model) if isinstance(model, Model) else _find(model, prompts)
+    if prompts and not (isinstance(source, Source) and source.verbatim):
+        raise SessError(f"{name} has classes of its own: leave prompts out, and separate targets by commas")
     if isinstance(source, Model):
         if weights is not None:
             raise SessError(f"{name} brings its own weights: leave --weights out")
@@ -96,7 +89,7 @@ def load_model(
     found, (layer, layout, num_classes) = _looked_at(weighed, name, source, size, layer, given.activation)
     classes = given.names(num_classes, name)
     if not classes and len(source.classes) == num_classes:
-        classes = tuple(entry.split(",")[0].strip() for entry in source.classes)
+        classes = tuple(entry if source.verbatim else entry.split(",")[0].strip() for entry in source.classes)
     return Model(
         module=found.module,
         name=name,
@@ -107,14 +100,14 @@ def load_model(
         mean=colours("mean", source.mean if mean is None else mean),
         std=colours("std", source.std if std is None else std),
         classes=classes,
-        aliases=aliases_of(given.class_names or (source.classes if classes else ())),
+        aliases=aliases_of(given.class_names or (source.classes if classes and not source.verbatim else ())),
         activation=found.activation,
         notes=(*notes, *found.notes),
     )
 
 
 def _looked_at(
-    module: nn.Module, name: str, source: _Source, size: int, layer: str | None, activation: Activation | None
+    module: nn.Module, name: str, source: Source, size: int, layer: str | None, activation: Activation | None
 ) -> tuple[Readable, tuple[str, Layout, int]]:
     """Return a module that gives logits, and its layer, the layer's layout and the number of classes.
 
@@ -122,13 +115,13 @@ def _looked_at(
     """
     module = unwrapped(module)
     refuse_opaque(module, name)
-    activation = activation or _said(module)
+    said = source.activation or _said(module)
     module = in_full_precision(module).eval()
     if source.known and activation is None:
         found = find_layer(module, size, layer)
         if found[-1] > 1:
-            return Readable(module, "softmax"), found
-    readable = as_logits(module, name, size, activation)
+            return Readable(module, said or "softmax"), found
+    readable = as_logits(module, name, size, activation or said)
     return readable, find_layer(readable.module, size, layer)
 
 
@@ -151,10 +144,13 @@ def _timm_row(name: str) -> tuple[object, ...]:
     return f"timm/{name}", configuration.input_size[-1] if configuration else "", "timm"
 
 
-def _find(model: str | nn.Module) -> tuple[str, _Source | Model]:
+def _find(model: str | nn.Module, prompts: Sequence[str] | None) -> tuple[str, Source | Model]:
     if isinstance(model, nn.Module):
         return type(model).__name__, _told_by(model)
-    if ":" in model:
+    library, colon, place = model.partition(":")
+    if colon and library in _LIBRARIES:
+        return model, _LIBRARIES[library][0](place, prompts)
+    if colon:
         return _own(model)
     if model in _torchvision_names():
         return model, _torchvision_source(model)
@@ -165,7 +161,7 @@ def _find(model: str | nn.Module) -> tuple[str, _Source | Model]:
     raise unknown("model", model, {*_torchvision_names(), *_timm_names()}, more)
 
 
-def _own(spec: str) -> tuple[str, _Source | Model]:
+def _own(spec: str) -> tuple[str, Source | Model]:
     function = imported("model", spec)
     try:
         made = function()
@@ -180,21 +176,21 @@ def _own(spec: str) -> tuple[str, _Source | Model]:
     return spec, _told_by(made)
 
 
-def _told_by(module: nn.Module) -> _Source:
+def _told_by(module: nn.Module) -> Source:
     """Return a source of a module that is there; timm's modules tell of their preprocessing."""
     told = getattr(unwrapped(module), "pretrained_cfg", None)
     known = told if isinstance(told, Mapping) else {}
-    metadata = {name: tuple(known[name]) for name in ("mean", "std") if known.get(name)}
+    metadata: dict[str, Any] = {name: tuple(known[name]) for name in ("mean", "std") if known.get(name)}
     if known.get("input_size"):
         metadata["input_size"] = tuple(known["input_size"])[-2:]
-    return _Source(lambda *_: module, known=False, **metadata)
+    return Source(lambda *_: module, known=False, **metadata)
 
 
 def _torchvision_names() -> list[str]:
     return torchvision.models.list_models(module=torchvision.models)
 
 
-def _torchvision_source(name: str) -> _Source:
+def _torchvision_source(name: str) -> Source:
     default = torchvision.models.get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
     transforms = default.transforms()
     fast = {"init_weights": False} if name in ("inception_v3", "googlenet") else {}
@@ -205,7 +201,7 @@ def _torchvision_source(name: str) -> _Source:
         classes = {} if num_classes is None else {"num_classes": num_classes}
         return torchvision.models.get_model(name, weights=None, **fast, **classes)
 
-    return _Source(
+    return Source(
         build,
         input_size=int(transforms.crop_size[0]),
         mean=tuple(transforms.mean),
@@ -222,7 +218,7 @@ def _timm_names() -> list[str]:
     return timm.list_models()
 
 
-def _timm_source(name: str) -> _Source:
+def _timm_source(name: str) -> Source:
     import timm
     from timm.data import ImageNetInfo, infer_imagenet_subset, resolve_data_config
 
@@ -251,14 +247,35 @@ def _timm_source(name: str) -> _Source:
     channels, *sides = configuration["input_size"]
     if channels != 3:
         raise SessError(f"{name} takes images of {channels} channels, and images have 3")
-    return _Source(build, tuple(sides), tuple(configuration["mean"]), tuple(configuration["std"]), tuple(labels))
+    return Source(build, tuple(sides), tuple(configuration["mean"]), tuple(configuration["std"]), tuple(labels))
 
 
-def _weigh(name: str, source: _Source, weights: str | Mapping[str, Tensor] | None) -> tuple[nn.Module, list[str]]:
+# By what stands before the colon of a model's name: how to build what stands behind it, for some prompts, and the
+# package that does it.
+_LIBRARIES: dict[str, tuple[Callable[[str, Sequence[str] | None], Source], str]] = {
+    "hf": (huggingface.source, "transformers"),
+    "open_clip": (zero_shot.open_clip, "open-clip-torch"),
+    **{name: (partial(timm_hub.source, library=name), "timm") for name in ("hf-hub", "hf_hub", "local-dir")},
+}
+
+
+def package_of(model: str) -> str | None:
+    """Return the package that a model's name says, as pip knows it; None where it says none.
+
+    >>> package_of("hf:google/vit-base-patch16-224"), package_of("resnet50"), package_of("mine:model")
+    ('transformers', None, None)
+    """
+    library, colon, _ = model.partition(":")
+    return _LIBRARIES[library][1] if colon and library in _LIBRARIES else None
+
+
+def _weigh(name: str, source: Source, weights: str | Mapping[str, Tensor] | None) -> tuple[nn.Module, list[str]]:
     """Return a module with its weights, and what had to be done to read them."""
     if weights is None:
         try:
             return source.build("pretrained", None), []
+        except SessError:
+            raise
         except Exception as error:
             reason = public_text(str(error).split("\n")[0])
             raise SessError(f"no pretrained weights for {name} ({reason}): give --weights FILE") from shown(error)
@@ -283,7 +300,7 @@ def _weigh(name: str, source: _Source, weights: str | Mapping[str, Tensor] | Non
     return module, notes
 
 
-def _empty(source: _Source, classes: int | None) -> nn.Module:
+def _empty(source: Source, classes: int | None) -> nn.Module:
     """Build without weights from files: those that no file has are the same in every run."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

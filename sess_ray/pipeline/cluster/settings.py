@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from sess_ray.access import Access, parse_options, public_settings
 from sess_ray.errors import SessError
+from sess_ray.io.names import prompts_of
 from sess_ray.pipeline.cluster.flags import CLUSTER, MODEL, STORAGE, check
 
 # Of a task that reads or writes. Less than an actor's: two read while one waits for the network, and Ray does not fuse
@@ -70,12 +71,16 @@ class ReadsModel:
     activation
         What makes probabilities of the model's logits: softmax where classes exclude one another, sigmoid where each is
         a label that may be there, none where its outputs are probabilities; auto by its own configuration and outputs.
+    prompts
+        A text file with what a zero-shot model such as CLIP tells apart, one a line: its classes. Without it, the
+        --targets of sess-ray explain between semicolons.
     """
 
     input_size: Annotated[int | None, MODEL] = None
     mean: Annotated[str | None, MODEL] = None
     std: Annotated[str | None, MODEL] = None
     activation: Annotated[Literal["auto", "softmax", "sigmoid", "none"], MODEL] = "auto"
+    prompts: Annotated[str | None, MODEL] = None
 
     def reading(self) -> dict[str, Any]:
         """Return the keyword arguments of `sess_ray.load_model`."""
@@ -84,6 +89,7 @@ class ReadsModel:
             "mean": _numbers("--mean", self.mean),
             "std": _numbers("--std", self.std),
             "activation": self.activation,
+            "prompts": prompts_of(vars(self)),
         }
 
 

@@ -90,7 +90,7 @@ class EvaluateConfig(ReadsModel, OpensUrls):
             raise SessError("--class-map says what labels of --annotations mean: give both")
         self.compared()
         if self.model is None and self.reading() != ReadsModel().reading():
-            raise SessError("--input-size, --mean, --std and --activation are of --model: give it, too")
+            raise SessError("--input-size, --mean, --std, --activation and --prompts are of --model: give it, too")
 
     def runs(self) -> dict[str, str]:
         """Return the runs' names and where they are."""

@@ -14,7 +14,7 @@ from sess_ray.errors import SessError
 from sess_ray.io.annotation_formats import read_annotations
 from sess_ray.io.annotations import Annotations
 from sess_ray.io.inputs import find_images
-from sess_ray.io.names import read_class_names
+from sess_ray.io.names import prompts_of, read_class_names
 from sess_ray.io.store import FINISHED, STARTED, Store, stored_target
 from sess_ray.metrics.suite import SUITE, choose
 from sess_ray.models import Model, load_model
@@ -150,7 +150,8 @@ def _model(config: EvaluateConfig, runs: dict[str, Store]) -> Model:
         raise SessError(f"runs {' and '.join(made)} are of different models: evaluate them apart, or give a --model")
     [first, *_] = [record["config"] for record in told.values() if record]
     reading = ReadsModel(**{field.name: first[field.name] for field in fields(ReadsModel) if field.name in first})
-    return load_model(first["model"], first["weights"], first["layer"], class_names=names, **reading.reading())
+    told_of = reading.reading() | {"prompts": prompts_of(first)}
+    return load_model(first["model"], first["weights"], first["layer"], class_names=names, **told_of)
 
 
 def _blocks(

@@ -30,7 +30,8 @@ class ExplainConfig(ReadsModel, OpensUrls):
     output
         Folder or URL for the results.
     model
-        A torchvision or timm classifier (timm/NAME where both have one), or your own package.module:function.
+        A torchvision or timm classifier (timm/NAME where both have one), hf:NAME_OR_FOLDER of Hugging Face
+        transformers, open_clip:NAME/TAG, hf-hub:NAME of timm, or your own package.module:function.
     weights
         A .safetensors file or a state dict, as a path or a URL; "random" for untrained weights. Without it, the
         pretrained weights are downloaded.
@@ -47,6 +48,7 @@ class ExplainConfig(ReadsModel, OpensUrls):
         folder's name), top1, top5 ..., p>0.5 (all classes of the image with a probability
         above 0.5, at most 20), or classes by index or name, separated by commas. Classes that one name means
         are a group, explained together: dog=151-268, pets=dog+281-285, or of ImageNet's a node of WordNet, such as dog.
+        Names that hold commas are separated by semicolons, as prompts are: a dog; a cat.
     annotations
         Explain what is annotated in each image, as for sess-ray evaluate.
     class_map

@@ -38,7 +38,7 @@ FREE = frozenset(
     )
 )
 # Where something lies: compared by the place, and free with --resume-anyway, since it may have been moved.
-PLACES = ("input", "annotations", "class_map", "class_names")
+PLACES = ("input", "annotations", "class_map", "class_names", "prompts")
 # None until the model and the method are known.
 DECIDED = ("step_size", "pre_filter_ratio", "fade")
 # What maps were made with before there was such a setting, where that is not what it is by default.
@@ -74,12 +74,16 @@ def settings(config: ExplainConfig, sess: SESS | None = None) -> dict[str, Any]:
 
 def made_with(config: ExplainConfig, model: Model, sess: SESS) -> dict[str, str]:
     """Return what a map depends on besides the settings: the weights, our code and that of others."""
-    own = [name.partition(":")[0] for name in (config.method, config.model) if ":" in name]
+    from sess_ray.models.load import package_of  # needs torch
+
+    library = package_of(config.model)
+    named = (config.method,) if library else (config.method, config.model)
+    own = [name.partition(":")[0] for name in named if ":" in name]
     return {
         "weights": model.weights_sha256(),  # of the engine's own copy they may be rounded
         "sess_ray": code_sha256(sess.method.function.__module__),
         **{f"module {name}": module_sha256(name) for name in own},
-        **{name: version(name) for name in PACKAGES},
+        **{name: version(name) for name in (*PACKAGES, *([library] if library else []))},
     }
 
 

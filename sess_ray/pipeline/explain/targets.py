@@ -275,7 +275,7 @@ def _undeclared(targets: str) -> str:
 
 
 def _named(targets: str, words: Words) -> list[int]:
-    names = [name for name in targets.split(",") if name.strip()]
+    names = [name for name in targets.split(";" if ";" in targets else ",") if name.strip()]
     if not names or words.model.knows(targets):  # a name may hold a comma itself
         names = [targets]
     return list(dict.fromkeys(words.target(name) for name in names))

@@ -11,7 +11,7 @@ from sess_ray.errors import SessError
 from sess_ray.io.annotation_formats import read_annotations
 from sess_ray.io.annotations import Annotations
 from sess_ray.io.inputs import find_images
-from sess_ray.io.names import read_class_names
+from sess_ray.io.names import prompts_of, read_class_names
 from sess_ray.io.store import FINISHED, Store
 from sess_ray.metrics.suite import SUITE
 from sess_ray.models import load_model
@@ -134,7 +134,9 @@ def predicted_names(run: Store, classes: Iterable[int]) -> dict[int, str]:
     try:
         names = read_class_names(settings["class_names"]) if settings["class_names"] else None
         own = ":" in settings["model"]
-        model = load_model(settings["model"], None if own else "random", class_names=names)
+        model = load_model(
+            settings["model"], None if own else "random", class_names=names, prompts=prompts_of(settings)
+        )
         return {number: model.class_name(number) for number in classes}
     except (SessError, KeyError):
         return {}
