@@ -12,7 +12,7 @@ import sess_ray
 from sess_ray import SESS, SessError
 from sess_ray.engine.targets import MOST_ABOVE, above, checked
 from tests import nets
-from tests.methods.test_every_method import crops
+from tests.methods.quick import crops
 
 NAMES = ("ant", "bee, wild", "cat", "dog", "10")
 

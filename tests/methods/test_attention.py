@@ -11,48 +11,10 @@ import sess_ray
 from sess_ray import methods
 from sess_ray.methods.attention import Attentions
 from tests import nets
+from tests.nets import Transformer
 
 TARGETS = torch.tensor([3, 0])
 CPU = torch.device("cpu")
-
-
-class Block(nn.Module):
-    """A layer of attention over tokens (N, T, 8) with two heads, by softmax or by torch's fused kernel."""
-
-    def __init__(self, fused):
-        super().__init__()
-        self.fused = fused
-        self.inward, self.outward, self.norm = nn.Linear(8, 24), nn.Linear(8, 8), nn.LayerNorm(8)
-
-    def forward(self, x):
-        q, k, v = self.inward(self.norm(x)).unflatten(-1, (3, 2, 4)).permute(2, 0, 3, 1, 4)
-        if self.fused:
-            out = nn.functional.scaled_dot_product_attention(q, k, v)
-        else:
-            self.attention = (q @ k.mT / 2).softmax(-1)
-            out = self.attention @ v
-        return x + self.outward(out.transpose(1, 2).flatten(2)).tanh()
-
-
-class Transformer(nn.Module):
-    """Three layers over a class token, a register and 4 x 4 patches; the head reads the class token, or the patches."""
-
-    def __init__(self, fused=True, reads=slice(0, 1), layers=3):
-        super().__init__()
-        torch.manual_seed(6)
-        self.reads = reads
-        self.cells = nn.Conv2d(3, 8, 8, stride=8)
-        self.first = nn.Parameter(torch.randn(1, 2, 8))
-        self.places = nn.Parameter(torch.randn(1, 18, 8))
-        self.blocks = nn.ModuleList(Block(fused) for _ in range(layers))
-        self.classes = nn.Linear(8, 5)
-
-    def forward(self, x):
-        tokens = self.cells(x).flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.first.expand(len(x), -1, -1), tokens], 1) + self.places
-        for block in self.blocks:
-            tokens = block(tokens)
-        return 4 * self.classes(tokens[:, self.reads].mean(1))
 
 
 def prepared(module):

@@ -7,30 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 import sess_ray
 from sess_ray import SESS, methods
 from sess_ray.methods.registry import GIVEN, GIVEN_T
 from sess_ray.tables import markdown
 from tests import nets
-from tests.methods.test_attention import Transformer
+from tests.methods.quick import OTHERS, QUICK, crops, other
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-# Fewer passes than by default, where that is all an option does.
-QUICK = {
-    "smoothgrad": {"samples": 2},
-    "integrated_gradients": {"steps": 3},
-    "smooth_gradcam++": {"samples": 2},
-    "cameras": {"sizes": 2},
-    "sscam": {"samples": 2},
-    "iscam": {"samples": 2},
-    "rise": {"masks": 12},
-    "xrai": {"steps": 3},
-    "augmented_gradcam": {"samples": 3, "steps": 3},
-    "extremal_perturbation": {"steps": 3, "areas": (0.1, 0.2)},
-}
 DRAWS_NUMBERS = ["smoothgrad", "smooth_gradcam++", "sscam", "rise", "augmented_gradcam"]
 
 
@@ -40,26 +26,9 @@ def model():
     return sess_ray.load_model(nets.Small(scale=15), layer="third", input_size=nets.SIDE)
 
 
-def crops(photographs, count=5):
-    """Small crops of different sizes."""
-    crops = []
-    for number, pixels in enumerate(list(photographs.values())[:count]):
-        height, width = 50 + 7 * number, 90 - 9 * number
-        crops.append(np.ascontiguousarray(pixels[100 : 100 + height, 150 : 150 + width]))
-    return crops
-
-
 def explain(model, name, images, targets, **settings):
     sess = SESS(model, method=name, num_scales=2, device="cpu", method_options=QUICK.get(name), **settings)
     return [explanation.saliency for found in sess.explain(images, targets) for explanation in found]
-
-
-OTHERS = {"cam": "cells", "attention_rollout": "blocks.2.norm", "generic_attention": "blocks.2.norm"}
-
-
-def other(name):
-    """Return the model of a method that explains no `nets.Small`, and its layer."""
-    return (Pooled() if name == "cam" else Transformer()), OTHERS[name]
 
 
 def model_of(name, model):
@@ -121,21 +90,8 @@ def test_the_same_map_alone_and_among_others(name, model, photographs):
         for saliency in explain(model, name, [image], [classes], batch_size=3, pre_filter_ratio=0.5)
     ]
     assert any(saliency.any() for saliency in together)
-    for one, other in zip(together, alone, strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-5)
-
-
-class Pooled(nn.Module):
-    """A mean and a linear map behind a convolution."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(4)
-        self.cells = nn.Sequential(nn.Conv2d(3, 8, 5, stride=4), nn.ReLU())
-        self.classes = nn.Linear(8, 5)
-
-    def forward(self, x):
-        return self.classes(self.cells(x).mean((2, 3)))
+    for one, single in zip(together, alone, strict=True):
+        np.testing.assert_allclose(one, single, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", DRAWS_NUMBERS)

@@ -16,7 +16,7 @@ from sess_ray import SESS, SessError, demo, methods
 from sess_ray.methods import ablation, perturbation
 from sess_ray.models import Model
 from sess_ray.tables import markdown
-from tests.methods.test_every_method import QUICK
+from tests.methods.quick import QUICK
 
 DOCS = Path(__file__).parents[2] / "docs" / "methods.md"
 FEW = {
