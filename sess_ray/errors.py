@@ -5,9 +5,18 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from sess_ray.opening import readable
+
 
 class SessError(ValueError):
-    """Something the caller can put right; the message is one line that says how."""
+    r"""Something the caller can put right; the message is one line that says how, whatever names stand in it.
+
+    >>> str(SessError("no such file: a\nb"))
+    'no such file: a b'
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(readable(" ".join(message.splitlines())))
 
 
 class RunError(RuntimeError):
