@@ -84,6 +84,7 @@ def explain(
     from sess_ray.pipeline.cluster.session import OF_TASKS, pool
     from sess_ray.pipeline.explain.cells import as_maps, check_columns, decode_cells
     from sess_ray.pipeline.explain.graph import explained
+    from sess_ray.pipeline.explain.rehearsal import rehearse
 
     schema = dataset.schema(fetch_if_missing=False)
     if schema is not None:
@@ -96,6 +97,7 @@ def explain(
             meaning(str(target), loaded)
     elif not is_chosen(targets):
         raise SessError(f"targets {targets!r}: use top1, top5 ..., p>0.5 or a list of classes")
+    rehearse(sess)
     reading = {
         "image_column": image_column,
         "target_column": target_column,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sess_ray.engine.finishing import one_batch_later
-from sess_ray.engine.scoring import buffer, of_layer
+from sess_ray.engine.scoring import buffer, checked_maps, of_layer
 from sess_ray.engine.settings import Settings
 from sess_ray.engine.work import Work
 from sess_ray.models import Model
@@ -78,7 +78,8 @@ class Extraction:
         if "generators" in method.given:
             offers["generators"] = [self._generator(row.window) for row in rows]
         given = {name: offers[name] for name in method.given}
-        maps = method.function(self.model, patches, targets, **given, **settings.method_options).detach().float()
+        found = method.function(self.model, patches, targets, **given, **settings.method_options)
+        maps = checked_maps(method, found, len(rows)).detach().float()
         where = upload(torch.tensor([(row.slot, row.place) for row in rows]).T.contiguous(), settings.device)
         first = 0
         while first < len(rows):

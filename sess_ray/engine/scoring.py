@@ -12,6 +12,8 @@ from sess_ray.engine.batches import Segment, batches
 from sess_ray.engine.fusion import min_max
 from sess_ray.engine.settings import LAYER, Settings
 from sess_ray.engine.work import Work
+from sess_ray.errors import SessError
+from sess_ray.methods import Method
 from sess_ray.methods.cam import gradcam
 from sess_ray.methods.registry import Scored
 from sess_ray.models import Model
@@ -34,6 +36,15 @@ def buffer(settings: Settings) -> Tensor:
 def of_layer(tap: Tap, classes: Tensor, rows: Tensor | slice, names: Sequence[str]) -> dict[str, Tensor]:
     """Return activations, gradients or both of some rows of a batch."""
     return {name: tap.activations[rows] if name == "activations" else tap.gradients(classes, rows) for name in names}
+
+
+def checked_maps(method: Method, maps: object, count: int) -> Tensor:
+    """Return what a method has made of so many patches; `SessError` where it is not a map for each."""
+    if not isinstance(maps, Tensor):
+        raise SessError(f"method {method.name} gives {type(maps).__name__}: give maps, a Tensor (N, u, v)")
+    if maps.ndim != 3 or len(maps) != count:
+        raise SessError(f"method {method.name} gives {tuple(maps.shape)} for {count} patches: give maps (N, u, v)")
+    return maps
 
 
 class Scoring:
@@ -123,7 +134,8 @@ class Scoring:
             guides = min_max(gradcam(*values.values()), settings.window)
         if method.family == "T":
             offers = self._offers(tap, classes[rows], rows) if "scored" in method.given else {}
-            maps = method.function(*values.values(), **offers, **settings.method_options)
+            found = method.function(*values.values(), **offers, **settings.method_options)
+            maps = checked_maps(method, found, len(classes[rows]))
         layer = [values[name] for name in settings.looks_at]
         for segment, own, first in zip(active, chosen, firsts, strict=False):
             windows = segment.windows if own is None else [segment.windows[place] for place in own.tolist()]

@@ -165,13 +165,14 @@ class SESS:
 
     def with_batch_size(self, batch_size: int) -> SESS:
         """Return an engine that shares this one's model and takes so many patches at a time."""
-        return self._with(batch_size=batch_size)
+        return self.changed(batch_size=batch_size)
 
     def with_scales(self, num_scales: int | None) -> SESS:
         """Return an engine that shares this one's model and takes so many scales."""
-        return self._with(num_scales=num_scales)
+        return self.changed(num_scales=num_scales)
 
-    def _with(self, **changes: Any) -> SESS:
+    def changed(self, **changes: Any) -> SESS:
+        """Return an engine that shares this one's model, some of its `settings` changed."""
         other = object.__new__(type(self))
         other._adopt(self.model, replace(self.settings, **changes))
         return other
@@ -195,12 +196,10 @@ class SESS:
             Images of any sizes; arrays are RGB, Pillow's are taken as `sess_ray.io.decode.decode` takes their files.
         targets : str or sequence
             ``"top1"``, ``"top5"`` ... for the classes of highest score on the whole image; ``"p>0.5"`` for those with
-            a probability above 0.5, at most 20, descending, which may be none; or for each image its classes by index
-            or name, such as ``[[948], ["tabby", 235]]``.
-
+            a probability above 0.5, at most 20, descending; or for each image classes, ``[[948], ["tabby", 235]]``.
             A dict is a group, ``[[{"dog": range(151, 269)}], [948]]``: the classes that one name means are explained
-            together, by the sum of their probabilities (`sess_ray.models.groups`). Indices in place of one,
-            ``[[948], [(281, 282), 235]]``, are alternatives: that of highest score on the whole image is explained.
+            together (`sess_ray.models.groups`). Indices in place of one, ``[[948], [(281, 282), 235]]``, are
+            alternatives: that of highest score on the whole image is explained.
 
         Returns
         -------

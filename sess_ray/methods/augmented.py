@@ -20,6 +20,7 @@ POINTS = 4  # at which a coarse pixel is sampled, along a side
 @register(
     "augmented_gradcam",
     family="R",
+    reaches="layer",
     paper="Morbidelli et al., Augmented Grad-CAM, ICASSP 2020",
     passes="100 forwards + head backwards",
 )

@@ -17,6 +17,7 @@ from sess_ray.resampling import taps
 @register(
     "smooth_gradcam++",
     family="P",
+    reaches="layer",
     paper="Omeiza et al., Smooth Grad-CAM++, 2019",
     passes="25 forwards + head backwards",
 )
@@ -63,6 +64,7 @@ def _takes_other_sizes(model: Model) -> str | None:
 @register(
     "cameras",
     family="P",
+    reaches="layer",
     paper="Jalwana et al., CAMERAS, CVPR 2021",
     passes="8 forwards + head backwards at 1 to 17 times the pixels",
     check=_takes_other_sizes,

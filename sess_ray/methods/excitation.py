@@ -298,6 +298,7 @@ def _refusal(model: Model) -> str | None:
 @register(
     "excitation_backprop",
     family="B",
+    reaches="nothing",
     paper="Zhang et al., Excitation Backprop, ECCV 2016",
     passes="1 forward + head backward",
     check=_refusal,

@@ -26,6 +26,7 @@ TIE = 2.0**-14  # mask values as near as this count as equal
 @register(
     "extremal_perturbation",
     family="R",
+    reaches="pixels",
     paper="Fong et al., Extremal Perturbations, ICCV 2019",
     passes="3200 forwards + backwards",
 )

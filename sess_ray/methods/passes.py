@@ -9,8 +9,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from sess_ray.errors import SessError
 from sess_ray.models import Model
-from sess_ray.models.model import Tap
+from sess_ray.models.model import Tap, unreached
 from sess_ray.resampling import upsampling
 
 
@@ -18,8 +19,10 @@ def input_gradients(model: Model, patches: Tensor, targets: Tensor) -> Tensor:
     """Return d(logit of the target)/d(patch), (N, 3, h, w) float32: one forward and one backward pass."""
     start = patches.detach().clone().requires_grad_()
     with torch.enable_grad():
-        logits = model.logit_of(model.module(start), targets)
-        (gradient,) = torch.autograd.grad(logits.sum(), start)
+        logits = model.module(start)
+        if not logits.requires_grad:
+            raise SessError(f"{model.name}: {unreached('the pixels')}")
+        (gradient,) = torch.autograd.grad(model.logit_of(logits, targets).sum(), start)
     return gradient.float()
 
 

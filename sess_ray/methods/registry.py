@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sess_ray.models import Model
 
 Family = Literal["T", "B", "P", "R"]
+Place = Literal["layer", "pixels", "nothing"]
 Cost = Literal["nothing", "one pass", "more"]
 
 
@@ -105,6 +106,9 @@ class Method:
         with the factors of their number, of which K stands for the layer's live channels.
     check : callable
         Takes a prepared `Model`; returns why the method cannot explain it, or None.
+    reaches : {"layer", "pixels", "nothing"}
+        Where gradients have to come back to. By default the layer in family T and where gradients are given, the pixels
+        in family B, else nothing.
     former : mapping
         Options that the method had once, and what is written in their place.
     """
@@ -116,6 +120,7 @@ class Method:
     passes: str = ""
     check: Check | None = None
     former: Mapping[str, str] = field(default_factory=dict, compare=False)
+    reaches: Place | None = None
 
     @property
     def summary(self) -> str:
@@ -176,7 +181,12 @@ class Method:
 
     def refusal(self, model: Model) -> str | None:
         """Return why the method cannot explain a prepared model, or None where it can."""
-        return self.check(model) if self.check else None
+        place = self.reaches
+        if place is None:
+            of_layer = self.family == "T" or "gradients" in self.given
+            place = "layer" if of_layer else "pixels" if self.family == "B" else "nothing"
+        blocked = model.unreached(place) if place != "nothing" else None
+        return blocked or (self.check(model) if self.check else None)
 
     def parsed(self, options: Mapping[str, object]) -> dict[str, Any]:
         """Return options with the types of their defaults; values may be strings, as a command line has them.
@@ -240,6 +250,7 @@ def register(
     passes: str = "",
     check: Check | None = None,
     former: Mapping[str, str] | None = None,
+    reaches: Place | None = None,
 ) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
     """Register a base method under `name`; a decorator. The parameters are the attributes of `Method`.
 
@@ -255,7 +266,7 @@ def register(
     def add(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         if name in _METHODS:
             raise SessError(f"a method named {name!r} is registered already")
-        method = Method(name, family, function, paper, passes, check, former or {})
+        method = Method(name, family, function, paper, passes, check, former or {}, reaches)
         offered = GIVEN_T if family == "T" else GIVEN
         for wanted in method.given:
             if wanted not in offered:

@@ -28,6 +28,7 @@ def _has_segmentation(_: Model) -> str | None:
 @register(
     "xrai",
     family="R",
+    reaches="pixels",
     paper="Kapishnikov et al., XRAI, ICCV 2019",
     passes="200 forwards + backwards",
     check=_has_segmentation,

@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from sess_ray.errors import SessError
 from sess_ray.models import cudnn, onednn
 from sess_ray.models.groups import Group
 from sess_ray.models.heads import known_head
@@ -167,6 +169,8 @@ class Model(Targets):
         def gradients(targets: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
             if head is not None:
                 return head.gradient(self.module, leaf[rows], logits[rows], targets[rows], self).float()
+            if not logits.requires_grad:
+                raise SessError(f"{self.name}: {unreached(f'layer {self.layer}')}")
             with torch.enable_grad():
                 wanted = self.logit_of(logits[rows], targets[rows])
                 gradient = torch.autograd.grad(wanted.sum(), leaf, retain_graph=True)[0][rows]
@@ -181,6 +185,20 @@ class Model(Targets):
         activations = to_grid(leaf.detach().float(), self.layout)
         return Tap(logits.detach().float(), activations, gradients, pull)
 
+    def unreached(self, place: Literal["layer", "pixels"]) -> str | None:
+        """Return why no gradient comes back from the logits of a prepared model to a place; None where one does."""
+
+        def leave(_: nn.Module, __: object, output: Tensor) -> Tensor:
+            return output.detach().requires_grad_().clone()
+
+        patches = self.probe()
+        with torch.enable_grad(), ExitStack() as stack:
+            if place == "layer":
+                stack.enter_context(hooked(self.module.get_submodule(self.layer), leave))
+            logits = self.module(patches.requires_grad_(place == "pixels"))
+        where = f"layer {self.layer}" if place == "layer" else "the pixels"
+        return None if logits.requires_grad else unreached(where)
+
     def probe(self, count: int = 1, side: int | None = None) -> Tensor:
         """Return patches (count, 3, side, side) of the mean colour, to see how the module reacts."""
         parameter = next(self.module.parameters(), torch.zeros(1))
@@ -194,6 +212,11 @@ class Model(Targets):
             digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
+
+
+def unreached(where: str) -> str:
+    """Say that no gradient comes back, and where that is from."""
+    return f"no gradient comes back from its logits to {where}: its forward runs under no_grad, or detaches"
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from sess_ray.io.ledger import Ledger, read_ledger
 from sess_ray.io.names import read_class_names
 from sess_ray.io.store import FINISHED, STARTED, Store
 from sess_ray.pipeline.explain.config import DEMO_MODEL, ExplainConfig
+from sess_ray.pipeline.explain.rehearsal import rehearse
 from sess_ray.pipeline.explain.resume import made_with, refuse_other_code, refuse_other_settings, remaining, settings
 
 if TYPE_CHECKING:
@@ -117,6 +118,8 @@ def prepare(config: ExplainConfig, meanwhile: Callable[[], None] | None = None) 
         store.check_writable()
     if started:
         tasks = _left(store, tasks, config)
+    if tasks["error"].null_count:
+        rehearse(sess)
     return Job(config, model, found.images.num_rows, tasks, store, settings(config, sess), made, left_out)
 
 

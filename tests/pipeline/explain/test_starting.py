@@ -105,7 +105,10 @@ def test_one_actor_starts_when_the_others_are_at_work(good, tmp_path):
     (tmp_path / "m.jsonl").write_text("\n".join(json.dumps({**image, "id": str(i)}) for i in range(500)))
     method = {"method": "tests.fragile:signed", "method_option": (f"folder={signatures}",)}
     settings = {"input": str(tmp_path / "m.jsonl"), "output": str(tmp_path / "out"), "model": "tests.fragile:model"}
-    counts = stream(prepare(ExplainConfig(**settings, **method, num_scales=1, actors="2", overlays=0)))
+    job = prepare(ExplainConfig(**settings, **method, num_scales=1, actors="2", overlays=0))
+    for signature in signatures.iterdir():  # of the trial
+        signature.unlink()
+    counts = stream(job)
     next(counts)
     assert len(list(signatures.iterdir())) == 1
     assert any(len(list(signatures.iterdir())) == 2 for _ in counts)
