@@ -137,6 +137,7 @@ FUSED: dict[str, Callable[[Tensor], Tensor]] = {
 @register(
     "attention_rollout",
     family="B",
+    reaches="nothing",
     paper="Abnar & Zuidema, Quantifying Attention Flow in Transformers, ACL 2020",
     passes="1 forward",
     check=_attends,

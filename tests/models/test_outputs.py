@@ -107,8 +107,8 @@ def test_an_activation_of_its_own_at_the_end_is_left_out(name, end, activation, 
     assert bool(model.notes) == (not isinstance(end, nn.Identity))
     ours = explained(Ends(end), "base.third", name, images, [3])
     theirs = explained(Ends(nn.Identity()), "base.third", name, images, [3], activation=activation)
-    for one, other in zip(ours, theirs, strict=True):
-        same(one, other)
+    for one, wanted in zip(ours, theirs, strict=True):
+        same(one, wanted)
 
 
 def log_softmax(x):

@@ -81,8 +81,8 @@ def test_what_a_models_configuration_says():
 
 
 def test_there_is_one_place_where_probabilities_are_made():
-    """What else has the word is a softmax over channels, an option of Score-CAM's family, or the name of a function."""
+    """What else has the word is a softmax over channels, an option of Score-CAM's family, or over keys of attention."""
     package = Path(sess_ray.__file__).parent
     calls = re.compile(r"\.softmax\(|\.sigmoid\(|F\.(log_)?softmax|torch\.(softmax|sigmoid)\(")
     found = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if calls.search(path.read_text())}
-    assert found == {"models/scores.py", "methods/perturbation.py"}
+    assert found == {"models/scores.py", "methods/perturbation.py", "methods/attention.py"}
