@@ -7,10 +7,11 @@ import signal
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_args
 
+import cyclopts
 import psutil
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, Token
 from tqdm import tqdm
 
 from sess_ray.access import one_line, public_text
@@ -38,7 +39,7 @@ def command(name: str, text: str | None) -> App:
         name=name,
         help=text,
         version_flags=[],
-        default_parameter=Parameter(negative_iterable=(), show_default=_default),
+        default_parameter=Parameter(negative_iterable=(), show_default=_default, converter=_converted),
         result_action="return_value",
         suppress_keyboard_interrupt=False,
     )
@@ -80,6 +81,24 @@ def run(app: App, arguments: Sequence[str], interrupted: str = "stopped") -> int
             raise
         return _failed(f"the run failed: {str(error).strip().splitlines()[-1]}", FAILED)
     return result or 0
+
+
+def _converted(kind: Any, tokens: Sequence[Token]) -> Any:
+    """Return what the tokens of a flag mean; no fraction is rounded to a number of things."""
+    if {int, float} & set(_kinds(kind)) == {int}:
+        for token in tokens:
+            if token.value.partition(".")[2].strip("0"):
+                raise ValueError(f"{token.value} is no whole number")
+    return cyclopts.convert(kind, tokens)
+
+
+def _kinds(kind: Any) -> Iterator[Any]:
+    """Yield the types that an annotation is made of."""
+    inner = get_args(kind)
+    if not inner:
+        yield kind
+    for one in inner:
+        yield from _kinds(one)
 
 
 def _default(value: object) -> str | None:

@@ -25,6 +25,9 @@ def default_batch_size(device: torch.device) -> int:
     return BATCH_SIZES.get(device.type, BATCH_SIZES["cuda"])
 
 
+MOST_SCALES = 1000  # 64,000 pixels a side: beyond, even to count the windows takes for ever
+
+
 @dataclass(frozen=True)
 class Settings:
     """The parameters of `SESS`, with all that depends on the model and the device filled in.
@@ -73,8 +76,8 @@ class Settings:
             (
                 "num_scales",
                 self.num_scales,
-                self.num_scales is None or self.num_scales >= 1,
-                "1 or more, or None for no SESS",
+                self.num_scales is None or 1 <= self.num_scales <= MOST_SCALES,
+                f"1 to {MOST_SCALES}, or None for no SESS",
             ),
             ("step_size", self.step_size, self.step_size >= 1, "1 pixel or more"),
             ("pre_filter_ratio", self.pre_filter_ratio, 0 <= self.pre_filter_ratio <= 1, "a share from 0 to 1"),

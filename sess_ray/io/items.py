@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from sess_ray.access import public
 from sess_ray.errors import SessError
-from sess_ray.signing import file_of
+from sess_ray.signing import file_of, is_web, marked, named_apart
 
 HEIF = (".heic", ".heif", ".hif")  # with pillow-heif
 # fmt: off
@@ -123,9 +123,10 @@ def distinct(items: pa.Table, url: str) -> pa.Table:
         return items
     repeated = pc.is_in(items["image_id"], twice)
     numbers = pc.indices_nonzero(repeated).to_pylist()
+    rows = _apart_by_query(items.filter(repeated).to_pylist())
     merged: dict[str, dict[str, Any]] = {}
     where: dict[str, int] = {}
-    for number, row in zip(numbers, items.filter(repeated).to_pylist(), strict=True):
+    for number, row in zip(numbers, rows, strict=True):
         name = row["image_id"]
         before = merged.get(name)
         if before is not None and before["uri"] == row["uri"]:  # one row a target
@@ -142,3 +143,18 @@ def distinct(items: pa.Table, url: str) -> pa.Table:
     several = pa.Table.from_pylist(list(merged.values()), ITEMS)
     several = several.append_column("number", pa.array(list(where.values()), pa.int64()))
     return pa.concat_tables([single, several]).sort_by("number").drop_columns(["number"])
+
+
+def _apart_by_query(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mark the ids of rows that are called by URLs which differ in nothing but a signature: each may be an image."""
+    places: dict[str, set[str]] = {}
+    for row in rows:
+        if is_web(row["uri"]) and row["image_id"] == public(named_apart(row["uri"])):
+            places.setdefault(row["image_id"], set()).add(row["uri"])
+    several = {name for name, uris in places.items() if len(uris) > 1}
+
+    def marked_id(row: dict[str, Any]) -> str:
+        name: str = row["image_id"]
+        return marked(name, row["uri"].partition("?")[2]) if name in several and is_web(row["uri"]) else name
+
+    return [{**row, "image_id": marked_id(row)} for row in rows]

@@ -34,7 +34,7 @@ from sess_ray.io.columns import (
 )
 from sess_ray.io.items import CHUNK, Item
 from sess_ray.io.listing import uri_of
-from sess_ray.signing import base_name, file_of
+from sess_ray.signing import base_name, file_of, named_apart
 from sess_ray.small import marked
 
 MANIFEST_EXTENSIONS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
@@ -294,7 +294,7 @@ def _item(row: Row, table: Table, number: int) -> Item:
     named = None if isinstance(place, list | dict | bool) else _text(place)
     named = f"{table.prefix}/{named}" if named and table.prefix is not None else named
     item = Item(
-        image_id=(_text(row.get(columns.id)) if columns.id else None) or (public(named) if named else own),
+        image_id=(_text(row.get(columns.id)) if columns.id else None) or (public(named_apart(named)) if named else own),
         uri=where,
         labels=_classes(row.get(columns.label), table.names.get(columns.label, ())) if columns.label else None,
         targets=_targets(row.get(columns.targets)) if columns.targets else None,

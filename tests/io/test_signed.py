@@ -92,8 +92,36 @@ def test_one_image(host):
     assert read_items([item.uri]) == [picture("red")]
 
 
+@pytest.mark.parametrize("name", ["m.csv", "m.jsonl"])
+def test_a_manifest_that_is_signed_and_of_signed_urls(host, name):
+    items = find_images(f"{host}/{name}?{SIGNED}")
+    ids = [item.image_id for item in items]
+    assert ids[0] == f"{host}/photos/1.png"
+    assert len(set(ids)) == 3
+    assert not [one for one in ids if SECRET in one or "red" in one or "blue" in one]
+    assert read_items([item.uri for item in items]) == [picture("red"), picture("red"), picture("blue")]
+
+
+def test_urls_that_differ_in_a_signature_alone_are_different_images(tmp_path):
+    urls = [f"https://h/a.jpg?token={number}" for number in (1, 2, 1)]
+    (tmp_path / "m.csv").write_text("\n".join(["url", *urls, "https://h/b.jpg?token=1"]))
+    ids = [item.image_id for item in find_images(str(tmp_path / "m.csv"))]
+    assert len(ids) == 3
+    assert ids[2] == "https://h/b.jpg"
+    assert all(one.startswith("https://h/a~") and one.endswith(".jpg") for one in ids[:2])
+    (tmp_path / "m.csv").write_text("\n".join(["id,url", f"1,{urls[0]}", f"1,{urls[1]}"]))
+    with pytest.raises(SessError, match="has id '1' for two images"):
+        find_images(str(tmp_path / "m.csv"))
+
+
 def test_ids_do_not_change_with_the_signature():
     assert public(f"https://h/a.jpg?{SIGNED}") == public(f"https://h/a.jpg?{SIGNED}7") == "https://h/a.jpg"
+
+
+def test_parquet_with_image_bytes(host):
+    items = find_images(f"{host}/p.parquet?{SIGNED}")
+    assert [item.image_id for item in items] == ["p.parquet#0", "p.parquet#1"]
+    assert read_items([item.uri for item in items]) == [picture("red"), picture("blue")]
 
 
 def test_a_tar_shard(host):

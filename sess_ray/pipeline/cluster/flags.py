@@ -29,6 +29,9 @@ INPUT, MODEL, TARGETS, METHOD, WINDOWS, METRICS, MEASUREMENT, OUTPUT, STORAGE, C
 MOST = 10**15  # fits into 64 bits with room for sums and products
 # From and to, by the name of a setting, which means the same in every command.
 RANGES: dict[str, tuple[float, float]] = {
+    "batch_size": (1, 10**6),
+    "evaluation_batch_size": (1, 10**6),
+    "fade": (0, 0.5),
     "gpus": (1, 10**6),
     "gpus_per_actor": (0, 1024),
     "images": (1, MOST),
@@ -40,14 +43,18 @@ RANGES: dict[str, tuple[float, float]] = {
     "max_map_side": (1, MOST),
     "max_patches": (1, MOST),
     "max_pixels": (1, MOST),
+    "num_scales": (0, 1000),
     "overlays": (0, MOST),
     "pointing_smooth": (0, 1),
+    "pre_filter_ratio": (0, 1),
     "price_per_gpu_hour": (0, 10**6),
     "read_timeout": (0.001, 10**9),
     "retry_seconds": (0, 10**9),
     "seed": (-(2**63), 2**63 - 1),
     "step_size": (1, MOST),
     "steps": (1, MOST),
+    "whole_scales": (1, 1000),
+    "window_share": (0, 1),
 }
 UNITS = {"input_size": " pixel", "max_map_side": " pixel", "step_size": " pixel"}
 
@@ -75,10 +82,16 @@ def check(settings: Mapping[str, object]) -> None:
         flag = f"--{name.replace('_', '-')}"
         if isinstance(value, str) and not value.strip():
             raise SessError(f"{flag} is empty: give it a value, or leave it out")
-        if name not in RANGES or not isinstance(value, int | float):
-            continue
-        low, high = RANGES[name]
-        if value > high:
-            raise SessError(f"{flag} {value}: use at most {high:g}")
-        if not value >= low:  # not a number, too
-            raise SessError(f"{flag} {value}: use {low:g}{UNITS.get(name, '')} or more")
+        if name in RANGES:
+            for number in value if isinstance(value, list | tuple) else [value]:
+                _check_range(name, flag, number)
+
+
+def _check_range(name: str, flag: str, number: object) -> None:
+    low, high = RANGES[name]
+    if not isinstance(number, int | float):
+        return
+    if number > high:
+        raise SessError(f"{flag} {number}: use at most {high:g}")
+    if not number >= low:  # not a number, too
+        raise SessError(f"{flag} {number}: use {low:g}{UNITS.get(name, '')} or more")
