@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from typing import Any
+from urllib.parse import unquote
 
 import fsspec
 
@@ -44,12 +45,12 @@ def filesystem_of(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
         protocol, separator, _ = url.partition("://")
         kind = fsspec.get_filesystem_class(protocol if separator else "file")
         filesystem, path = kind(**kind._get_kwargs_from_urls(url)), kind._strip_protocol(url)
-    return filesystem, as_named(filesystem, path)
+    return filesystem, as_named(filesystem, url, path)
 
 
 def path_of(filesystem: fsspec.AbstractFileSystem, url: str) -> str:
     """Return the path of a URL in its file system."""
-    return filesystem_of(url)[1] if is_chain(url) else as_named(filesystem, filesystem._strip_protocol(url))
+    return filesystem_of(url)[1] if is_chain(url) else as_named(filesystem, url, filesystem._strip_protocol(url))
 
 
 def opened(url: str) -> Any:
@@ -69,7 +70,7 @@ def refuse_special(filesystem: fsspec.AbstractFileSystem, path: str) -> None:
         raise OSError(f"no regular file: {path}")
 
 
-# --- names that are no UTF-8 ---
+# --- names that are written otherwise ---
 
 
 def readable(text: str) -> str:
@@ -90,14 +91,24 @@ def readable(text: str) -> str:
     return text
 
 
-def as_named(filesystem: fsspec.AbstractFileSystem, path: str) -> str:
-    """Return the path of a local file as the disk has it, of one that `readable` has made; another as it is."""
-    if "\\x" not in path or not is_local(filesystem) or os.path.lexists(path):
+def as_named(filesystem: fsspec.AbstractFileSystem, url: str, path: str) -> str:
+    r"""Return the path of a local file as the disk has it, where the URL writes it otherwise; another as it is.
+
+    That is: bytes as `readable` shows them, backslashes of another system, and ``%20`` in a URL that begins with
+    ``file://``. What is there under the name itself comes first.
+    """
+    if not is_local(filesystem) or not ("\\" in path or "%" in path) or os.path.lexists(path):
         return path
-    raw = os.fsdecode(b"".join(_raw(path)))
-    return raw if os.path.lexists(raw) else path
+    quoted = url.startswith("file://") and "%" in path
+    found = ""
+    for number, part in enumerate(path.split("/")):
+        ways = [part, _raw(part), part.replace("\\", "/"), *([unquote(part)] if quoted else [])]
+        places = [f"{found}/{way}" if number else way for way in ways]
+        found = next(filter(os.path.lexists, places), places[0])
+    return found
 
 
-def _raw(path: str) -> list[bytes]:
-    parts = _BYTE.split(path)  # every other part is the two digits of a byte
-    return [bytes.fromhex(part) if number % 2 else os.fsencode(part) for number, part in enumerate(parts)]
+def _raw(part: str) -> str:
+    parts = _BYTE.split(part)  # every other one is the two digits of a byte
+    raw = (bytes.fromhex(text) if number % 2 else os.fsencode(text) for number, text in enumerate(parts))
+    return os.fsdecode(b"".join(raw))

@@ -6,6 +6,7 @@ take some hundred megabytes in the driver. The pixels are read where they are us
 
 from __future__ import annotations
 
+import glob
 import posixpath
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -175,10 +176,12 @@ def _paths(filesystem: fsspec.AbstractFileSystem, url: str, output: str | None) 
         if _is_folder(filesystem, path):
             return path, _visible(apart_from(output, walk(filesystem, path), url, path), path)
         return posixpath.dirname(path), [path]
-    if any(character in path for character in "*?["):
-        root = _glob_root(path)
-        paths = apart_from(output, sorted(patiently(filesystem.glob, path)), _glob_root(url), root)
-        return root, paths if "/." in path[len(root) :] else _visible(paths, root)  # what is hidden may be asked for
+    if _is_pattern(path):
+        parts, fixed = path.split("/"), _glob_root(filesystem, path)
+        root, pattern = "/".join(parts[:fixed]), "/".join(parts[fixed:])
+        found = sorted(patiently(filesystem.glob, "/".join((*map(glob.escape, parts[:fixed]), pattern))))
+        paths = apart_from(output, found, "/".join(url.split("/")[: fixed - len(parts)]), root)
+        return root, paths if "/." in f"/{pattern}" else _visible(paths, root)  # what is hidden may be asked for
     raise SessError(f"no such input: {public(url)}")
 
 
@@ -201,10 +204,16 @@ def _is_http(filesystem: fsspec.AbstractFileSystem) -> bool:
     return "http" in filesystem.protocol
 
 
-def _glob_root(path: str) -> str:
+def _is_pattern(text: str) -> bool:
+    return any(character in text for character in "*?[")
+
+
+def _glob_root(filesystem: fsspec.AbstractFileSystem, path: str) -> int:
+    """Return how many parts of a glob are folders as they stand, also one that is called in[0]; the last is none."""
     parts = path.split("/")
-    fixed = next(i for i, part in enumerate(parts) if any(character in part for character in "*?["))
-    return "/".join(parts[:fixed])
+    patterns = (number for number, part in enumerate(parts) if _is_pattern(part))
+    there = (number for number in patterns if not _exists(filesystem, "/".join(parts[: number + 1])))
+    return next(there, len(parts) - 1)
 
 
 def _one_file(filesystem: fsspec.AbstractFileSystem, path: str, tables: Tables) -> Iterator[Item]:

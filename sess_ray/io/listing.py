@@ -11,7 +11,7 @@ import fsspec
 from sess_ray.access import patiently
 from sess_ray.io.items import whole_uri
 from sess_ray.io.places import is_below, resolved
-from sess_ray.opening import is_local
+from sess_ray.opening import is_local, readable
 
 Place = tuple[int, int]  # of a folder on this machine: its device, and its number there
 WRITTEN = ("maps", "errors", "overlays")  # folders of the output of the explain job
@@ -26,8 +26,8 @@ def apart_from(output: str | None, paths: Iterable[str], url: str, root: str) ->
     if place is None or not is_below(place, folder):
         return iter(paths)
     inside = place[len(folder) :].strip("/")
-    written = tuple(f"{root.rstrip('/')}/{name}/" for name in ([inside] if inside else WRITTEN))
-    return (path for path in paths if not path.startswith(written))
+    written = tuple(f"{readable(root).rstrip('/')}/{name}/" for name in ([inside] if inside else WRITTEN))
+    return (path for path in paths if not readable(path).startswith(written))
 
 
 def walk(filesystem: fsspec.AbstractFileSystem, path: str) -> Iterator[str]:

@@ -10,7 +10,7 @@ import fsspec
 import pytest
 
 from sess_ray import SessError
-from sess_ray.access import one_line
+from sess_ray.access import one_line, open_filesystem
 from sess_ray.io.inputs import list_images
 from sess_ray.io.reading import read_items
 from sess_ray.io.store import Store
@@ -166,6 +166,49 @@ def test_links(tmp_path):
         b"1.jpg",
         OSError,
     ]
+
+
+def test_a_folder_that_looks_like_a_pattern_is_one(root):
+    written(root, ["1.jpg", "deep/2.jpg"], "in[0]*/")
+    written(root, ["3.jpg"], "in0/")
+    for pattern, ids in (("**/*.jpg", ["1.jpg", "deep/2.jpg"]), ("*.jpg", ["1.jpg"]), ("d*/?.jpg", ["deep/2.jpg"])):
+        assert list_images(f"{root}/in[0]*/{pattern}")["image_id"].to_pylist() == ids
+    left = list_images(f"{root}/in[0]*/**/*.jpg", output=f"{root}/in[0]*/deep")["image_id"].to_pylist()
+    assert left == ["1.jpg"]
+    assert list_images(f"{root}/i*[0]/*.jpg")["image_id"].to_pylist() == ["in0/3.jpg"]
+
+
+def test_paths_as_other_programs_write_them(tmp_path):
+    written(str(tmp_path), ["1.jpg", "a%20b.jpg", "a b.jpg", "c d.jpg", "e\\f.jpg"], "x/y/")
+    names = ["x\\y\\1.jpg", "x/y\\1.jpg", "x/y/e\\f.jpg", f"file://{tmp_path}/x/y/c%20d.jpg"]
+    names += [f"file://{tmp_path}/x/y/a%20b.jpg", "x/y/c%20d.jpg"]
+    (tmp_path / "m.csv").write_text("\n".join(["uri", *names]))
+    *found, gone = read_items(list_images(f"{tmp_path}/m.csv")["uri"].to_pylist())
+    assert found == [b"1.jpg", b"1.jpg", b"e\\f.jpg", b"c d.jpg", b"a%20b.jpg"]
+    assert isinstance(gone, FileNotFoundError)
+
+
+def test_what_is_new_below_a_folder_that_is_no_utf_8_is_written_there(tmp_path):
+    folder = os.fsencode(tmp_path) + b"/\xff"
+    os.makedirs(folder)
+    Store(f"{tmp_path}/\\xff/new/out").write("run.json", b"{}")
+    assert os.listdir(os.fsencode(tmp_path)) == [b"\xff"]
+    assert os.listdir(folder) == [b"new"]
+    written(str(tmp_path), ["1.jpg"], "\\xff/new/out/overlays/")
+    (tmp_path / os.fsdecode(b"\xff") / "2.jpg").write_bytes(b"x")
+    os.replace(f"{tmp_path}/\\xff/new/out/overlays", folder + b"/new/out/overlays")
+    found = list_images(str(tmp_path), output=f"{tmp_path}/\\xff/new/out")["image_id"].to_pylist()
+    assert found == ["\\xff/2.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("url", "path"), [("s3://b/std::vector/a.jpg", "b/std::vector/a.jpg"), ("s3://b::c/x", "b::c/x")]
+)
+def test_keys_of_object_stores(url, path):
+    pytest.importorskip("s3fs")
+    filesystem, found = open_filesystem(url)
+    assert (filesystem.protocol[0], found) == ("s3", path)
+    assert Store(url).location == url
 
 
 def test_a_pipe_is_not_waited_for(tmp_path):
