@@ -138,8 +138,15 @@ def test_the_package_is_imported_without_ray_and_torch():
 
 
 def test_no_file_is_too_long_to_be_read():
-    lengths = [(path, len(path.read_text().splitlines())) for path in FILES if not path.is_relative_to(ROOT / "tests")]
+    lengths = [(path, len(path.read_text().splitlines())) for path in FILES]
     assert not places((path, length) for path, length in lengths if length > 350)
+
+
+def test_no_test_imports_from_another():
+    """What several share lies in a plain module beside them: a test file may be split, and its names go."""
+    files = [path for path in FILES if path.is_relative_to(ROOT / "tests") and path.name.startswith("test_")]
+    found = [(path, name) for path in files for name in imports(path, at_once=False)]
+    assert not places((path, name) for path, name in found if name.startswith("tests.") and ".test_" in name)
 
 
 def test_docstrings_have_subjects():

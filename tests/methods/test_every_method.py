@@ -17,6 +17,10 @@ from tests.methods.quick import OTHERS, QUICK, crops, other
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+# Extremal perturbation takes seconds, however few its steps.
+NAMES = [
+    pytest.param(name, marks=[pytest.mark.slow] if name == "extremal_perturbation" else []) for name in methods.names()
+]
 DRAWS_NUMBERS = ["smoothgrad", "smooth_gradcam++", "sscam", "rise", "augmented_gradcam"]
 
 
@@ -48,13 +52,7 @@ def count_passes(model):
     return passed
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] if name == "extremal_perturbation" else [])
-        for name in methods.names()
-    ],
-)
+@pytest.mark.parametrize("name", NAMES)
 def test_it_takes_as_many_passes_as_it_says(name, photographs):
     # So many that no group of them is dead, for this net and class; thousands of passes that ask for none take few.
     channels = 6 if name == "rise" or methods.get(name).family == "R" else 128
@@ -78,7 +76,7 @@ def test_more_targets_take_no_more_passes(name, photographs, model):
     assert passes(0, 1, 4) == passes(0) > 2  # two score
 
 
-@pytest.mark.parametrize("name", methods.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_the_same_map_alone_and_among_others(name, model, photographs):
     model = model_of(name, model)
     images = crops(photographs)

@@ -58,7 +58,7 @@ def test_the_layer_is_on_all_ways():
         ("squeezenet1_1", "features.7"),
         ("resnet50", "layer3"),
         ("timm/resnet18", "layer3"),
-        ("vgg16", "features.29"),
+        pytest.param("vgg16", "features.29", marks=pytest.mark.slow),
         ("googlenet", "inception4e"),
     ],
 )

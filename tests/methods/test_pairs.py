@@ -28,7 +28,8 @@ FEW = {
     "iscam": {"samples": 1},
 }
 FEW |= {"extremal_perturbation": {"steps": 1, "areas": (0.2,)}, "augmented_gradcam": {"samples": 2, "steps": 2}}
-MODELS = ("squeezenet1_1", "tf_efficientnet_lite0", "resnet50", "vgg16", "vit_b_16", "swin_t", "convnext_tiny")
+LARGE = ("tf_efficientnet_lite0", "resnet50", "vgg16", "vit_b_16", "swin_t", "convnext_tiny")
+MODELS = ("squeezenet1_1", *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE))
 
 
 @pytest.fixture(scope="module", params=MODELS)
