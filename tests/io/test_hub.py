@@ -15,7 +15,7 @@ import pytest
 from sess_ray import SessError
 from sess_ray.io.inputs import read_inputs
 from sess_ray.io.reading import read_items
-from tests.io.test_parquet_inputs import CELL, LABEL, PNG, written
+from tests.io.parquet import CELL, LABEL, PNG, written
 
 pa = pytest.importorskip("pyarrow")
 pytest.importorskip("huggingface_hub")

@@ -5,25 +5,12 @@ from __future__ import annotations
 import json
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from sess_ray import SessError
 from sess_ray.io.inputs import find_images, read_inputs
 from sess_ray.io.reading import read_items
-
-PNG = b"\x89PNG one", b"\x89PNG two", b"\x89PNG three"
-CELL = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-
-
-def written(path, table, **features):
-    """Write a table, with what Hugging Face's datasets say of its columns."""
-    if features:
-        told = {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
-        table = table.replace_schema_metadata(told)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, path, row_group_size=2)
-    return str(path)
+from tests.io.parquet import CELL, LABEL, PNG, written
 
 
 def contents(url, column=None):
@@ -140,9 +127,6 @@ def test_the_column_that_datasets_call_an_image_is_meant(tmp_path):
     )
     assert [content for _, content in contents(url)] == list(PNG)
     assert read_items([f"{url}#1"]) == [PNG[1]]
-
-
-LABEL = {"names": ["ant", "bee", "cow"], "_type": "ClassLabel"}
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import sess_ray
 from sess_ray import methods
 from sess_ray.methods.registry import Scored
 from tests import nets
-from tests.methods.test_oracles import TARGETS, grad_cam, oracle, same, with_sign
+from tests.methods.oracles import TARGETS, grad_cam, oracle, same, with_sign
 
 GROUP = {"both": [0, 3]}
 CLOSE = {"atol": 2e-5, "rtol": 1e-4}
@@ -314,7 +314,7 @@ def test_is_cam_of_one_step_is_score_cam(small, patches):
 
 
 def test_is_cam_of_torchcam():
-    from tests.methods.test_oracles import LAYER, Net
+    from tests.methods.oracles import LAYER, Net
 
     model = sess_ray.load_model(Net(), layer=LAYER, input_size=nets.SIDE).prepared(torch.device("cpu"), "fp32")
     inputs = nets.patches(3)

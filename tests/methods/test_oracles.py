@@ -21,9 +21,9 @@ from torch import nn
 import sess_ray
 from sess_ray import methods
 from tests import nets
+from tests.methods.oracles import TARGETS, grad_cam, leaf, oracle, same, with_sign
 
 LAYER = "features.3"
-TARGETS = torch.tensor([3, 0, 4])
 
 
 class Net(nn.Module):
@@ -41,10 +41,6 @@ class Net(nn.Module):
 
     def forward(self, x):
         return self.classes(self.pool(self.features(x)).flatten(1))
-
-
-def oracle(name):
-    return pytest.importorskip(name, reason=f"{name.split('.')[0]} is a second oracle: pip install 'sess-ray[oracles]'")
 
 
 @pytest.fixture(scope="module")
@@ -78,21 +74,6 @@ def ours(name, model, patches, targets, **options):
     return method.function(tap.activations, tap.gradients(targets), **options)
 
 
-def min_max(maps):
-    maps = torch.as_tensor(maps).detach().float()
-    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
-    assert (high > low).all()
-    return (maps - low) / (high - low)
-
-
-def same(found, expected, atol=1e-5):
-    torch.testing.assert_close(min_max(found), min_max(expected), atol=atol, rtol=0)
-
-
-def leaf(patches):
-    return patches.clone().requires_grad_()
-
-
 def captum_gradcam(model, patches, targets):
     attribution = oracle("captum.attr").LayerGradCam(model.module, model.module.get_submodule(model.layer))
     return attribution.attribute(leaf(patches), target=targets, relu_attributions=True)[:, 0]
@@ -107,15 +88,6 @@ def torchcam_gradcam(model, patches, targets, name="GradCAM", **options):
 
 def torchcam_cam(model, patches, targets):
     return torchcam_gradcam(model, patches, targets, "CAM", fc_layer="classifier")
-
-
-def grad_cam(name, of=lambda logits: logits):
-    def run(model, patches, targets):
-        library = oracle("pytorch_grad_cam")
-        with getattr(library, name)(model.module, [model.module.get_submodule(model.layer)]) as cam:
-            return cam(leaf(patches), [lambda logits, i=int(i): of(logits)[i] for i in targets])
-
-    return run
 
 
 @pytest.mark.parametrize(
@@ -134,12 +106,6 @@ def test_class_activation_maps(name, other, model, patches):
     # pytorch-grad-cam adds 1e-6 to the denominators of Grad-CAM++.
     atol = 2e-4 if name == "gradcam++" else 1e-5
     same(ours(name, model, patches, TARGETS), other(model, patches, TARGETS), atol)
-
-
-def with_sign(projections, means):
-    """Return projections (N, u, v) with the sign that goes with the mean over channels, then ReLU."""
-    agrees = (projections * means).sum((1, 2), keepdims=True) >= 0
-    return np.maximum(np.where(agrees, projections, -projections), 0)
 
 
 @pytest.mark.parametrize("name", ["eigencam", "eigengradcam"])
