@@ -27,7 +27,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 
 from sess_ray import SESS, load_model, methods
@@ -48,11 +47,10 @@ from sess_ray.metrics import (
 from sess_ray.metrics.localization import boxes_region, is_difficult
 from sess_ray.metrics.perturbation import scored
 from studies.adds_tables import FEWER, summaries, tables_of, wall_table
-from studies.annotated import Thing, pictures
+from studies.annotated import Thing, pictures, small
 
 MODELS = ("squeezenet1_1", "tf_efficientnet_lite0", "squeezenet1_0", "tf_efficientnet_lite2")
 WALLED = ("squeezenet1_1", "tf_efficientnet_lite0", "tf_efficientnet_lite2")
-SIDE = 224
 METHODS = ("gradcam", "guided_backprop", "groupcam")
 SMOOTH = {"guided_backprop": 0.02}  # the pointing game's protocol for maps of pixel gradients
 
@@ -89,13 +87,6 @@ def as_before(found: Explanation) -> tuple[Explanation, np.ndarray]:
     own = torch.from_numpy(found.patch_maps)[few[torch.from_numpy(found.patches["kept"].copy())]]
     plan = replace(found.plan, fade=0.0)
     return replace(found, saliency=fuse(plan, own, scores, few).numpy()), few.numpy()
-
-
-def small(saliency: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return a map and boxes in 224 x 224 pixels, as the authors of MaxBoxAccV2 evaluate them, and in less time."""
-    values = F.interpolate(torch.from_numpy(saliency)[None, None], (SIDE, SIDE), mode="bilinear", antialias=True)
-    height, width = saliency.shape
-    return values[0, 0].numpy(), boxes * np.array([SIDE / width, SIDE / height] * 2)
 
 
 def measured(found: Explanation, thing: Thing, *, smooth: float, others: bool) -> dict[str, Any]:
@@ -242,7 +233,7 @@ def tasks(config: argparse.Namespace) -> list[Task]:
         task
         for task in found
         if task.kind in config.what and task.model in config.models
-        and (task.kind == "walls" or task.method in config.methods)
+        and task.method in (config.methods or (METHODS if task.kind == "adds" else methods.names()))
     ]  # fmt: skip
 
 
@@ -263,7 +254,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=200, help="then what is known is written")
     parser.add_argument("--what", nargs="+", default=["adds", "walls"], choices=["adds", "walls"])
     parser.add_argument("--models", nargs="+", default=list(MODELS))
-    parser.add_argument("--methods", nargs="+", default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", help=f"without it {', '.join(METHODS)}, and for walls all")
     parser.add_argument("--workers", type=int, default=12)
     parser.add_argument("--parts", type=int, default=4, help="into which the images of a set are cut")
     parser.add_argument("--precision", default="bf16", choices=["fp32", "bf16"])

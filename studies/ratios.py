@@ -3,7 +3,8 @@
     python -m studies.ratios DATA --model squeezenet1_1 --method groupcam --set boxes --limit 20
 
 DATA is that of `studies.adds`. Every window of an image is explained once, and each way to fuse them makes its map of
-these, so that the maps differ in nothing else. A new way is a function and a line in `WAYS`.
+these, so that the maps differ in nothing else. A new way is a function and a line in `WAYS`. `--ways "r = 0"` measures
+that one alone beside r = 0.9.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from sess_ray import SESS, load_model
 from sess_ray.engine.explanation import Explanation
 from sess_ray.engine.fusion import finish, keep, min_max
 from sess_ray.engine.scales import scale_by_scale
-from sess_ray.metrics import EnergyPointingGame, Metric, PointingGame, PxAP, walls
+from sess_ray.metrics import EnergyPointingGame, MaxBoxAccV2, Metric, PointingGame, PxAP, walls
 from sess_ray.metrics.localization import boxes_region
 from sess_ray.tables import markdown
 from sess_ray.windows import Plan
-from studies.annotated import Thing, pictures
+from studies.annotated import Thing, pictures, small
 
 FADE = 0.25
 
@@ -127,13 +128,13 @@ class Walls(Metric):
 
 
 class Board:
-    """The metrics of every way."""
+    """The metrics of ways, by name."""
 
-    def __init__(self) -> None:
-        names = [*WAYS, HALF]
+    def __init__(self, names: list[str]) -> None:
         self.walls = {name: Walls() for name in names}
         self.pxap = {name: PxAP() for name in names}
         self.hits = {name: PointingGame() for name in names}
+        self.boxes = {name: MaxBoxAccV2() for name in names}
         self.energy = {name: EnergyPointingGame() for name in names}
 
     def add(self, name: str, found: Fused, thing: Thing, image: str) -> None:
@@ -148,10 +149,16 @@ class Board:
             self.walls[name].add(jump, key=image)
         for metric in (self.pxap[name], self.hits[name], self.energy[name]):
             metric.add(metric.measure(found.saliency, region), key=image, label=thing.label)
+        self.boxes[name].add(self.boxes[name].measure(*small(found.saliency, thing.boxes)), key=image)
 
     def table(self) -> str:
         """Return a row for each way: its walls, and in points how much it differs from `BASE`."""
-        points: dict[str, Mapping[str, Metric]] = {"PxAP": self.pxap, "pointing game": self.hits, "energy": self.energy}
+        points: dict[str, Mapping[str, Metric]] = {
+            "PxAP": self.pxap,
+            "pointing game": self.hits,
+            "MaxBoxAccV2": self.boxes,
+            "energy": self.energy,
+        }
         rows = [("", "maps", "walls", *points)]
         for name, own in self.walls.items():
             differences = [metrics[name].difference(metrics[BASE]) for metrics in points.values()]
@@ -178,22 +185,27 @@ def main() -> None:
     parser.add_argument("--precision", default="bf16", choices=["fp32", "tf32", "bf16"])
     parser.add_argument("--batch", type=int, help="windows in one forward pass")
     parser.add_argument("--limit", type=int, help="images, in an order drawn with seed 0")
+    parser.add_argument("--ways", nargs="+", default=[*WAYS, HALF], choices=[*WAYS, HALF], help="beside r = 0.9; all")
     config = parser.parse_args()
+    names = list(dict.fromkeys((BASE, *config.ways)))
     model = load_model(config.model, str(config.data / "weights" / f"{config.model}.safetensors"))
     sess = partial(SESS, model, num_scales=config.scales, precision=config.precision, batch_size=config.batch, fade=0.0)
     whole = sess(method=config.method, pre_filter_ratio=0.0, keep_maps=True)
-    free = sess(method="gradcam", pre_filter_ratio=0.0, keep_maps=True)
+    free = whole if config.method == "gradcam" else sess(method="gradcam", pre_filter_ratio=0.0, keep_maps=True)
     half = sess(method=config.method, pre_filter_ratio=0.9, step_size=model.input_size // 2)
-    every, board = pictures(config.data, config.set), Board()
+    every, board = pictures(config.data, config.set), Board(names)
     for number in np.random.default_rng(0).permutation(len(every))[: config.limit]:
         file, things = every[number]
         pixels, targets = np.array(Image.open(file).convert("RGB")), [[thing.target for thing in things]]
-        found = zip(*(engine.explain([pixels], targets)[0] for engine in (whole, free, half)), strict=True)
-        for thing, (all_of_them, cheap, finer) in zip(things, found, strict=True):
-            windows = windows_of(all_of_them, cheap)
-            for name, way in WAYS.items():
-                board.add(name, way(windows), thing, file.name)
-            board.add(HALF, Fused(finer.saliency, finer.plan, finer.patches["kept"]), thing, file.name)
+        [own] = whole.explain([pixels], targets)
+        cheap = own if free is whole else free.explain([pixels], targets)[0]
+        for thing, windows in zip(things, map(windows_of, own, cheap), strict=True):
+            for name in names:
+                if name in WAYS:
+                    board.add(name, WAYS[name](windows), thing, file.name)
+        if HALF in names:
+            for thing, finer in zip(things, half.explain([pixels], targets)[0], strict=True):
+                board.add(HALF, Fused(finer.saliency, finer.plan, finer.patches["kept"]), thing, file.name)
         print(".", end="", flush=True)
     print(f"\n\n{config.method}, {config.model}, {config.set}, {config.scales} scales, minus {BASE}:\n")
     print(board.table())
