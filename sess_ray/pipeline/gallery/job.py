@@ -8,7 +8,7 @@ data/*.js, index.html                              in the driver, index.html las
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from itertools import groupby
 from typing import Any
@@ -23,14 +23,24 @@ from sess_ray.io.decode import decode
 from sess_ray.io.maps import encode_map, map_of
 from sess_ray.io.reading import stream_items
 from sess_ray.io.store import Store, digest
+from sess_ray.metrics.localization import boxes_region
 from sess_ray.pipeline.cluster.rows import Row, tables
 from sess_ray.pipeline.cluster.session import OF_TASKS, arriving, connect
+from sess_ray.pipeline.evaluate.report import SIZES
 from sess_ray.pipeline.gallery import pages
 from sess_ray.pipeline.gallery.prepare import GALLERY, Gallery, predicted_names
 
 BLOCK_IMAGES = 32
 GROUPS = pa.schema([("items", pa.string())])  # JSON of the rows of one image
-DRAWN = pa.schema([("number", pa.int64()), ("row", pa.string()), ("disagreement", pa.float64())])
+DRAWN = pa.schema(
+    [
+        ("number", pa.int64()),
+        ("row", pa.string()),
+        ("disagreement", pa.float64()),
+        ("size", pa.float64()),  # share of the image that the target's boxes cover
+        ("problem", pa.bool_()),  # no image, or a run without a map
+    ]
+)
 
 
 def blocks(gallery: Gallery) -> list[pa.Table]:
@@ -41,9 +51,14 @@ def blocks(gallery: Gallery) -> list[pa.Table]:
         objects = annotation.objects if annotation else []
         rows = list(group)
         for row in rows:
-            own = gallery.labels.get((image_id, row["target"]))
+            own = gallery.labels.get((image_id, row["target"]), row["target_name"])
+            known = any(thing.label == own for thing in objects)  # else nobody knows whose boxes they are
             row["boxes"] = [
-                {"box": [round(edge, 1) for edge in thing.box], "label": thing.label, "own": own in (None, thing.label)}
+                {
+                    "box": [round(edge, 1) for edge in thing.box],
+                    "label": thing.label,
+                    "own": own == thing.label or not known,
+                }
                 for thing in objects
             ]
         texts.append(pages.as_json(rows))
@@ -91,21 +106,33 @@ def _photograph(store: Store, name: str, content: bytes | Exception) -> dict[str
 def _drawn(store: Store, row: Row, name: str, photograph: dict[str, str | None], found: list[Row | None]) -> Row:
     """Write the small maps of a row; return what the page says of it."""
     maps: list[dict[str, Any] | None] = []
-    drawn = []
+    drawn: list[np.ndarray | None] = []
     for place, stored in enumerate(found):
         saliency = map_of(stored) if stored else None
         if stored is None or saliency is None:
             maps.append(None)
+            drawn.append(None)
             continue
-        drawn.append(pages.small_map(saliency))
+        small = pages.small_map(saliency)
         file = f"maps/{place}/{name}-{row['target']}.png"
-        store.write(file, encode_map(drawn[-1]))
+        store.write(file, encode_map(small))
+        drawn.append(small)
         peak = [stored["peak_x"], stored["peak_y"]]
         maps.append({"file": file, "peak": peak, "kept": stored["num_kept"], "patches": stored["num_patches"]})
     first = next(stored for stored in found if stored)
     told = {name: first[name] for name in ("height", "width", "target")} | photograph
     told |= {"id": row["image_id"], "uri": public(row["uri"]), "boxes": row["boxes"], "maps": maps}
-    return {"number": row["number"], "row": pages.as_json(told), "disagreement": pages.disagreement(drawn)}
+    told["levels"] = f"{name}-{row['target']}"
+    store.write(f"levels/{told['levels']}.js", pages.levels(told["levels"], drawn))
+    own = [thing["box"] for thing in row["boxes"] if thing["own"]]
+    apart = pages.disagreement([one for one in drawn if one is not None])
+    return {
+        "number": row["number"],
+        "row": pages.as_json(told),
+        "disagreement": None if apart is None else round(apart, 4),
+        "size": round(float(boxes_region(own, first["height"], first["width"]).mean()), 4) if own else None,
+        "problem": photograph["image"] is None or None in maps,
+    }
 
 
 def run(gallery: Gallery, progress: Any = None) -> None:
@@ -119,36 +146,50 @@ def run(gallery: Gallery, progress: Any = None) -> None:
     """
     import ray
 
-    config, store, rows = gallery.config, gallery.store, gallery.rows
+    config, store = gallery.config, gallery.store
     connect(config.address)
     store.clear(GALLERY)
-    runs = config.runs()
-    places = [Store(url).location for url in runs.values()]
+    places = [Store(url).location for url in config.runs().values()]
     given = {"access": config.access(), "runs": places, "output": store.location}
     dataset = ray.data.from_blocks(blocks(gallery)).map_batches(draw, fn_kwargs=given, **OF_TASKS)
-    texts = [""] * len(rows)
-    apart = np.full(len(rows), np.nan)
-    for drawn in arriving(dataset):
+    write_pages(gallery, arriving(dataset), progress)
+
+
+def write_pages(gallery: Gallery, rows: Iterable[Row], progress: Any = None) -> None:
+    """Write the data of rows as they are drawn, in any order, and then the pages."""
+    store, count = gallery.store, len(gallery.rows)
+    texts = [""] * count
+    values: dict[str, list[float | None]] = {name: [None] * count for name in ("disagreement", "size", "problem")}
+    for drawn in rows:
         texts[drawn["number"]] = drawn["row"]
-        apart[drawn["number"]] = np.nan if drawn["disagreement"] is None else drawn["disagreement"]
+        for name, column in values.items():
+            column[drawn["number"]] = drawn[name]
         if progress:
             progress(1)
-    for number in range(0, len(rows), pages.ROWS):
-        store.write(
-            f"data/{number // pages.ROWS}.js", pages.chunk(number // pages.ROWS, texts[number : number + pages.ROWS])
-        )
-    names = {row["target"]: row["target_name"] for row in rows}
-    facts = {
+    for number in range(0, count, pages.ROWS):
+        content = pages.chunk(number // pages.ROWS, texts[number : number + pages.ROWS])
+        store.write(f"data/{number // pages.ROWS}.js", content)
+    store.write("data/index.js", pages.index(_facts(gallery) | values))
+    for name, content in pages.page("gallery").items():
+        store.write(name, content)
+
+
+def _facts(gallery: Gallery) -> dict[str, Any]:
+    """Return what filters and orders need of all rows, as far as it is known before they are drawn."""
+    rows, runs = gallery.rows, gallery.config.runs()
+    names = predicted_names(Store(next(iter(runs.values()))), {row["predicted"] for row in rows})
+    ids = {image_id: place for place, image_id in enumerate(dict.fromkeys(row["image_id"] for row in rows))}
+    return {
         "count": len(rows),
         "chunk": pages.ROWS,
         "runs": list(runs),
-        "names": predicted_names(Store(places[0]), {row["predicted"] for row in rows}) | names,
+        "names": names | {row["target"]: row["target_name"] for row in rows},
+        "groups": {row["target"]: row["target_classes"] for row in rows if row.get("target_classes")},
+        "ids": list(ids),
+        "image": [ids[row["image_id"]] for row in rows],
         "target": [row["target"] for row in rows],
         "predicted": [row["predicted"] for row in rows],
         "score": [round(row["score"], 4) for row in rows],
-        "disagreement": [round(value, 4) for value in apart.tolist()] if len(runs) > 1 else None,
+        "sizes": list(SIZES.items()),
         "metrics": gallery.metrics,
     }
-    store.write("data/index.js", pages.index(facts))
-    for name, content in pages.page("gallery").items():
-        store.write(name, content)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from base64 import b64encode
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
@@ -16,7 +17,14 @@ from sess_ray.pictures.overlay import CORNERS
 
 SIDE = 384  # of a thumbnail, in pixels
 ROWS = 100  # of a file of data
+LEVELS = 96  # pixels a side, of the values that the large view reads out
 TITLES = {"gallery": "Saliency maps", "patches": "Windows of one image"}
+# The scripts of a page, in the order in which they use one another, and the data that it begins with.
+SCRIPTS = {
+    "gallery": ("data", "filters", "histograms", "tags", "cards", "large", "tables", "gallery"),
+    "patches": ("patches",),
+}
+DATA = {"gallery": "data/index.js", "patches": "data/windows.js"}
 
 
 def _within(size: tuple[int, int], side: int) -> tuple[int, int]:
@@ -36,6 +44,19 @@ def small_map(saliency: np.ndarray, side: int = SIDE) -> np.ndarray:
     """Return a map (H, W) in 0..1 as it is shown, (h, w) uint8 of at most `side` pixels a side."""
     picture = Image.fromarray(quantize(saliency))
     return np.asarray(picture.resize(_within(picture.size, side), Image.Resampling.BOX))
+
+
+def levels(name: str, maps: Sequence[np.ndarray | None]) -> bytes:
+    """Return the file of the values of a row's maps, (h, w) uint8; None where there is no map."""
+    told: list[dict[str, Any] | None] = []
+    for found in maps:
+        if found is None:
+            told.append(None)
+            continue
+        picture = Image.fromarray(found)
+        few = np.asarray(picture.resize(_within(picture.size, LEVELS), Image.Resampling.BOX))
+        told.append({"height": few.shape[0], "width": few.shape[1], "levels": b64encode(few.tobytes()).decode()})
+    return f"gallery.levels({as_json(name)}, {as_json(told)});\n".encode()
 
 
 def disagreement(maps: Sequence[np.ndarray]) -> float | None:
@@ -91,9 +112,11 @@ def page(name: str) -> dict[str, bytes]:
     name : {"gallery", "patches"}
     """
     source = files("sess_ray.pipeline.gallery") / "page"
+    scripts = [f"page/{script}.js" for script in SCRIPTS[name]]
     text = (source / "frame.html").read_text().replace("@TITLE@", TITLES[name])
     text = text.replace("@BODY@", (source / f"{name}.html").read_text())
+    text = text.replace("@SCRIPTS@", "".join(f'<script src="{place}"></script>\n' for place in (*scripts, DATA[name])))
     for channel, place in enumerate(("RED", "GREEN", "BLUE")):
         text = text.replace(f"@{place}@", " ".join(f"{value / 255:.3f}" for value in CORNERS[:, channel]))
-    beside = {f"page/{file}": (source / file).read_bytes() for file in ("gallery.css", f"{name}.js")}
+    beside = {place: (source / place.removeprefix("page/")).read_bytes() for place in ("page/gallery.css", *scripts)}
     return {**beside, "index.html": text.encode()}

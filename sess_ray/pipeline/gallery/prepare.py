@@ -19,7 +19,8 @@ from sess_ray.pipeline.cluster.output import map_files, refuse_used
 from sess_ray.pipeline.evaluate.results import results_of
 from sess_ray.pipeline.gallery.config import GalleryConfig
 
-GALLERY = ("index.html", "page", "data", "images", "maps", "image.jpg", "windows", "fused")  # with one image's page
+# What a gallery writes, and the page of one image.
+GALLERY = ("index.html", "page", "data", "images", "maps", "levels", "image.jpg", "windows", "fused")
 KNOWN = (
     "image_id",
     "uri",

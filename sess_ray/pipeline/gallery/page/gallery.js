@@ -1,261 +1,190 @@
 "use strict";
 
-// The pages of a gallery. data/index.js calls gallery.start with one value of each row, for filters and orders;
-// data/N.js calls gallery.chunk with all that is known of a hundred rows. As scripts, they load from a disk too.
-const gallery = (() => {
-  const ON_PAGE = 24;
-  const CHUNKS = 200; // in memory
+// The page: what a person does, and what is seen after it.
+(() => {
+  const ON_PAGE = 24; // images
+  const { cards, data, filters, histograms, large, make, tables, tags } = gallery;
+  const { form, field } = filters;
   const element = (id) => document.getElementById(id);
-  const form = element("filters");
-  const field = form.elements;
-  const cards = element("cards");
-  const large = element("large");
+  const LOOKS = ["opacity", "marks", "theme"]; // settings that choose no maps
+  const VIEWS = ["maps", "classes", "confusions"];
 
-  let index;
-  let found = []; // numbers of the rows that pass the filters, in order
+  let numbers = []; // of the maps that pass the filters, in order
+  let images = []; // the same, those of an image together
   let page = 0;
-  let opened = -1; // place in `found` of the row in the large view
-  const chunks = new Map(); // number -> promise of rows
-  const waiting = new Map(); // number -> what to call with them
-
-  const make = (tag, properties = {}, ...children) => {
-    const made = Object.assign(document.createElement(tag), properties);
-    made.append(...children);
-    return made;
-  };
-
-  const nameOf = (target) => index.names[target] ?? `class ${target}`;
-  const percent = (value) => `${Number((100 * value).toPrecision(2))} %`;
-  const shown = (value) => (value === null ? "none" : Number(value.toPrecision(3)).toString());
-
-  // --- data ---
-
-  function load(number) {
-    if (!chunks.has(number)) {
-      if (chunks.size >= CHUNKS) chunks.delete(chunks.keys().next().value);
-      chunks.set(number, new Promise((resolve, reject) => {
-        waiting.set(number, resolve);
-        const script = make("script", { src: `data/${number}.js` });
-        script.onerror = () => reject(new Error(`data/${number}.js is missing`));
-        script.onload = () => script.remove();
-        document.head.append(script);
-      }));
-    }
-    return chunks.get(number);
-  }
-
-  const row = async (number) => (await load(Math.floor(number / index.chunk)))[number % index.chunk];
-
-  // --- filters and orders ---
-
-  // An order: what it is called, and the value by which rows come, the largest first; null comes last.
-  function orders() {
-    const list = [["as stored", (number) => -number]];
-    list.push(["score, highest first", (number) => index.score[number]]);
-    list.push(["score, lowest first", (number) => -index.score[number]]);
-    if (index.disagreement) list.push(["runs disagree most", (number) => index.disagreement[number]]);
-    for (const { run, metric, better, values } of index.metrics) {
-      const sign = better === "higher" ? -1 : 1;
-      list.push([`worst ${metric} of ${run}`, (number) => (values[number] === null ? null : sign * values[number])]);
-    }
-    return list;
-  }
-
-  function choose() {
-    const { target, correct, low, high, order } = Object.fromEntries(new FormData(form));
-    const least = low === "" ? 0 : Number(low);
-    const most = high === "" ? 1 : Number(high);
-    found = [];
-    for (let number = 0; number < index.count; number++) {
-      if (target !== "" && index.target[number] !== Number(target)) continue;
-      if (correct !== "" && (index.predicted[number] === index.target[number]) !== (correct === "yes")) continue;
-      if (index.score[number] < least || index.score[number] > most) continue;
-      found.push(number);
-    }
-    if (Number(order) > 0) {
-      const value = orders()[Number(order)][1];
-      const keys = new Map(found.map((number) => [number, value(number) ?? -Infinity]));
-      found.sort((one, other) => keys.get(other) - keys.get(one) || one - other);
-    }
-  }
+  let view = "maps";
+  let opened = null; // number of the map in the large view
+  let pointed = null; // section under the pointer, or with the focus
 
   // --- what is seen ---
-
-  function stack(entry, of, map) {
-    const box = make("div", { className: "stack" });
-    box.style.aspectRatio = `${entry.width} / ${entry.height}`;
-    if (entry.image) box.append(make("img", { src: entry.image, alt: map ? "" : `photograph ${entry.id}` }));
-    else box.append(make("div", { className: "missing", textContent: entry.error }));
-    if (!map) return box;
-    box.append(make("img", { className: "heat", src: map.file, alt: `where ${of} sees ${nameOf(entry.target)} in ${entry.id}` }));
-    for (const { box: [x0, y0, x1, y1], label, own } of entry.boxes) {
-      const mark = make("div", { className: own ? "box" : "box other", title: label });
-      Object.assign(mark.style, {
-        left: percentOf(x0, entry.width), top: percentOf(y0, entry.height),
-        width: percentOf(x1 - x0, entry.width), height: percentOf(y1 - y0, entry.height),
-      });
-      box.append(mark);
-    }
-    const peak = make("div", { className: "peak", title: "maximum of the map" });
-    Object.assign(peak.style, { left: percentOf(map.peak[0] + 0.5, entry.width), top: percentOf(map.peak[1] + 0.5, entry.height) });
-    box.append(peak);
-    return box;
-  }
-
-  const percentOf = (value, whole) => `${(100 * value) / whole}%`;
-
-  function figures(entry) {
-    const made = [make("figure", {}, stack(entry), make("figcaption", { textContent: "image" }))];
-    entry.maps.forEach((map, place) => {
-      const run = index.runs[place];
-      const text = map ? `${run}: ${map.kept} of ${map.patches} windows` : `${run}: no map`;
-      made.push(make("figure", {}, map ? stack(entry, run, map) : "", make("figcaption", { textContent: text })));
-    });
-    return make("div", { className: "row" }, ...made);
-  }
-
-  function facts(entry, number) {
-    const predicted = index.predicted[number];
-    const told = predicted === entry.target ? "as predicted" : `predicted: ${nameOf(predicted)}`;
-    return `${nameOf(entry.target)}: ${percent(index.score[number])}, ${told}`;
-  }
-
-  function card(entry, number, place) {
-    const made = make("article", { tabIndex: 0 });
-    made.dataset.place = place;
-    made.append(
-      make("h2", { textContent: entry.id }),
-      make("p", { className: "facts", textContent: facts(entry, number) }),
-      figures(entry),
-    );
-    return made;
-  }
 
   let drawing = 0;
   async function draw() {
     const mine = ++drawing;
-    const pages = Math.max(1, Math.ceil(found.length / ON_PAGE));
+    const pages = Math.max(1, Math.ceil(images.length / ON_PAGE));
     page = Math.min(Math.max(page, 0), pages - 1);
     const first = page * ON_PAGE;
-    const numbers = found.slice(first, first + ON_PAGE);
-    const rows = await Promise.all(numbers.map(row));
+    const groups = view === "maps" ? images.slice(first, first + ON_PAGE) : [];
+    const rows = await Promise.all(groups.map((group) => Promise.all(group.map(data.row))));
     if (mine !== drawing) return; // another page was asked for meanwhile
-    cards.replaceChildren(...rows.map((entry, place) => card(entry, numbers[place], first + place)));
-    const last = first + numbers.length;
-    element("place").textContent = found.length
-      ? `${first + 1} to ${last} of ${found.length}${found.length < index.count ? ` (of ${index.count})` : ""}`
-      : "no map passes the filters";
+    element("cards").replaceChildren(...rows.map((entries, place) => cards.card(entries, groups[place])));
+    element("table").replaceChildren(...(view === "maps" ? [] : [tables[view](numbers, toMaps)]));
+    for (const name of VIEWS) element(`view-${name}`).setAttribute("aria-pressed", name === view);
+    element("pages").hidden = view !== "maps";
+    element("place").textContent = counts(first, groups.length);
     element("previous").disabled = page === 0;
     element("next").disabled = page === pages - 1;
+    element("save").disabled = numbers.length === 0;
     document.body.dataset.drawn = `${page}`;
   }
 
-  const cells = (tag, texts) => texts.map((textContent) => make(tag, { textContent }));
-
-  function measured(number) {
-    const names = [...new Set(index.metrics.map(({ metric }) => metric))];
-    const value = (run, name) => {
-      const known = index.metrics.find(({ run: of, metric }) => of === run && metric === name);
-      return known ? shown(known.values[number]) : "";
-    };
-    const lines = names.map((name) => make("tr", {}, ...cells("th", [name]), ...cells("td", index.runs.map((run) => value(run, name)))));
-    return names.length ? [make("tr", {}, ...cells("th", ["", ...index.runs])), ...lines] : [];
+  function counts(first, shownImages) {
+    if (!numbers.length) return "no map passes the filters";
+    const { index } = data;
+    const every = numbers.length < index.count ? `${numbers.length} of ${index.count} maps` : `${index.count} maps`;
+    if (view !== "maps") return every;
+    const place = `${first + 1} to ${first + shownImages} of ${images.length}`;
+    return numbers.length === images.length && numbers.length === index.count ? place : `${place} images, ${every}`;
   }
-
-  async function open(place) {
-    opened = Math.min(Math.max(place, 0), found.length - 1);
-    const number = found[opened];
-    const entry = await row(number);
-    const known = [["image", entry.id], ["read from", entry.uri], ["size", `${entry.width} x ${entry.height}`], ["class", facts(entry, number)]];
-    if (index.disagreement) known.push(["disagreement of runs", shown(index.disagreement[number])]);
-    const about = known.map(([name, value]) => make("tr", {}, ...cells("th", [name]), ...cells("td", [value])));
-    const pictures = figures(entry);
-    for (const figure of pictures.children) figure.style.maxWidth = `${(62 * entry.width) / entry.height}vh`;
-    const close = make("button", { type: "button", textContent: "Close", onclick: () => large.close() });
-    large.replaceChildren(close, pictures, make("table", {}, ...about), make("table", {}, ...measured(number)));
-    if (!large.open) large.showModal();
-  }
-
-  // --- what a person does ---
 
   function settle() {
-    document.documentElement.style.setProperty("--opacity", Number(field.opacity.value) / 100);
+    const root = document.documentElement;
+    root.style.setProperty("--opacity", Number(field.opacity.value) / 100);
+    root.dataset.theme = field.theme.value;
     document.body.classList.toggle("without-marks", !field.marks.checked);
-    const state = new URLSearchParams(new FormData(form));
-    state.set("page", page);
-    if (!field.marks.checked) state.set("marks", "off");
+    const state = filters.state();
+    if (page) state.set("page", page);
+    if (view !== "maps") state.set("view", view);
+    if (opened !== null) state.set("map", opened);
     history.replaceState(null, "", `#${state}`);
   }
 
-  function restore() {
-    const state = new URLSearchParams(location.hash.slice(1));
-    for (const [name, value] of state) {
-      if (name !== "marks" && field[name]) field[name].value = value;
-    }
-    field.marks.checked = state.get("marks") !== "off";
-    page = Number(state.get("page")) || 0;
+  function choose() {
+    numbers = filters.rows();
+    images = filters.images(numbers);
+    histograms.update(numbers);
+  }
+
+  function again() {
+    choose();
+    return turn(0);
   }
 
   function turn(to) {
     page = to;
-    draw().then(settle);
     scrollTo(0, 0);
+    return draw().then(settle);
   }
+
+  function show(name) {
+    view = name;
+    return turn(0);
+  }
+
+  function toMaps() {
+    view = "maps";
+    return again();
+  }
+
+  function restore() {
+    const state = new URLSearchParams(location.hash.slice(1));
+    filters.restore(state);
+    page = Number(state.get("page")) || 0;
+    view = VIEWS.includes(state.get("view")) ? state.get("view") : "maps";
+    choose();
+    const number = state.get("map");
+    return draw().then(() => (number === null ? null : open(Number(number)))).then(settle);
+  }
+
+  // --- what a person does ---
+
+  const open = (number) => large.open(number, images.flat());
+
+  function tag(key) {
+    const number = large.isOpen() ? large.number() : pointed && Number(pointed.dataset.number);
+    if (number === null || number === undefined || !tags.toggle(number, Number(key) - 1)) return false;
+    const section = document.querySelector(`section[data-number="${number}"] .tags`);
+    section?.replaceChildren(...cards.tagged(number));
+    document.querySelector("#large .tags")?.replaceChildren(...cards.tagged(number));
+    return true;
+  }
+
+  async function save() {
+    const text = await tags.manifest(numbers);
+    const link = make("a", { href: URL.createObjectURL(new Blob([text], { type: "application/jsonl" })), download: "selection.jsonl" });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  }
+
+  const fade = (step) => {
+    field.opacity[step > 0 ? "stepUp" : "stepDown"](10);
+    settle();
+  };
 
   const KEYS = {
     ArrowLeft: () => turn(page - 1),
     ArrowRight: () => turn(page + 1),
     Home: () => turn(0),
     End: () => turn(Infinity),
-    "+": () => { field.opacity.stepUp(10); settle(); },
-    "-": () => { field.opacity.stepDown(10); settle(); },
+    "+": () => fade(1),
+    "-": () => fade(-1),
+    "/": () => field.search.focus(),
   };
+
+  function pressed(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input:not([type=range]), select, textarea")) return;
+    if (event.key === "b") cards.blink(true);
+    else if (/^[1-9]$/.test(event.key) && tag(event.key)) event.preventDefault();
+    else if (event.target.matches("input")) return; // a slider has keys of its own
+    else if (large.isOpen() ? large.key(event) : KEYS[event.key]) {
+      if (!large.isOpen()) KEYS[event.key]();
+      event.preventDefault();
+    }
+  }
 
   function listen() {
     form.addEventListener("submit", (event) => event.preventDefault());
-    field.opacity.addEventListener("input", settle);
-    form.addEventListener("change", (event) => {
-      if (["opacity", "marks"].includes(event.target.name)) { settle(); return; }
-      choose();
-      turn(0);
-    });
-    element("previous").addEventListener("click", KEYS.ArrowLeft);
-    element("next").addEventListener("click", KEYS.ArrowRight);
-    cards.addEventListener("click", (event) => {
-      const chosen = event.target.closest("article");
-      if (chosen) open(Number(chosen.dataset.place));
-    });
-    document.addEventListener("keydown", (event) => {
-      if (event.ctrlKey || event.metaKey || event.altKey || ["INPUT", "SELECT"].includes(event.target.tagName)) return;
-      if (large.open) {
-        const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-        if (step) open(opened + step);
-      } else if (event.key === "Enter" && event.target.tagName === "ARTICLE") {
-        open(Number(event.target.dataset.place));
-        event.preventDefault(); // or it would press the button that gets the focus
-      } else if (KEYS[event.key]) {
-        KEYS[event.key]();
-        event.preventDefault();
+    let later;
+    form.addEventListener("input", (event) => {
+      const { name } = event.target;
+      if (LOOKS.includes(name)) settle();
+      else if (name === "search") {
+        clearTimeout(later);
+        later = setTimeout(again, 60);
       }
     });
+    form.addEventListener("change", ({ target: { name } }) => {
+      if (!name || name === "search" || LOOKS.includes(name)) return;
+      if (name === "a") histograms.setup(again);
+      again();
+    });
+    const buttons = { previous: KEYS.ArrowLeft, next: KEYS.ArrowRight, save, clear: () => { filters.clear(); again(); } };
+    for (const [id, does] of Object.entries(buttons)) element(id).addEventListener("click", does);
+    for (const name of VIEWS) element(`view-${name}`).addEventListener("click", () => show(name));
+    element("cards").addEventListener("click", (event) => {
+      const section = event.target.closest("section.map");
+      if (section) open(Number(section.dataset.number));
+    });
+    for (const name of ["pointerover", "focusin"]) {
+      element("cards").addEventListener(name, (event) => { pointed = event.target.closest("section.map") ?? pointed; });
+    }
+    document.addEventListener("keydown", pressed);
+    document.addEventListener("keyup", (event) => { if (event.key === "b") cards.blink(false); });
+    addEventListener("blur", () => cards.blink(false));
+    addEventListener("hashchange", restore); // typed, or by the browser's own way back
+    large.setup((number) => { opened = number; settle(); });
   }
 
-  function start(given) {
-    index = given;
-    document.documentElement.style.setProperty("--runs", index.runs.length);
-    const targets = [...new Set(index.target)].sort((one, other) => nameOf(one).localeCompare(nameOf(other)));
-    field.target.append(...targets.map((target) => make("option", { value: target, textContent: nameOf(target) })));
-    field.order.append(...orders().map(([text], place) => make("option", { value: place, textContent: text })));
-    restore();
-    choose();
+  gallery.start = (given) => {
+    data.columns(given);
+    document.documentElement.style.setProperty("--runs", given.runs.length);
+    document.documentElement.style.setProperty("--maps", `${given.runs.length}fr`);
+    document.body.classList.toggle("several-runs", given.runs.length > 1);
+    if (matchMedia("(max-width: 60rem)").matches) element("panel").open = false;
+    filters.setup();
+    tags.setup();
+    histograms.setup(again);
     listen();
-    draw().then(settle);
-  }
-
-  function chunk(number, rows) {
-    waiting.get(number)(rows);
-    waiting.delete(number);
-  }
-
-  return { start, chunk };
+    restore();
+  };
 })();

@@ -16,6 +16,7 @@ const patches = (() => {
   let fused;
   let outline;
   let tiles = [];
+  let bars;
 
   function show() {
     const step = told.steps[Number(field.step.value)];
@@ -23,10 +24,43 @@ const patches = (() => {
     fused.src = step.map;
     fused.alt = `map of the best ${step.kept} windows`;
     element("kept").textContent = `${step.kept} of ${told.windows.length} windows, r = ${step.ratio}`;
+    bars.childNodes.forEach((bar, rank) => bar.classList.toggle("kept", rank < step.kept));
     tiles.forEach((tile, rank) => {
       tile.classList.toggle("kept", rank < step.kept);
       tile.hidden = rank >= step.kept && !field.dropped.checked;
     });
+  }
+
+  // The windows by rank, as high as their scores: those that are kept are lit.
+  function timeline() {
+    const most = told.windows[0].score;
+    const made = make("ol", { className: "timeline", ariaLabel: "Scores of the windows, best first" });
+    made.append(...told.windows.map(({ score }, rank) => {
+      const bar = make("li", { title: `rank ${rank + 1}: ${percent(score)}` });
+      bar.style.height = `${100 * Math.max(0.02, score / most)}%`;
+      return bar;
+    }));
+    return made;
+  }
+
+  let playing;
+  function play() {
+    clearInterval(playing);
+    field.step.value = 0;
+    show();
+    playing = setInterval(() => {
+      field.step.stepUp();
+      show();
+      if (field.step.value === field.step.max) clearInterval(playing);
+    }, 350);
+  }
+
+  // The gallery that leads here says how to come back; to a page beside this one, and nowhere else.
+  function wayBack() {
+    const given = new URLSearchParams(location.hash.slice(1)).get("back");
+    if (!given?.startsWith("../")) return;
+    element("back").href = given;
+    element("back").hidden = false;
   }
 
   function point(window) {
@@ -62,7 +96,8 @@ const patches = (() => {
     const stack = make("div", { className: "stack" });
     stack.style.aspectRatio = `${told.width} / ${told.height}`;
     stack.append(make("img", { src: told.image, alt: told.id }), fused, outline);
-    document.querySelector(".fused").append(stack);
+    bars = timeline();
+    document.querySelector(".fused").append(stack, bars);
     tiles = told.windows.map(tile);
     told.scales.forEach(({ height, width, columns }, scale) => {
       const grid = make("div", { className: "tiles" });
@@ -70,11 +105,14 @@ const patches = (() => {
       const own = told.windows.map((window, rank) => [window, tiles[rank]]).filter(([window]) => window.scale === scale);
       own.sort(([one], [other]) => one.y - other.y || one.x - other.x);
       grid.append(...own.map(([, made]) => made));
-      element("scales").append(make("h2", { textContent: `scale ${scale}: ${width} x ${height}, ${own.length} windows` }), grid);
+      const title = make("h2", { textContent: `scale ${scale}: ${width} x ${height}, ${own.length} windows` });
+      element("scales").append(title, make("div", { className: "scale" }, grid));
     });
     field.step.max = told.steps.length - 1;
     field.step.value = told.first;
     element("controls").addEventListener("input", show);
+    element("play").addEventListener("click", play);
+    wayBack();
     element("controls").addEventListener("submit", (event) => event.preventDefault());
     show();
     document.body.dataset.drawn = "0";
