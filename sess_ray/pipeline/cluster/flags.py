@@ -38,6 +38,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "input_size": (1, MOST),
     "job_images": (0, MOST),
     "limit": (1, MOST),
+    "window_pages": (0, MOST),
     "max_bytes": (1, MOST),
     "max_errors": (0, MOST),
     "max_map_side": (1, MOST),

@@ -29,6 +29,8 @@ class GalleryConfig(OpensUrls):
         The output of sess-ray evaluate on these runs: to order by its metrics.
     limit
         Show the first N maps only.
+    window_pages
+        Explain N maps again, to show every window: the worst by the evaluation's first metric, else the first.
     overwrite
         Replace the gallery that is in the output.
     """
@@ -39,6 +41,7 @@ class GalleryConfig(OpensUrls):
     annotations: Annotated[str | None, INPUT] = None
     evaluation: Annotated[str | None, INPUT] = None
     limit: Annotated[int | None, INPUT] = None
+    window_pages: Annotated[int, WINDOWS] = 0
     overwrite: Annotated[bool, OUTPUT] = False
 
     def __post_init__(self) -> None:

@@ -28,6 +28,7 @@ from sess_ray.pipeline.cluster.rows import Row, tables
 from sess_ray.pipeline.cluster.session import OF_TASKS, arriving, connect
 from sess_ray.pipeline.evaluate.report import SIZES
 from sess_ray.pipeline.gallery import pages
+from sess_ray.pipeline.gallery.one_image import write_windows
 from sess_ray.pipeline.gallery.prepare import GALLERY, Gallery, predicted_names
 
 BLOCK_IMAGES = 32
@@ -122,15 +123,16 @@ def _drawn(store: Store, row: Row, name: str, photograph: dict[str, str | None],
     first = next(stored for stored in found if stored)
     told = {name: first[name] for name in ("height", "width", "target")} | photograph
     told |= {"id": row["image_id"], "uri": public(row["uri"]), "boxes": row["boxes"], "maps": maps}
+    told["windows"] = row.get("windows")
     told["levels"] = f"{name}-{row['target']}"
     store.write(f"levels/{told['levels']}.js", pages.levels(told["levels"], drawn))
-    own = [thing["box"] for thing in row["boxes"] if thing["own"]]
+    own = np.array([thing["box"] for thing in row["boxes"] if thing["own"]])
     apart = pages.disagreement([one for one in drawn if one is not None])
     return {
         "number": row["number"],
         "row": pages.as_json(told),
         "disagreement": None if apart is None else round(apart, 4),
-        "size": round(float(boxes_region(own, first["height"], first["width"]).mean()), 4) if own else None,
+        "size": round(float(boxes_region(own, first["height"], first["width"]).mean()), 4) if len(own) else None,
         "problem": photograph["image"] is None or None in maps,
     }
 
@@ -149,6 +151,8 @@ def run(gallery: Gallery, progress: Any = None) -> None:
     config, store = gallery.config, gallery.store
     connect(config.address)
     store.clear(GALLERY)
+    if config.window_pages:
+        write_windows(gallery, config.window_pages)
     places = [Store(url).location for url in config.runs().values()]
     given = {"access": config.access(), "runs": places, "output": store.location}
     dataset = ray.data.from_blocks(blocks(gallery)).map_batches(draw, fn_kwargs=given, **OF_TASKS)

@@ -88,7 +88,8 @@ def chunk(number: int, rows: Sequence[str]) -> bytes:
 
 def index(facts: dict[str, Any]) -> bytes:
     """Return the file of what filters and orders need of all rows."""
-    return f"gallery.start({as_json(facts)});\n".encode()
+    text = json.dumps(as_json(facts))  # as a text, which browsers read in half the time of a literal
+    return f"gallery.start(JSON.parse({text}));\n".encode()
 
 
 def as_json(value: Any) -> str:

@@ -11,8 +11,6 @@ from sess_ray.pipeline.gallery.config import GalleryConfig
 from sess_ray.pipeline.gallery.prepare import prepare
 from tests.pipeline.gallery.browsing import COUNT
 
-pytestmark = pytest.mark.usefixtures("ray_session")
-
 
 def test_disagreement_is_one_less_correlation():
     one = np.array([[0, 1], [2, 3]], np.uint8)
@@ -44,6 +42,7 @@ def test_wrong_usage_is_one_line(arguments, message, tmp_path, capsys):
     assert len(errors.strip().splitlines()) == 1
 
 
+@pytest.mark.usefixtures("ray_session")
 def test_a_gallery_is_replaced_on_request_only(output, capsys):
     runs = ["--run", f"sess={output.parent}/sess", "--limit", "3"]
     assert command.run(gallery.app, [*runs, "--output", str(output.parent / "small")]) == 0
@@ -56,5 +55,8 @@ def test_a_gallery_is_replaced_on_request_only(output, capsys):
 @pytest.mark.parametrize("name", ["gallery", "patches"])
 def test_the_files_of_a_page_come_with_the_package(name):
     files = pages.page(name)
-    assert list(files) == ["page/gallery.css", f"page/{name}.js", "index.html"]
+    scripts = [f"page/{script}.js" for script in pages.SCRIPTS[name]]
+    assert list(files) == ["page/gallery.css", *scripts, "index.html"]
+    places = [files["index.html"].index(f'src="{script}"'.encode()) for script in (*scripts, pages.DATA[name])]
+    assert places == sorted(places)
     assert b"@" not in files["index.html"]  # every place is filled

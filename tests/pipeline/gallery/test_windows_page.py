@@ -2,15 +2,47 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
+
 from PIL import Image
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from sess_ray import demo, open_run
 from sess_ray.cli import command, gallery
-from tests.pipeline.gallery.browsing import opened
+from sess_ray.pipeline.gallery.config import GalleryConfig
+from sess_ray.pipeline.gallery.one_image import write_windows
+from sess_ray.pipeline.gallery.prepare import prepare
+from tests.pipeline.gallery.browsing import opened, until, write
 
-pytestmark = pytest.mark.usefixtures("ray_session")
+OLD = str(Path(__file__).parents[2] / "golden" / "output-0.1.0")
+
+
+def test_a_gallery_leads_to_the_windows_of_its_worst_maps_and_back(browser, tmp_path):
+    """Of a run of EfficientNet-Lite0 with two scales, whose first map is the worst."""
+    gallery = prepare(GalleryConfig(run=(f"old={OLD}",), output=str(tmp_path / "out"), window_pages=1))
+    photographs = {item.image_id: item.uri for item in demo.images()}
+    for row in gallery.rows:
+        row["uri"] = photographs[row["image_id"]]
+    gallery.metrics.append({"run": "old", "metric": "pxap", "better": "higher", "values": [0.2, None, 0.1]})
+    write_windows(gallery, 1)
+    write(gallery)
+    worst = gallery.rows[2]
+    assert [row.get("windows") is not None for row in gallery.rows] == [False, False, True]
+    opened(browser, tmp_path / "out", "map=2&theme=dark")
+    until(lambda: len(browser.find_elements(By.LINK_TEXT, "Windows of this map")), 1)
+    browser.find_element(By.LINK_TEXT, "Windows of this map").click()
+    until(lambda: browser.find_element(By.ID, "title").text.split(":")[0], worst["image_id"])
+    maps = browser.find_elements(By.CSS_SELECTOR, ".tile")
+    [stored] = [row for row in open_run(OLD) if row.image_id == worst["image_id"]]
+    assert len(maps) == stored.num_patches
+    browser.find_element(By.ID, "play").click()
+    until(lambda: browser.find_element(By.ID, "kept").text.startswith(f"{len(maps)} of {len(maps)}"), True, 20)
+    assert len(browser.find_elements(By.CSS_SELECTOR, ".timeline li.kept")) == len(maps)
+    browser.find_element(By.LINK_TEXT, "Back to the gallery").click()
+    until(lambda: "theme=dark" in browser.current_url and "map=2" in browser.current_url, True)
+    opened(browser, tmp_path / "out", "map=0")
+    assert browser.find_elements(By.LINK_TEXT, "Windows of this map") == []
 
 
 def test_every_window_of_an_image(browser, tmp_path, photographs):

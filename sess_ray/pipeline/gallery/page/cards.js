@@ -45,10 +45,15 @@ gallery.cards = (() => {
     return `${name} ${shown(own)}${compared ? ` (${signed(own - base)})` : ""}`;
   }
 
+  function windows(map) {
+    if (!map) return "no map";
+    return map.patches === 1 ? "the whole image" : `${map.kept} of ${map.patches} windows`;
+  }
+
   function ofRun(entry, number, place) {
     const run = data.index.runs[place];
     const map = entry.maps[place];
-    const caption = make("figcaption", {}, make("span", { textContent: map ? `${run}: ${map.kept} of ${map.patches} windows` : `${run}: no map` }));
+    const caption = make("figcaption", {}, make("span", { textContent: `${run}: ${windows(map)}` }));
     const told = value(number, run);
     if (told) caption.append(make("b", { textContent: told }));
     const figure = make("figure", { className: "ofrun" }, map ? stack(entry, run, map) : "", caption);

@@ -53,9 +53,11 @@ gallery.data = (() => {
     if (index.runs.length < 2) index.disagreement = null;
     for (const name of ["score", "size", "disagreement"]) index[name] = index[name] && numbers(index[name]);
     for (const metric of index.metrics) metric.values = numbers(metric.values);
-    index.search = index.ids.map((id) => id.toLowerCase());
     return index;
   }
+
+  let small; // the ids in small letters, made when they are first searched
+  const search = () => (small ??= index.ids.map((id) => id.toLowerCase()));
 
   const row = async (number) => (await load(Math.floor(number / index.chunk)))[number % index.chunk];
   const nameOf = (target) => index.names[target] ?? `class ${target}`;
@@ -70,7 +72,7 @@ gallery.data = (() => {
     return told(`levels ${entry.levels}`, `levels/${entry.levels}.js`);
   }
 
-  return { columns, row, tell, nameOf, metric, values, metricNames, key, levels, get index() { return index; } };
+  return { columns, search, row, tell, nameOf, metric, values, metricNames, key, levels, get index() { return index; } };
 })();
 
 gallery.chunk = (number, rows) => gallery.data.tell(`chunk ${number}`, rows);

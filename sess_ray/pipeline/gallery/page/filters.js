@@ -40,11 +40,12 @@ gallery.filters = (() => {
     const terms = field.search.value.toLowerCase().split(/\s+/).filter(Boolean);
     if (!terms.length) return () => true;
     const { index } = data;
+    const ids = data.search();
     const names = new Map();
     return (number) => {
       const target = index.target[number];
       if (!names.has(target)) names.set(target, data.nameOf(target).toLowerCase());
-      return terms.every((term) => index.search[index.image[number]].includes(term) || names.get(target).includes(term));
+      return terms.every((term) => ids[index.image[number]].includes(term) || names.get(target).includes(term));
     };
   }
 

@@ -38,14 +38,17 @@ gallery.tables = (() => {
 
   function confusions(numbers) {
     const { index } = data;
-    const counts = new Map();
+    const counts = new Map(); // target -> prediction -> number of maps
     for (const number of numbers) {
-      const [target, predicted] = [index.target[number], index.predicted[number]];
+      const target = index.target[number];
+      const predicted = index.predicted[number];
       if (target === predicted) continue;
-      const key = `${target} ${predicted}`;
-      counts.set(key, (counts.get(key) ?? 0) + 1);
+      if (!counts.has(target)) counts.set(target, new Map());
+      const own = counts.get(target);
+      own.set(predicted, (own.get(predicted) ?? 0) + 1);
     }
-    return [...counts].sort(([, one], [, other]) => other - one).map(([key, count]) => [...key.split(" ").map(Number), count]);
+    const pairs = [...counts].flatMap(([target, own]) => [...own].map(([predicted, count]) => [target, predicted, count]));
+    return pairs.sort(([, , one], [, , other]) => other - one);
   }
 
   const MOST = 500; // lines
