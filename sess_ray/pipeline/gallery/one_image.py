@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -67,7 +67,7 @@ def pixels_of(image: str) -> np.ndarray:
 
 
 def write_windows(gallery: Gallery, worst: int) -> None:
-    """Write the pages of the windows of some rows, explained again as their first run was; tell each row of its page.
+    """Write the pages of all windows of some rows, explained as the first run that has windows; tell rows of theirs.
 
     Parameters
     ----------
@@ -76,16 +76,7 @@ def write_windows(gallery: Gallery, worst: int) -> None:
         Of how many rows: the worst by the first metric where there is an evaluation, else the first. A row whose image
         cannot be read has no page.
     """
-    name, url = next(iter(gallery.config.runs().items()))
-    settings = (Store(url).read_json(FINISHED) or {}).get("config")
-    if settings is None:
-        raise SessError(f"--window-pages {worst}: {public(url)} has no {FINISHED}, which says how its maps were made")
-    names = {field.name for field in dataclasses.fields(PatchConfig)} - {"image", "target"}
-    own = {key: value for key, value in settings.items() if key in names}
-    own["method_option"] = tuple(own.get("method_option") or ())
-    if not own.get("num_scales"):
-        raise SessError(f"--window-pages {worst}: the maps of {name} were made without windows")
-    sess, ratio = engine(PatchConfig(**own))
+    sess, ratio = engine(_as_explained(gallery.config.runs().values(), worst))
     for row in itertools.islice(_worst_first(gallery), worst):
         try:
             pixels = pixels_of(row["uri"])
@@ -96,6 +87,17 @@ def write_windows(gallery: Gallery, worst: int) -> None:
         row["windows"] = f"windows/{digest([row['image_id']])}-{row['target']}/index.html"
         place = Store(gallery.store.path(row["windows"].removesuffix("/index.html")))
         write_page(place, row["image_id"], pixels, sess, explanation, ratio)
+
+
+def _as_explained(runs: Iterable[str], worst: int) -> PatchConfig:
+    """Return the settings of the first run whose maps are made of windows."""
+    names = {field.name for field in dataclasses.fields(PatchConfig)} - {"image", "target"}
+    for url in runs:
+        settings = (Store(url).read_json(FINISHED) or {}).get("config", {})
+        if settings.get("num_scales"):
+            own = {key: value for key, value in settings.items() if key in names}
+            return PatchConfig(**own | {"method_option": tuple(own.get("method_option") or ())})
+    raise SessError(f"--window-pages {worst}: no run has a {FINISHED} that says how its maps were made of windows")
 
 
 def _worst_first(gallery: Gallery) -> Iterator[Row]:

@@ -105,7 +105,7 @@ const patches = (() => {
       const own = told.windows.map((window, rank) => [window, tiles[rank]]).filter(([window]) => window.scale === scale);
       own.sort(([one], [other]) => one.y - other.y || one.x - other.x);
       grid.append(...own.map(([, made]) => made));
-      const title = make("h2", { textContent: `scale ${scale}: ${width} x ${height}, ${own.length} windows` });
+      const title = make("h2", { textContent: `scale ${scale}: ${width} x ${height}, ${own.length === 1 ? "1 window" : `${own.length} windows`}` });
       element("scales").append(title, make("div", { className: "scale" }, grid));
     });
     field.step.max = told.steps.length - 1;
