@@ -73,7 +73,7 @@ def write_windows(gallery: Gallery, worst: int) -> None:
     ----------
     gallery : Gallery
     worst : int
-        Of how many rows: the worst by the first metric where there is an evaluation, else the first. A row whose image
+        How many rows have one: the worst by the first metric where there is an evaluation, else the first. A row whose image
         cannot be read has no page.
     """
     sess, ratio = engine(_as_explained(gallery.config.runs().values(), worst))

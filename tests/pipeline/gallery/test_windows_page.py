@@ -19,7 +19,7 @@ OLD = str(Path(__file__).parents[2] / "golden" / "output-0.1.0")
 
 
 def test_a_gallery_leads_to_the_windows_of_its_worst_maps_and_back(browser, tmp_path):
-    """Of a run of EfficientNet-Lite0 with two scales, whose first map is the worst."""
+    """The run is EfficientNet-Lite0's, with two scales; its last map is the worst."""
     gallery = prepare(GalleryConfig(run=(f"old={OLD}",), output=str(tmp_path / "out"), window_pages=1))
     photographs = {item.image_id: item.uri for item in demo.images()}
     for row in gallery.rows:
