@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -39,6 +39,39 @@ class Columns:
     id: str | None
     label: str | None
     targets: str | None
+
+
+Row = dict[str, Any] | str  # the cells by column, or what is wrong with the row
+
+
+@dataclass
+class Table:
+    """What is known of a table before its rows are read.
+
+    Attributes
+    ----------
+    uri : str
+    prefix : str or None
+        What the ids begin with, where it is one of several tables.
+    wanted : str or None
+        The column of the images, where it is not found by itself.
+    columns : Columns or None
+        None in JSON Lines, where each row has its own.
+    packed : str or None
+        The column of image bytes.
+    member : str
+        What stands in front of a row's number where the bytes are read: the column, if it had to be named.
+    names : dict of str to tuple of str
+        The names of the classes, by the columns that hold their indices.
+    """
+
+    uri: str
+    prefix: str | None = None
+    wanted: str | None = None
+    columns: Columns | None = None
+    packed: str | None = None
+    member: str = ""
+    names: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def columns_of(names: Sequence[str]) -> Columns:
@@ -138,8 +171,10 @@ def holds_bytes(kind: pa.DataType) -> bool:
     """Say whether a column of this type can hold the bytes of images, or paths beside them."""
     kind = _plain(kind)
     if pa.types.is_struct(kind):
-        at = kind.get_field_index("bytes")
-        return at >= 0 and (_is(kind.field(at).type, _BYTES) or pa.types.is_null(kind.field(at).type))
+        at, path = kind.get_field_index("bytes"), kind.get_field_index("path")
+        if at < 0:
+            return path >= 0 and _is(kind.field(path).type, _TEXTS)
+        return _is(kind.field(at).type, _BYTES) or pa.types.is_null(kind.field(at).type)
     return _is(kind, _BYTES)
 
 

@@ -11,7 +11,6 @@ import posixpath
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain, islice, takewhile
 from typing import Any
 
@@ -21,9 +20,9 @@ import pyarrow as pa
 from sess_ray.access import one_line, open_filesystem, patiently, public, shown
 from sess_ray.errors import SessError
 from sess_ray.io import left_out
-from sess_ray.io.items import CHUNK, IMAGE_EXTENSIONS, ITEMS, SHARD, Item, distinct
+from sess_ray.io.items import CHUNK, HERE, IMAGE_EXTENSIONS, ITEMS, SHARD, Item, distinct
 from sess_ray.io.listing import apart_from, uri_of, walk
-from sess_ray.io.manifests import is_manifest, listed_in
+from sess_ray.io.manifests import MANIFEST_EXTENSIONS, is_manifest, listed_in
 from sess_ray.io.places import expanded
 from sess_ray.opening import is_chain, path_of, readable
 from sess_ray.signing import base_name, file_of
@@ -31,6 +30,23 @@ from sess_ray.signing import base_name, file_of
 # Of these one cannot read a member without unpacking what is before it.
 ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".zip", ".7z", ".rar")
 
+# What else may hold a table, or a text; given as the whole input it was meant as a manifest.
+TABLES = (
+    ".json",
+    ".txt",
+    ".xlsx",
+    ".xls",
+    ".ods",
+    ".gz",
+    ".bz2",
+    ".zst",
+    ".pq",
+    ".arrow",
+    ".feather",
+    ".orc",
+    ".xml",
+    ".yaml",
+)
 # What lists the images of a table: of a file system, a path, and what its ids begin with.
 Tables = Callable[[fsspec.AbstractFileSystem, str, str | None], Iterator[Item]]
 
@@ -94,8 +110,13 @@ def read_inputs(
         If there is no such place, it holds no image, or it cannot be read.
     """
     names: dict[tuple[str, ...], None] = {}
+    read: list[str] = []
+
+    def tables(filesystem: fsspec.AbstractFileSystem, path: str, prefix: str | None) -> Iterator[Item]:
+        read.append(path)
+        return listed_in(filesystem, path, prefix, image_column, names)
+
     try:
-        tables = partial(listed_in, column=image_column, names=names)
         listed = pa.concat_tables([ITEMS.empty_table(), *_chunks(_items(url, limit, output, tables))])
         items = distinct(listed, url).slice(0, limit)
     except SessError:
@@ -108,6 +129,8 @@ def read_inputs(
         raise SessError(f"no images in {public(url)}: it has no rows")
     if not items.num_rows:
         raise SessError(f"no images in {public(url)} (looked for {', '.join(sorted(IMAGE_EXTENSIONS))})")
+    if image_column is not None and not read:
+        raise SessError(f"--image-column {image_column}: {public(url)} has no table with columns")
     return Inputs(items, tuple(names))
 
 
@@ -221,6 +244,9 @@ def _one_file(filesystem: fsspec.AbstractFileSystem, path: str, tables: Tables) 
         yield from tables(filesystem, path, None)
     elif file_of(path).lower().endswith(ARCHIVES):
         raise _packed(path)
+    elif file_of(path).lower().endswith(TABLES):
+        known = ", ".join(MANIFEST_EXTENSIONS)
+        raise SessError(f"{public(path)} is no image, and no manifest by its name: those end in {known}")
     else:
         yield Item(base_name(path), uri_of(filesystem, path))
 
@@ -233,7 +259,7 @@ def _many_files(
         image_id = path[len(root) + 1 :] if root else path
         extension = posixpath.splitext(path)[1].lower()
         if extension in IMAGE_EXTENSIONS:
-            folder = posixpath.dirname(image_id) or posixpath.basename(root) or None
+            folder = posixpath.dirname(image_id) or f"{HERE}{posixpath.basename(root)}"
             yield Item(image_id, uri_of(filesystem, path), folder=folder)
         elif extension == SHARD:
             yield Item(image_id, uri_of(filesystem, path))

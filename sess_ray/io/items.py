@@ -23,6 +23,7 @@ IMAGE_EXTENSIONS = frozenset((
 # fmt: on
 SHARD = ".tar"
 
+HERE = "./"
 ITEMS = pa.schema(
     [
         ("image_id", pa.string()),
@@ -51,7 +52,8 @@ class Item:
     targets : list of str or None
         Classes to explain, by the manifest.
     folder : str or None
-        The folders below the input that it lies in, with slashes between them; in none, the input's own name.
+        The folders below the input that it lies in, with slashes between them; in none, the input's own name after
+        `HERE`.
     error : str or None
         Why there is nothing to read.
     """

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
 import posixpath
-import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
-from functools import lru_cache, partial
 from itertools import islice
 from typing import Any
 
@@ -22,8 +17,8 @@ import pyarrow.parquet as pq
 from sess_ray.access import one_line, persistent, public
 from sess_ray.errors import SessError
 from sess_ray.io.columns import (
-    URI_COLUMNS,
-    Columns,
+    Row,
+    Table,
     class_names,
     columns_of,
     image_column,
@@ -33,54 +28,16 @@ from sess_ray.io.columns import (
     usual_column,
 )
 from sess_ray.io.items import CHUNK, Item
+from sess_ray.io.lines import Lines, columns_here, has_extension
 from sess_ray.io.listing import uri_of
 from sess_ray.signing import base_name, file_of, named_apart
-from sess_ray.small import marked
 
 MANIFEST_EXTENSIONS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
-SEPARATORS = (",", ";", "\t", "|")
-_SEP_LINE = re.compile(r'"?sep=(.)"?\s*')  # which Excel writes and reads in front of the header
-
-Row = dict[str, Any] | str  # the cells by column, or what is wrong with the row
-
-
-@dataclass
-class Table:
-    """What is known of a table before its rows are read.
-
-    Attributes
-    ----------
-    uri : str
-    prefix : str or None
-        What the ids begin with, where it is one of several tables.
-    wanted : str or None
-        The column of the images, where it is not found by itself.
-    columns : Columns or None
-        None in JSON Lines, where each row has its own.
-    packed : str or None
-        The column of image bytes.
-    member : str
-        What stands in front of a row's number where the bytes are read: the column, if it had to be named.
-    names : dict of str to tuple of str
-        The names of the classes, by the columns that hold their indices.
-    """
-
-    uri: str
-    prefix: str | None = None
-    wanted: str | None = None
-    columns: Columns | None = None
-    packed: str | None = None
-    member: str = ""
-    names: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def is_manifest(path: str) -> bool:
     """Say whether a file lists images, by its name."""
-    return _has(path, *MANIFEST_EXTENSIONS)
-
-
-def _has(path: str, *extensions: str) -> bool:
-    return file_of(path).lower().endswith(extensions)
+    return has_extension(path, *MANIFEST_EXTENSIONS)
 
 
 def listed_in(
@@ -109,7 +66,7 @@ def listed_in(
     SessError
         If it has no column that says where images are, or cannot be read.
     """
-    read: type[_Parquet | _Lines] = _Parquet if _has(path, ".parquet") else _Lines
+    read: type[_Parquet | Lines] = _Parquet if has_extension(path, ".parquet") else Lines
     source = read(filesystem, path, Table(uri_of(filesystem, path), prefix, column))
     number = 0
     try:
@@ -126,85 +83,6 @@ def listed_in(
         yield Item(f"{prefix}#{number}", f"{source.table.uri}#{number}", error=f"the rest of it: {one_line(error)}")
     if number:
         source.check()
-
-
-# --- rows of text ---
-
-
-@dataclass
-class _Lines:
-    """CSV and JSON Lines."""
-
-    filesystem: fsspec.AbstractFileSystem
-    path: str
-    table: Table
-    seen: dict[str, None] = field(default_factory=dict)  # columns, in their order
-
-    def rows(self) -> Iterator[Row]:
-        with self.filesystem.open(self.path, "rb") as handle:
-            encoding = marked(handle.read(4)) or "utf-8"
-        # Opened again: a file of a web server need not go back. A byte that is no text costs its own row: a path that
-        # holds it can be opened all the same.
-        reading = partial(io.TextIOWrapper, encoding=encoding, errors="surrogateescape", newline="")
-        with self.filesystem.open(self.path, "rb") as handle, reading(handle) as lines:
-            yield from self._separated(lines) if _has(self.path, ".csv", ".tsv") else self._json(lines)
-
-    def check(self) -> None:
-        """Raise `SessError` if no row has said where an image is."""
-        known = URI_COLUMNS if self.table.wanted is None else (self.table.wanted,)
-        plain = self.seen if self.table.wanted else [name.strip().lower() for name in self.seen]
-        if not any(name in known for name in plain):
-            more = f" (or {', '.join(known[1:])})" if known[1:] else ""
-            listed = ", ".join(self.seen) or "none"
-            raise SessError(f"manifest {public(self.table.uri)} needs a column {known[0]!r}{more}; it has: {listed}")
-
-    def _separated(self, lines: Iterable[str]) -> Iterator[Row]:
-        lines = iter(lines)
-        head = next((line for line in lines if line.strip()), "")
-        told = _SEP_LINE.fullmatch(head)
-        head = next(lines, "") if told else head
-        usual = "\t" if _has(self.path, ".tsv") else ","
-        separators = told[1] if told else sorted(SEPARATORS, key=lambda one: one != usual)
-        headers = [(one, _cells([head], one)) for one in separators]
-        separator, names = next((one for one in headers if self._columns(one[1]).uri), headers[0])
-        self.seen = dict.fromkeys(name for name in names if name)
-        self.check()
-        self.table.columns = self._columns(names)
-        for cells in csv.reader(lines, delimiter=separator, skipinitialspace=True):
-            if any(cell.strip() for cell in cells[len(names) :]):
-                yield f"it has {len(cells)} cells, the header {len(names)}: quote what holds a {separator!r}"
-            elif any(cell.strip() for cell in cells):
-                yield dict(zip(names, cells, strict=False))
-
-    def _columns(self, names: Iterable[str]) -> Columns:
-        return _columns_of(tuple(name for name in names if name), self.table.uri, self.table.wanted)
-
-    def _json(self, lines: Iterable[str]) -> Iterator[Row]:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise SessError(f"line {number} of {public(self.table.uri)} is no JSON: {error}") from error
-            if not isinstance(row, dict):
-                raise SessError(f"line {number} of {public(self.table.uri)} is no JSON object: write one a line")
-            self.seen.update(dict.fromkeys(row))
-            yield row
-
-
-@lru_cache(maxsize=64)
-def _columns_of(names: tuple[str, ...], uri: str, wanted: str | None) -> Columns:
-    try:
-        found = columns_of(names)
-    except SessError as error:
-        raise SessError(f"manifest {public(uri)} {error}") from None
-    return found if wanted is None else replace(found, uri=wanted if wanted in names else None)
-
-
-def _cells(lines: Iterable[str], separator: str) -> list[str]:
-    """Return the cells of the first line."""
-    return [cell.strip() for cell in next(csv.reader(lines, delimiter=separator, skipinitialspace=True), [])]
 
 
 # --- rows of Parquet ---
@@ -269,13 +147,14 @@ class _Parquet:
 
 
 def _is_empty(file: pq.ParquetFile, column: str) -> bool:
-    """Say whether a column is known to hold nothing but nulls."""
+    """Say whether a column is known to hold nothing but nulls, or is not there."""
     for group in range(file.metadata.num_row_groups):
         chunks = file.metadata.row_group(group)
-        [found] = [chunks.column(i) for i in range(chunks.num_columns) if chunks.column(i).path_in_schema == column]
-        told = found.statistics
-        if told is None or not told.has_null_count or told.null_count < found.num_values:
-            return False
+        for found in map(chunks.column, range(chunks.num_columns)):
+            told = found.statistics
+            full = told is None or not told.has_null_count or told.null_count < found.num_values
+            if found.path_in_schema == column and full:
+                return False
     return True
 
 
@@ -289,7 +168,7 @@ def _item(row: Row, table: Table, number: int) -> Item:
     wrong = f"row {number + 1} of {file}"
     if isinstance(row, str):
         return Item(own, where, error=f"{wrong}: {row}")
-    columns = table.columns or _columns_of(tuple(row), table.uri, table.wanted)
+    columns = table.columns or columns_here(tuple(row), table.uri, table.wanted)
     place = row.get(columns.uri) if columns.uri else None
     named = None if isinstance(place, list | dict | bool) else _text(place)
     named = f"{table.prefix}/{named}" if named and table.prefix is not None else named

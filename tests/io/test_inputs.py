@@ -31,7 +31,7 @@ def folder(tmp_path):
 def test_a_folder_is_searched(folder):
     items = find_images(str(folder))
     assert [(item.image_id, item.folder) for item in items] == [
-        ("a.jpg", "images"),
+        ("a.jpg", "./images"),
         ("cats/b.PNG", "cats"),
         ("cats/deep/c.jpeg", "cats/deep"),
         ("dogs/d[1].png", "dogs"),

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from sess_ray import SessError
-from sess_ray.io.inputs import find_images, list_images
+from sess_ray.io.inputs import find_images, list_images, read_inputs
+from sess_ray.pipeline.explain.config import ExplainConfig
 
 
 @pytest.fixture
@@ -68,6 +69,8 @@ def test_a_row_of_csv_that_is_wrong_costs_itself(manifest):
         ("m.csv#3", "row 4 of m.csv names no image", None),
         ("e.jpg", ["nan"], None),  # which a class of the model may be called
     ]
+    rows = manifest("m.csv", 'uri,label\na.jpg,cat\n"b.jpg,dog\nc.jpg,dog\n')
+    assert rows == [PLAIN[0], ("m.csv#1", "row 2 of m.csv: uri goes over several lines: a quote is left open", None)]
     rows = manifest("m.csv", b"uri,label\na.jpg,cat\n\xff.jpg,dog\nb.jpg,dog\n")
     assert rows == [PLAIN[0], ("\\xff.jpg", ["dog"], None), PLAIN[1]]
 
@@ -118,6 +121,9 @@ def test_rows_of_one_image_are_its_targets_and_its_labels(manifest):
     assert manifest("m.jsonl", [{"uri": "a.jpg", "label": ["cat", "dog", None]}]) == [("a.jpg", ["cat", "dog"], None)]
 
 
+OTHERS = ("m.json", "m.txt", "m.xlsx", "m.csv.gz", "m.pq")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -132,7 +138,10 @@ def test_rows_of_one_image_are_its_targets_and_its_labels(manifest):
         ("m.jsonl", '{\n"uri": "a.jpg"\n}\n', "line 1 of .*m.jsonl is no JSON: "),
         ("m.jsonl", '{"name": "a"}\n{"size": 3}\n', "needs a column 'uri'.*it has: name, size$"),
         ("m.jsonl", '{"uri": "a", "URI": "b"}\n', "has two columns 'uri'"),
+        ("m.jsonl", "[" * 100_000, "line 1 of .*m.jsonl is no JSON: "),
+        ("m.csv", 'uri,label\na.jpg,cat\n"' + "b" * 200_000, "line 3 of .*m.csv is no row .*: is a quote left open"),
         ("m.parquet", "no Parquet", "cannot read .*m.parquet"),
+        *((name, "x", f"{name} is no image, and no manifest by its name: those end in .csv") for name in OTHERS),
     ],
 )
 def test_manifests_that_are_refused(manifest, name, content, message):
@@ -148,3 +157,16 @@ def test_places_are_relative_to_the_manifest(tmp_path, monkeypatch):
     for url in ("lists/m.csv", f"{tmp_path}/lists/m.csv", "./lists/m.csv"):
         places = list_images(url)["uri"].to_pylist()
         assert places == [f"{tmp_path}/lists/a.jpg", f"{tmp_path}/lists/../b.jpg", "/c.jpg", "s3://d/e.jpg"]
+
+
+def test_a_column_may_be_named(tmp_path):
+    (tmp_path / "m.csv").write_text("photo,uri\na.jpg,b.jpg\n")
+    [row] = read_inputs(f"{tmp_path}/m.csv", image_column="photo").images.to_pylist()
+    assert row["image_id"] == "a.jpg"
+    with pytest.raises(SessError, match=r"needs a column 'nope'; it has: photo, uri$"):
+        read_inputs(f"{tmp_path}/m.csv", image_column="nope")
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    with pytest.raises(SessError, match=r"--image-column photo: .* has no table with columns"):
+        read_inputs(f"{tmp_path}/*.jpg", image_column="photo")
+    with pytest.raises(SessError, match="--image-column photo is of the tables of an --input: give one"):
+        ExplainConfig(image_column="photo")

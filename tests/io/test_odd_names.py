@@ -112,7 +112,7 @@ def test_a_name_that_is_no_utf_8_is_read_and_shown_by_its_bytes(tmp_path):
     # As a shell gives it, and as a person would type what was shown.
     for name in (os.fsdecode(folder), f"{tmp_path}/\\xff"):
         [found] = list_images(name).to_pylist()
-        assert found == {**last, "image_id": "caf\\xe9.jpg"}
+        assert found == {**last, "image_id": "caf\\xe9.jpg", "folder": "./\\xff"}
         assert Store(f"{name}/out").check_writable() is None
     assert sorted(os.listdir(folder)) == [LATIN, b"out"]
 

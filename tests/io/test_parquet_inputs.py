@@ -36,6 +36,8 @@ def test_paths_where_bytes_are_null_are_read(tmp_path):
     assert contents(url) == list(zip(paths, PNG, strict=True))
     # Nothing but paths: the file is a manifest of them.
     assert [item.uri for item in find_images(url)] == [f"{tmp_path}/images/1.png", *paths[1:]]
+    only = pa.StructArray.from_arrays([pa.array(paths)], ["path"])
+    assert contents(written(tmp_path / "only.parquet", pa.table({"image": only}))) == list(zip(paths, PNG, strict=True))
     mixed = [{"bytes": PNG[2], "path": "c.png"}, *({"bytes": None, "path": path} for path in paths[:2])]
     mixed += [
         {"bytes": None, "path": "gone.png"},

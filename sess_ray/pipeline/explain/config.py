@@ -158,6 +158,8 @@ class ExplainConfig(ReadsModel, OpensUrls):
         if self.num_scales < 0:
             raise SessError(f"--num-scales {self.num_scales}: use 1 or more, or 0 for no SESS")
         self.check()
+        if self.image_column is not None and self.input is None:
+            raise SessError(f"--image-column {self.image_column} is of the tables of an --input: give one")
         if self.annotations is not None and self.targets != "auto":
             raise SessError("--annotations say which classes to explain: leave out --targets")
         if self.class_map is not None and self.annotations is None and self.targets == "auto":

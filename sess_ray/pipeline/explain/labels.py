@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from sess_ray.errors import SessError
 from sess_ray.io.annotations import ClassMap
+from sess_ray.io.items import HERE
 from sess_ray.models import Model
 from sess_ray.models.groups import meaning, members
 
@@ -88,6 +90,11 @@ def table_classes(class_names: Iterable[tuple[str, ...]], words: Words) -> dict[
     found: dict[str, Meaning] = {}
     model = words.model
     for names in class_names:
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise SessError(
+                f"the labels are of {len(names)} classes, of which several are named {twice[0]!r}: rename one"
+            )
         own = {name: told for name in names if (told := _of_synonyms(name, words)) is not None}
         in_order: dict[str, Meaning] = {name: (name, (index,)) for index, name in enumerate(names)}
         if len(names) == model.num_classes and all(own[name][1] == in_order[name][1] for name in own):
@@ -133,7 +140,9 @@ class Folders:
 
     def labels(self, folder: str | None) -> list[str]:
         """Return the label of the images in a folder; none where it lies too far up."""
-        return folder.split("/")[self.level : self.level + 1] if folder else []
+        if folder is None or folder.startswith(HERE):
+            return [] if folder in (None, HERE) else [folder.removeprefix(HERE)]
+        return folder.split("/")[self.level : self.level + 1]
 
 
 def folder_classes(folders: Iterable[str], words: Words, every: Callable[[], Iterable[str]]) -> Folders:
@@ -156,9 +165,9 @@ def folder_classes(folders: Iterable[str], words: Words, every: Callable[[], Ite
     SessError
         If numbers may be indices, or classes in sorted order, which are others.
     """
-    names = set(folders)
+    names = {folder for folder in folders if not folder.startswith(HERE)}
     if any(words.named(folder.split("/")[0]) is None for folder in names):
-        names.update(every())
+        names.update(folder for folder in every() if not folder.startswith(HERE))
     for level in range(max((folder.count("/") for folder in names), default=-1) + 1):
         parts = {folder.split("/")[level] for folder in names if folder.count("/") >= level}
         known = {part: told for part in parts if (told := words.named(part)) is not None}

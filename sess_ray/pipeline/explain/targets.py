@@ -259,6 +259,7 @@ def _declared(
     labels: tuple[str, ...], targets: tuple[str, ...], words: Words, known: Mapping[str, Meaning]
 ) -> str | Targets | None:
     """Return the targets that an image comes with: those of the manifest, else its labels."""
+    targets = tuple(target for target in targets if not words.is_missing(target))
     if targets:
         if len(targets) == 1 and is_chosen(targets[0]):
             return targets[0]

@@ -128,6 +128,17 @@ def test_a_class_may_be_called_like_nothing():
     ]
 
 
+def test_classes_of_one_name_are_refused():
+    with pytest.raises(SessError, match="are of 3 classes, of which several are named 'ant': rename one"):
+        resolve(labelled("ant"), "label", few(), class_names=[("ant", "ant", "cow")])
+
+
+def test_targets_may_be_missing_too():
+    rows = [{"image_id": name, "uri": name, "targets": [name]} for name in ("nan", "bee")]
+    tasks = resolve(pa.Table.from_pylist(rows, ITEMS), "auto", few(*INSECTS))
+    assert (tasks["top"].to_pylist(), tasks["targets"].to_pylist()) == (["top1", None], [None, [[1]]])
+
+
 def test_several_labels_are_several_targets():
     rows = [{"image_id": "a", "uri": "a", "labels": ["cow", "ant", "nan", "cow"]}]
     assert asked(resolve(pa.Table.from_pylist(rows, ITEMS), "label", few(*INSECTS))) == [[2, 0]]
@@ -219,6 +230,14 @@ def test_the_outermost_folders_of_which_one_is_a_class_are_the_classes(by_folder
 
 def test_images_in_no_folder_have_the_name_of_the_input(by_folder):
     assert by_folder("ant/1.jpg ant/2.jpg", few(*INSECTS), url="/ant") == {"1.jpg": [0], "2.jpg": [0]}
+
+
+def test_the_name_of_the_input_is_no_class_beside_folders(by_folder):
+    found = by_folder("1.jpg ant/1.jpg bee/1.jpg cow/1.jpg", few())
+    assert list(found.values())[1:] == [[0], [1], [2]]
+    assert "'in' must be an index" in found["1.jpg"]
+    with pytest.raises(SessError, match="no image has a label that few knows"):
+        by_folder("", few(count=4))
 
 
 def test_folders_that_say_nothing_are_no_guess(by_folder):
