@@ -88,7 +88,7 @@ def test_times_are_those_of_the_passes(config, small_images):
     assert found[0]["ratio"] == found[len(names)]["ratio"] == 1
 
 
-@pytest.mark.parametrize("name", ["resnet50", "vit_b_16"])
+@pytest.mark.parametrize("name", ["resnet50", pytest.param("vit_b_16", marks=pytest.mark.slow)])
 def test_operations_are_those_that_torchvision_publishes(name):
     published = torchvision.models.get_model_weights(name).DEFAULT.meta["_ops"]  # multiplications, in thousand millions
     model = load_model(name, weights="random").prepared(torch.device("cpu"), "fp32")

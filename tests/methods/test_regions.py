@@ -185,6 +185,7 @@ class Checkered(nn.Module):
         return torch.stack([contrast, -contrast], 1)
 
 
+@pytest.mark.slow
 def test_extremal_perturbation_shows_what_the_class_is_made_of():
     module = Checkered()
     model = sess_ray.Model(module, "checkered", "", "NCHW", 2, 64, (0.5,) * 3, (0.5,) * 3)
@@ -230,7 +231,7 @@ def test_extremal_masks_sit_in_the_corners_and_have_their_areas():
     [
         ("xrai", {"steps": 20}),
         ("augmented_gradcam", {"samples": 20, "steps": 200}),
-        ("extremal_perturbation", {"steps": 100}),
+        pytest.param("extremal_perturbation", {"steps": 100}, marks=pytest.mark.slow),
     ],
 )
 def test_long_runs_do_not_depend_on_the_batch(name, options):
@@ -268,7 +269,7 @@ def test_a_super_resolved_map_of_a_real_model_owes_nothing_to_its_neighbours(lit
     [
         ("xrai", {"steps": 4}),
         ("augmented_gradcam", {"samples": 8, "steps": 40}),
-        ("extremal_perturbation", {"steps": 60, "areas": (0.1,)}),
+        pytest.param("extremal_perturbation", {"steps": 60, "areas": (0.1,)}, marks=pytest.mark.slow),
     ],
 )
 def test_the_cat_is_lit(name, options, lite0, photographs):
