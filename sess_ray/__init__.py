@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sess_ray.engine.explanation import Explanation
     from sess_ray.engine.sess import SESS
     from sess_ray.models import Model, load_model
-    from sess_ray.runs import Run, open_run
+    from sess_ray.runs import Run, open_run, show
     from sess_ray.training import MapDataset
 
 __version__ = "0.1.0"
@@ -29,6 +29,7 @@ __all__ = [
     "load_model",
     "methods",
     "open_run",
+    "show",
 ]
 
 # Imported on first use: `--help` and the workers that only read and write have no need of torch.
@@ -39,6 +40,7 @@ _HOMES = {
     "load_model": "sess_ray.models",
     "Run": "sess_ray.runs",
     "open_run": "sess_ray.runs",
+    "show": "sess_ray.runs",
     "MapDataset": "sess_ray.training",
 }
 

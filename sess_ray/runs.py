@@ -18,6 +18,7 @@ from sess_ray.io.inputs import find_images
 from sess_ray.io.maps import decode_map
 from sess_ray.io.reading import read_items
 from sess_ray.io.store import ERRORS, FINISHED, MAPS, Store
+from sess_ray.pictures.notebook import Html, figure, several
 
 FILES_IN_MEMORY = 4
 
@@ -92,6 +93,17 @@ class StoredMap:
             raise SessError(f"{public(self.uri)} is {found} now, its map {self.width} x {self.height}")
         return pixels
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the map over its image, or alone where the image cannot be read."""
+        lines = [f"{self.target_name}: {self.score:.1%}"]
+        lines += [f"{self.num_kept} of {self.num_patches} windows"] if self.num_patches > 1 else ["the whole image"]
+        try:
+            image = self.image()
+        except SessError as error:
+            image = None
+            lines.append(str(error))
+        return figure(self.saliency, image, self.image_id, *lines)
+
     def __repr__(self) -> str:
         return f"<map of {self.target_name!r} in {self.image_id!r}, {self.width} x {self.height}, p = {self.score:.3f}>"
 
@@ -165,6 +177,10 @@ class Run:
     def __repr__(self) -> str:
         return f"<run {public(self.url)}, {len(self)} maps>"
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the first maps; `show` takes how many."""
+        return show(self)._repr_html_()
+
     @cached_property
     def _parts(self) -> list[pa.Table]:
         return Store(self.url).read_tables(self._names, [name for name in MAPS.names if name != "saliency"])
@@ -189,6 +205,22 @@ class Run:
         if self._moved is not None:
             row["uri"] = self._moved.get(row["image_id"], row["uri"])
         return StoredMap(**row, png=png)
+
+
+def show(run: Run | str, most: int = 6) -> Html:
+    """Return the first maps of a run over their images, for a notebook to show.
+
+    Parameters
+    ----------
+    run : Run or str
+        A run that is open, or where it is.
+    most : int
+        How many maps.
+    """
+    opened = open_run(run) if isinstance(run, str) else run
+    maps = opened[:most]
+    left = f", the first {len(maps)}" if len(opened) > len(maps) else ""
+    return Html(several((found._repr_html_() for found in maps), f"{public(opened.url)}: {len(opened)} maps{left}"))
 
 
 def open_run(url: str, images: str | None = None) -> Run:

@@ -13,6 +13,8 @@ from sess_ray.windows import Plan
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from sess_ray.pictures.notebook import Html
+
 ImageLike = Image.Image | np.ndarray
 
 PATCH_DTYPE = np.dtype([("scale", "i4"), ("y", "i4"), ("x", "i4"), ("score", "f4"), ("scored", "?"), ("kept", "?")])
@@ -79,6 +81,21 @@ class Explanation:
         """(x, y) of the first maximum of the map."""
         y, x = np.unravel_index(self.saliency.argmax(), self.saliency.shape)
         return int(x), int(y)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the map in colours; `show` lays it over its image."""
+        return self.show()._repr_html_()
+
+    def show(self, image: ImageLike | None = None) -> Html:
+        """Return the map for a notebook to show, over its image where that is given."""
+        from sess_ray.pictures.notebook import Html, figure
+
+        predicted = "as predicted" if self.predicted in self.target_classes else f"predicted: {self.predicted_name}"
+        windows = f"{self.num_kept} of {self.num_patches} windows" if self.num_patches > 1 else "the whole image"
+        pixels = (
+            None if image is None else np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
+        )
+        return Html(figure(self.saliency, pixels, f"{self.target_name}: {self.score:.1%}", predicted, windows))
 
     def plot(self, image: ImageLike) -> Figure:
         """Draw the image and its map, with matplotlib; see `sess_ray.pictures.plots.plot`."""

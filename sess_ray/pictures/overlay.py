@@ -22,10 +22,14 @@ def _palette() -> np.ndarray:
     return np.stack([np.interp(at, range(len(CORNERS)), CORNERS[:, i]) for i in range(3)], 1)
 
 
+def colours(saliency: np.ndarray) -> Image.Image:
+    """Return a map (H, W) in 0..1 in colours."""
+    return Image.fromarray(_palette()[np.rint(saliency * 255).astype(np.uint8)].astype(np.uint8))
+
+
 def blend(image: np.ndarray, saliency: np.ndarray) -> Image.Image:
     """Return an image (H, W, 3) uint8 under the colours of its map (H, W) in 0..1."""
-    heat = Image.fromarray(_palette()[np.rint(saliency * 255).astype(np.uint8)].astype(np.uint8))
-    return Image.blend(Image.fromarray(image), heat, OPACITY)
+    return Image.blend(Image.fromarray(image), colours(saliency), OPACITY)
 
 
 def windows_in_words(kept: int, total: int) -> str:

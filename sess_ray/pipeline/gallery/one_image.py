@@ -73,8 +73,8 @@ def write_windows(gallery: Gallery, worst: int) -> None:
     ----------
     gallery : Gallery
     worst : int
-        How many rows have one: the worst by the first metric where there is an evaluation, else the first. A row whose image
-        cannot be read has no page.
+        How many rows have one: the worst by the first metric where there is an evaluation, else the first. A row
+        whose image cannot be read has no page.
     """
     sess, ratio = engine(_as_explained(gallery.config.runs().values(), worst))
     for row in itertools.islice(_worst_first(gallery), worst):

@@ -1,0 +1,56 @@
+"""What a notebook shows of a map: the image under the colours of its map, and a line of what is known."""
+
+from __future__ import annotations
+
+import html
+import io
+from base64 import b64encode
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from sess_ray.pictures.overlay import blend, colours
+
+SIDE = 320  # of a picture, in pixels
+
+
+@dataclass(frozen=True)
+class Html:
+    """A piece of HTML that a notebook shows as such."""
+
+    text: str
+
+    def _repr_html_(self) -> str:
+        return self.text
+
+
+def figure(saliency: np.ndarray, image: np.ndarray | None, title: str, *lines: str) -> str:
+    """Return a map as an HTML figure that needs nothing else.
+
+    Parameters
+    ----------
+    saliency : ndarray, (H, W) in 0..1
+    image : ndarray, (H, W, 3) uint8, or None
+        Without it, the map alone.
+    title : str
+    *lines : str
+        More of the caption. What is markup in them is shown as text.
+    """
+    picture = colours(saliency) if image is None else blend(image, saliency)
+    picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.convert("RGB").save(buffer, format="JPEG", quality=88)
+    source = f"data:image/jpeg;base64,{b64encode(buffer.getvalue()).decode()}"
+    caption = "<br>".join([f"<b>{html.escape(title)}</b>", *map(html.escape, lines)])
+    return (
+        f'<figure style="display: inline-block; margin: 0 1em 1em 0; max-width: {SIDE}px; vertical-align: top">'
+        f'<img src="{source}" alt="{html.escape(title)}" style="display: block; max-width: 100%">'
+        f'<figcaption style="overflow-wrap: anywhere">{caption}</figcaption></figure>'
+    )
+
+
+def several(figures: Iterable[str], title: str) -> str:
+    """Return figures side by side, below a title."""
+    return f"<div><p>{html.escape(title)}</p>{''.join(figures)}</div>"

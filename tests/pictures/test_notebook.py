@@ -1,0 +1,71 @@
+"""What a notebook shows of maps and runs."""
+
+from __future__ import annotations
+
+import io
+import re
+from base64 import b64decode
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import sess_ray
+from sess_ray import demo
+from sess_ray.pictures.notebook import SIDE, figure
+from sess_ray.pictures.overlay import blend, colours
+
+OLD = Path(__file__).parents[1] / "golden" / "output-0.1.0"
+
+
+def pictures(text):
+    sources = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', text)
+    return [np.asarray(Image.open(io.BytesIO(b64decode(source)))) for source in sources]
+
+
+def test_a_figure_is_the_image_under_its_map_and_texts_stay_texts():
+    draw = np.random.default_rng(0)
+    saliency = np.linspace(0, 1, 60 * 80, dtype=np.float32).reshape(60, 80)
+    image = np.full((60, 80, 3), draw.integers(0, 255, 3), np.uint8)
+    text = figure(saliency, image, "<b>x</b>", 'a "quoted" & <i>line</i>')
+    [shown] = pictures(text)
+    expected = np.asarray(blend(image, saliency), float)
+    assert np.abs(shown - expected).mean() < 3  # JPEG
+    assert "<i>" not in text
+    assert "&lt;b&gt;x&lt;/b&gt;" in text
+    [alone] = pictures(figure(saliency, None, "x"))
+    assert np.abs(alone - np.asarray(colours(saliency), float)).mean() < 3
+    [small] = pictures(figure(np.zeros((40, 2000), np.float32), None, "wide"))
+    assert small.shape[1] == SIDE
+
+
+def test_an_explanation_and_a_run_show_themselves():
+    run = sess_ray.open_run(str(OLD))
+    text = run._repr_html_()
+    assert text == sess_ray.show(str(OLD))._repr_html_()
+    assert len(pictures(text)) == len(run) == 3
+    assert f"{len(run)} maps" in text
+    assert "the first 2" in sess_ray.show(run, most=2).text
+    places = {item.image_id: item.uri for item in demo.images()}
+    moved = sess_ray.open_run(str(OLD), images=str(Path(next(iter(places.values()))).parent))
+    first = moved[0]
+    [shown] = pictures(first._repr_html_())
+    picture = blend(first.image(), first.saliency)
+    picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    assert np.abs(shown - np.asarray(picture, float)).mean() < 4
+    gone = sess_ray.open_run(str(OLD))[0]
+    object.__setattr__(gone, "uri", "nowhere.jpg")
+    assert "cannot read nowhere.jpg" in gone._repr_html_()
+
+
+def test_an_explanation_lies_over_the_image_that_is_given(squeezenet):
+    image = np.full((90, 120, 3), (40, 160, 90), np.uint8)
+    [[found]] = sess_ray.SESS(squeezenet, num_scales=None, device="cpu").explain([image], [[3]])
+    assert f"{found.target_name}: {found.score:.1%}" in found._repr_html_()
+    assert "the whole image" in found._repr_html_()
+    [alone], [over] = pictures(found._repr_html_()), pictures(found.show(Image.fromarray(image)).text)
+    assert np.abs(alone - np.asarray(colours(found.saliency), float)).mean() < 3
+    assert np.abs(over - np.asarray(blend(image, found.saliency), float)).mean() < 4
+    with pytest.raises(ValueError, match=r"images do not match"):
+        found.show(image[:50])
