@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any, Generic, Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +16,20 @@ def upload(values: Tensor, device: torch.device) -> Tensor:
     if device.type == "cpu":
         return values
     return values.pin_memory().to(device, non_blocking=True)
+
+
+def pixels_on(device: torch.device, array: np.ndarray) -> Tensor:
+    """Return an array of any layout, (...,), on a device, as `upload` does.
+
+    It is copied once into pinned memory; on a CPU where torch does not take it as it is.
+    """
+    if device.type == "cpu":
+        # What torch takes without a word: in order, and to be written to.
+        return torch.from_numpy(np.require(np.ascontiguousarray(array), requirements="W"))
+    like = torch.from_numpy(np.empty(0, array.dtype))
+    pinned = torch.empty(array.shape, dtype=like.dtype, pin_memory=True)
+    np.copyto(pinned.numpy(), array)
+    return pinned.to(device, non_blocking=True)
 
 
 class Download:

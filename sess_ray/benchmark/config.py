@@ -57,6 +57,9 @@ class BenchmarkConfig:
         Images for the engine; taken again from the start where there are fewer.
     job_images
         Images for the whole job, with one worker and with all; 0 leaves it out.
+    feed
+        Measure instead what a CPU does for a GPU that explains so many images a second, stage by stage, and how many
+        cores that takes.
     methods
         Measure these methods instead, names separated by commas or "all": their passes for each kept patch, and the
         time of the engine over that of its passes alone.
@@ -81,6 +84,7 @@ class BenchmarkConfig:
     pre_filter_ratio: Annotated[float | None, WINDOWS] = None
     images: Annotated[int, INPUT] = 12
     job_images: Annotated[int, INPUT] = 0
+    feed: Annotated[float, MEASUREMENT] = 0.0
     methods: Annotated[str | None, METHOD] = None
     method_option: Annotated[tuple[str, ...], METHOD] = ()
     json: Annotated[str | None, OUTPUT] = None

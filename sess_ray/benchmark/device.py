@@ -13,6 +13,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import torch.nn.functional as F
 
 from sess_ray.benchmark.rate import flops_of_product, flops_of_window, matrix, multiply
 from sess_ray.products import multiplying
+from sess_ray.transfer import Download
 
 # Rows and columns of photographs, as ImageNet has them; one is met twice.
 SIZES = ((375, 500), (500, 375), (333, 500), (500, 400), (375, 500), (480, 640))
@@ -49,17 +51,26 @@ class Runner:
         self.sess = sess
         self.settings = settings
         self.seconds: list[float] = []
+        self.host: list[float] = []
         self.images = self.windows = 0
 
     def __call__(self, images: list[np.ndarray]) -> float:
         """Explain images and return the seconds that it took."""
         _wait(self.sess.device)
         begin = time.perf_counter()
-        count = sum(1 + one[0].num_forwards for _, one in self.sess.stream((image, "top1") for image in images))
+        with _waiting() as waits:
+            count = sum(1 + one[0].num_forwards for _, one in self.sess.stream((image, "top1") for image in images))
+        self.host.append(time.perf_counter() - begin - sum(waits))
         _wait(self.sess.device)
         seconds = time.perf_counter() - begin
         self.images, self.windows = len(images), count
         return seconds
+
+    def host_time(self) -> dict[str, float]:
+        """Return the host's milliseconds for a batch, its waits for results left out; of this checkout, on a device."""
+        if self.sess.device.type == "cpu" or self.label != "now":
+            return {}
+        return {"host_ms": 1000 * float(np.median(self.host)) * self.sess.batch_size / self.windows}
 
     def facts(self, images: list[np.ndarray]) -> dict[str, float]:
         """Return launches, waits and copies an image, and the most memory in GiB; nothing on a CPU."""
@@ -80,6 +91,24 @@ class Runner:
             "copies": total(("cudaMemcpyAsync", "cudaMemcpy")),
             "gib": torch.cuda.max_memory_allocated() / 2**30,
         }
+
+
+@contextmanager
+def _waiting() -> Iterator[list[float]]:
+    """Give a list that takes the seconds for which the host waits for results."""
+    read, found = Download.read, []
+
+    def timed(self: Download) -> torch.Tensor:
+        begin = time.perf_counter()
+        values = read(self)
+        found.append(time.perf_counter() - begin)
+        return values
+
+    Download.read = timed  # type: ignore[method-assign]
+    try:
+        yield found
+    finally:
+        Download.read = read  # type: ignore[method-assign]
 
 
 def floor(module: torch.nn.Module, batch: torch.Tensor, windows: int, *, tf32: bool) -> float:
@@ -138,6 +167,7 @@ def measure(settings: argparse.Namespace, precision: str, batch_size: int) -> li
     patches = patches.contiguous(memory_format=torch.channels_last)
     for runner in runners:
         runner(images[: len(SIZES)])
+        runner.host.clear()
     tf32, windows = precision == "tf32", runners[-1].windows * len(images) // min(len(images), len(SIZES))
     run_floor = lambda: floor(ours.model.module, patches, windows, tf32=tf32)  # noqa: E731
     run_floor()
@@ -164,6 +194,7 @@ def measure(settings: argparse.Namespace, precision: str, batch_size: int) -> li
             "seconds": float(np.median(runner.seconds)),
             "windows": runner.windows,
             "images": runner.images,
+            **runner.host_time(),
             **runner.facts(images[: len(SIZES)]),
         }
         for runner in runners
@@ -192,6 +223,7 @@ COLUMNS = {
     "ratio": "{:.3f}",
     "launches": "{:.0f}",
     "waits": "{:.1f}",
+    "host_ms": "{:.1f}",
     "copies": "{:.1f}",
     "gib": "{:.1f}",
     "matrix_share": "{:.2f}",

@@ -38,6 +38,7 @@ TABLES: dict[str, Columns] = {
         ("busy", "busy_share", ".1%"),
         ("peak MiB", "actor_peak_mib", ".0f"),
     ),
+    "feed": (("stage", "stage", ""), ("ms of a core an image", "ms", ".2f"), ("cores", "cores", ".2f")),
     "methods": (
         ("method", "method", ""),
         ("forwards", "forwards", ".1f"),

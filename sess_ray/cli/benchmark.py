@@ -15,6 +15,7 @@ from cyclopts import Parameter
 from sess_ray.benchmark import report
 from sess_ray.benchmark.config import BenchmarkConfig, inputs
 from sess_ray.benchmark.core import measure_core, measure_stages
+from sess_ray.benchmark.feed import measure_feed
 from sess_ray.benchmark.passes import measure_methods
 from sess_ray.benchmark.whole import measure_job
 from sess_ray.cli import command
@@ -35,7 +36,9 @@ def benchmark(
         return 0
     items, images = inputs(config)
     result: dict[str, Any] = {"config": dataclasses.asdict(config), "machine": _machine()}
-    if config.methods:
+    if config.feed:
+        result["feed"] = measure_feed(config, items)
+    elif config.methods:
         result["methods"] = measure_methods(config, images)
     else:
         result["core"] = measure_core(config, images)

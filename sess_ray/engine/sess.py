@@ -32,7 +32,7 @@ from sess_ray.models import Model, load_model
 from sess_ray.models.model import DTYPES
 from sess_ray.precision import Precision
 from sess_ray.products import multiplying
-from sess_ray.transfer import upload
+from sess_ray.transfer import pixels_on
 from sess_ray.windows import Plan
 
 
@@ -272,7 +272,7 @@ def work_of(sess: SESS, index: int, item: tuple[ImageLike, TargetSpec]) -> Work 
         raise SessError(f"image {index} is {array.dtype} {array.shape}: give PIL images or (H, W, 3) uint8 arrays")
     settings = sess.settings
     plan = settings.plan(*array.shape[:2])
-    pixels = upload(torch.from_numpy(_plain(array)), settings.device).permute(2, 0, 1)
+    pixels = pixels_on(settings.device, array).permute(2, 0, 1)
     guide = Guide(plan, settings.whole_scales, settings.window_share) if settings.guides else None
     source = Source(pixels, sess.normalizer)
     targets = checked(spec, sess.model)
@@ -289,11 +289,6 @@ def _probabilities(sess: SESS, source: Source, plan: Plan) -> Tensor:
     """Return the probabilities of the classes on a whole image, (classes,): a pass of its own, and read at once."""
     patch = whole(source, plan).to(sess.settings.dtype).contiguous(memory_format=torch.channels_last)
     return sess.model.probabilities(sess.model.logits(patch))[0, : sess.model.num_classes].cpu()
-
-
-def _plain(array: np.ndarray) -> np.ndarray:
-    """Return an array that torch takes without a word; most are, and are not copied."""
-    return np.require(np.ascontiguousarray(array), requirements="W")
 
 
 def _available(device: str | torch.device | None) -> torch.device:

@@ -23,7 +23,7 @@ from sess_ray.errors import SessError, unknown
 from sess_ray.metrics.metric import Metric
 from sess_ray.models import Model
 from sess_ray.resampling import antialiased
-from sess_ray.transfer import upload
+from sess_ray.transfer import pixels_on, upload
 
 
 @dataclass(frozen=True)
@@ -212,10 +212,10 @@ def at_input_size(pixels: np.ndarray, saliency: np.ndarray, model: Model) -> tup
         In 0..1, resampled as the image is: bilinear, half-pixel centres, antialias.
     """
     side, device = model.input_size, model.probe(side=1).device
-    placed = upload(torch.from_numpy(np.array(pixels, order="C")), device).permute(2, 0, 1)
+    placed = pixels_on(device, pixels).permute(2, 0, 1)
     source = Source(placed, Normalizer(model.mean, model.std, device))
     image = resized(source, side, side)(0, side).permute(2, 0, 1).contiguous()
-    values = upload(torch.from_numpy(np.array(saliency, np.float32, order="C")), device).nan_to_num(0.0)
+    values = pixels_on(device, np.asarray(saliency, np.float32)).nan_to_num(0.0)
     return image, _shrunk(_shrunk(values, side).T.contiguous(), side).T.clamp(0, 1)
 
 

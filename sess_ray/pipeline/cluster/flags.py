@@ -37,6 +37,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "images": (1, MOST),
     "input_size": (1, MOST),
     "job_images": (0, MOST),
+    "feed": (0, MOST),
     "limit": (1, MOST),
     "window_pages": (0, MOST),
     "max_bytes": (1, MOST),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 Row = dict[str, Any]
@@ -26,9 +27,31 @@ def tables(rows: Iterable[Row], schema: pa.Schema) -> Iterator[pa.Table]:
         yield pa.Table.from_pylist(joined, schema)
 
 
+def flat(values: np.ndarray) -> memoryview:
+    """Return (...,) uint8 as a cell of bytes, which Arrow copies once; without a copy where they lie in order."""
+    return values.reshape(-1).data
+
+
+def cells(column: pa.ChunkedArray) -> list[np.ndarray | None]:
+    """Return the cells of a column of `large_binary` where they lie, (n,) uint8 each, not to be written to.
+
+    None where there is none. A scalar of Arrow's would be a copy.
+    """
+    found: list[np.ndarray | None] = []
+    for chunk in column.chunks:
+        if not len(chunk):
+            continue
+        _, offsets, data = chunk.buffers()
+        ends = np.frombuffer(offsets, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1].tolist()
+        values = np.frombuffer(data or b"", np.uint8)
+        valid = chunk.is_valid().to_pylist()
+        found += [values[a:b] if known else None for a, b, known in zip(ends, ends[1:], valid, strict=False)]
+    return found
+
+
 def _bytes(value: Any) -> int:
     match value:
-        case bytes():
+        case bytes() | memoryview():
             return len(value)
         case dict():
             return sum(map(_bytes, value.values()))

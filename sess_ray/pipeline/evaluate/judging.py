@@ -25,7 +25,7 @@ from sess_ray.metrics.perturbation import ModelMetric, Series, at_input_size, sc
 from sess_ray.metrics.suite import SUITE
 from sess_ray.models import Model
 from sess_ray.pipeline.cluster.isolation import REASON, survived
-from sess_ray.pipeline.cluster.rows import Row, tables
+from sess_ray.pipeline.cluster.rows import Row, cells, flat, tables
 from sess_ray.pipeline.evaluate.facts import Unmeasured, facts_of, meant
 from sess_ray.pipeline.evaluate.report import SIZES
 from sess_ray.precision import Precision
@@ -118,7 +118,7 @@ def _pixels(content: bytes, size: tuple[int, int], max_pixels: int) -> dict[str,
     if pixels.shape[:2] != size:
         found = " x ".join(map(str, pixels.shape[1::-1]))
         return {"problem": "another image", "detail": f"the image is {found}, its map {size[1]} x {size[0]}"}
-    return {"pixels": pixels.tobytes()}
+    return {"pixels": flat(pixels)}
 
 
 class EvaluateActor:
@@ -179,11 +179,11 @@ class EvaluateActor:
         return pa.Table.from_pylist([problem(**key, kind="evaluate", detail=REASON)], self._schema)
 
     def _measured(self, table: pa.Table) -> pa.Table:
-        pixels = table["pixels"]
+        pixels = cells(table["pixels"])
         rows = table.drop_columns(["pixels"]).to_pylist()
         for row, content in zip(rows, pixels, strict=True):
             shape = row["height"], row["width"], 3
-            row["pixels"] = np.frombuffer(content.as_buffer(), np.uint8).reshape(shape) if content.is_valid else None
+            row["pixels"] = None if content is None else content.reshape(shape)
         problems: list[dict[str, Any]] = []
         measured = [self._compared(row, problems) for row in rows if _decoded(row, problems)]
         rows = [row for row in rows if "map" in row]

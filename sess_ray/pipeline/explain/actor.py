@@ -18,7 +18,7 @@ from sess_ray.engine.sess import SESS
 from sess_ray.engine.targets import TargetSpec
 from sess_ray.errors import SessError
 from sess_ray.pipeline.cluster.isolation import survived
-from sess_ray.pipeline.cluster.rows import Row, tables
+from sess_ray.pipeline.cluster.rows import Row, cells, tables
 from sess_ray.pipeline.explain import metering
 from sess_ray.pipeline.explain.stages import EXPLAINED, died, failed, succeeded, targets_of
 
@@ -43,7 +43,7 @@ class ExplainActor:
         yield from survived(table, lambda block: tables(self._explained(block), EXPLAINED), self._another, lost)
 
     def _explained(self, table: pa.Table) -> Iterator[Row]:
-        pixels = table["pixels"]
+        pixels = cells(table["pixels"])
         rows = table.drop_columns(["pixels"]).to_pylist()
         todo: list[int] = []
         for index, row in enumerate(rows):
@@ -61,7 +61,8 @@ class ExplainActor:
 
         def image(index: int) -> tuple[np.ndarray, TargetSpec]:
             row = rows[index]
-            array = np.frombuffer(pixels[index].as_buffer(), np.uint8)
+            array = pixels[index]
+            assert array is not None
             return array.reshape(row["rows"], row["columns"], 3), row["targets"]
 
         done, begin = 0, perf_counter()

@@ -21,7 +21,7 @@ from sess_ray.io.decode import Sides, shrunk, to_rgb
 from sess_ray.io.reading import read_items
 from sess_ray.io.store import MAPS
 from sess_ray.pipeline.cluster.isolation import survived
-from sess_ray.pipeline.cluster.rows import Row, tables
+from sess_ray.pipeline.cluster.rows import Row, flat, tables
 from sess_ray.pipeline.explain import metering
 from sess_ray.pipeline.explain.stages import DECODED, died, map_rows
 
@@ -87,7 +87,7 @@ def _decoded(
             yield {**row, "stage": stage, "error": one_line(error)}
             continue
         rows, columns, _ = pixels.shape
-        found = {"height": height, "width": width, "rows": rows, "columns": columns, "pixels": pixels.tobytes()}
+        found = {"height": height, "width": width, "rows": rows, "columns": columns, "pixels": flat(pixels)}
         yield {**row, **found}
 
 

@@ -18,7 +18,7 @@ from sess_ray.io.reading import stream_items
 from sess_ray.io.shards import read_shard
 from sess_ray.io.store import ERRORS, MAPS, Store, digest, stored_target
 from sess_ray.pipeline.cluster.isolation import REASON, rows_of, survived
-from sess_ray.pipeline.cluster.rows import Row, tables
+from sess_ray.pipeline.cluster.rows import Row, flat, tables
 from sess_ray.pipeline.explain import metering
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def _decoded(row: Row, content: bytes | Exception, max_pixels: int, needed: Side
     except Exception as error:
         return _undecoded(row, "decode", one_line(error))
     rows, columns, _ = pixels.shape
-    found = {"height": height, "width": width, "rows": rows, "columns": columns, "pixels": pixels.tobytes()}
+    found = {"height": height, "width": width, "rows": rows, "columns": columns, "pixels": flat(pixels)}
     return {**row, "uri": public(row["uri"]), **found}
 
 
