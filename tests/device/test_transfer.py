@@ -10,7 +10,7 @@ import torch
 
 from sess_ray.transfer import pixels_on
 from tests.device import counting
-from tests.engine.test_arrays import LAYOUTS
+from tests.layouts import LAYOUTS
 
 
 @pytest.mark.device

@@ -6,23 +6,11 @@ import warnings
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from sess_ray import SESS, load_model
 from sess_ray.metrics.perturbation import AverageDrop, at_input_size
 from tests import nets
-
-LAYOUTS = {
-    "channels turned, as of OpenCV": lambda pixels: np.ascontiguousarray(pixels[..., ::-1])[..., ::-1],
-    "upside down": lambda pixels: np.ascontiguousarray(pixels[::-1])[::-1],
-    "mirrored": lambda pixels: np.ascontiguousarray(pixels[:, ::-1])[:, ::-1],
-    "columns first": np.asfortranarray,
-    "channels first": lambda pixels: np.ascontiguousarray(pixels.transpose(2, 0, 1)).transpose(1, 2, 0),
-    "every other line": lambda pixels: np.repeat(pixels, 2, axis=0)[::2],
-    "three of four channels": lambda pixels: np.concatenate([pixels, pixels[..., :1]], axis=2)[..., :3],
-    "not to be written to": lambda pixels: np.frombuffer(pixels.tobytes(), np.uint8).reshape(pixels.shape),
-    "PIL": Image.fromarray,
-}
+from tests.layouts import LAYOUTS
 
 
 @pytest.fixture(scope="module")
