@@ -44,7 +44,7 @@ class SESS:
     model : Model, nn.Module or str
         What `load_model` makes or takes. A copy is used: yours keeps its device, mode and gradients.
     method : str or Method
-        A registered base method (``sess_ray.methods.names()``), or ``package.module:function`` of your own.
+        A registered base method (``methods.names()``), ``captum:NAME`` and the like, or ``package.module:function``.
     num_scales : int or None
         Scales with a short side of window + 64 i pixels. None explains without SESS: the whole image resized to the
         model's input, one map, resized back; then neither filter nor fusion nor smoothing applies.

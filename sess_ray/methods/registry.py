@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -240,6 +241,7 @@ class Method:
 
 
 _METHODS: dict[str, Method] = {}
+ADAPTED = ("captum", "pytorch_grad_cam", "zennit")  # libraries of `sess_ray.methods.adapters`
 
 
 def register(
@@ -285,13 +287,16 @@ def names() -> list[str]:
 
 
 def get(name: str) -> Method:
-    """Return a method by name, or as ``package.module:function`` of the user's own.
+    """Return a method by its name, ``LIBRARY:NAME`` of another library, or the user's own ``package.module:function``.
 
     Raises
     ------
     SessError
         If there is none; the message names the choices.
     """
+    if name.partition(":")[0] in ADAPTED and ":" in name:
+        # By its name, lest a change of an adapter be one of all methods to a run that goes on.
+        return importlib.import_module("sess_ray.methods.adapters").method(name)
     if name not in _METHODS and ":" in name:
         function = imported("method", name)
         registered = (method for method in _METHODS.values() if method.function is function)

@@ -40,7 +40,8 @@ class ExplainConfig(ReadsModel, OpensUrls):
     class_names
         A text file with the names of the classes, one a line.
     method
-        Base saliency method (--list-methods shows all), or your own package.module:function.
+        Base saliency method (--list-methods shows all); another library's, captum:NAME, pytorch_grad_cam:NAME or
+        zennit:COMPOSITE; or your own package.module:function.
     method_option
         An option of the method as key=value; may be given several times.
     targets
