@@ -27,7 +27,19 @@ UNREAD = {
     re.compile(rb"\s*<(?:\?xml|svg|!DOCTYPE|html)", re.IGNORECASE): "not an image but a page or a drawing in XML",
     re.compile(rb"version https://git-lfs"): "not an image but a pointer of Git LFS: run git lfs pull",
 }
+SLACK = 0.01  # of white: how far beyond black and white resampling may have brought values
+DARK = 16  # levels: where none is brighter, it is more likely that another white is meant
 SIXTEEN = ("PNG", "PPM")  # formats whose 16-bit grey Pillow may open as 32-bit integers
+# What EXIF's orientations want done to see the image.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _WIDTH, _HEIGHT, _PHOTOMETRIC = (
     ExifTags.Base.ImageWidth,
     ExifTags.Base.ImageLength,
@@ -40,8 +52,8 @@ def decode(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
     EXIF rotation is applied; grey, palette and CMYK become RGB; what is transparent is shown on white; of an animation
     the first frame is taken. 16-bit grey keeps its upper 8 bits. Grey in 32 bits does not say what is white: floats
-    within 0..1 are fractions, numbers within 0..255 are levels, integers within 0..65535 are 16-bit grey, and all else
-    is refused.
+    within 0..1 are fractions, numbers within 0..255 are levels, integers within 0..65535 are 16-bit grey. All else, and
+    what would be nearly black by that, is refused.
 
     Parameters
     ----------
@@ -186,13 +198,24 @@ def _turned(image: Image.Image) -> bool:
     """Say whether EXIF swaps the height and width that Pillow tells."""
     tags = getattr(image, "tag_v2", {})  # of a TIFF, whose height and width Pillow has swapped already
     swapped = (tags.get(_HEIGHT), tags.get(_WIDTH)) == image.size
-    return image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8) and not swapped
+    return _orientation(image) in (5, 6, 7, 8) and not swapped
+
+
+def _orientation(image: Image.Image) -> int | None:
+    """Return how EXIF says that an image lies; None where its EXIF is broken, which is no reason not to show it."""
+    try:
+        found: int | None = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:
+        return None
+    return found
 
 
 def _upright(image: Image.Image) -> Image.Image:
     image.load()
     negative = _is_deep(image) and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0  # Pillow turns 8 bits alone
-    pixels = to_rgb(ImageOps.exif_transpose(image), sixteen=image.format in SIXTEEN)
+    pixels = to_rgb(image, sixteen=image.format in SIXTEEN)
+    turn = TURNS.get(_orientation(image) or 1)
+    pixels = pixels if turn is None else pixels.transpose(turn)
     return ImageOps.invert(pixels) if negative else pixels
 
 
@@ -223,17 +246,16 @@ def _is_deep(image: Image.Image) -> bool:
 
 def _levels(values: np.ndarray, *, sixteen: bool) -> np.ndarray:
     """Return grey of more than 8 bits as uint8; `SessError` where nothing tells what is white."""
-    floats = values.dtype.kind == "f"
     low, high = (values.min(), values.max()) if values.size else (0, 0)
-    if low >= 0 and high <= 1 and floats:
-        white = 1
-    elif low >= 0 and high <= WHITE and not sixteen:
-        white = WHITE
-    elif low >= 0 and high <= WHITE_16 and not floats:
-        white = WHITE_16
-    else:
-        raise SessError(
-            f"its values, {low:g} to {high:g}, do not say what is white:"
-            " save it with 8 or 16 bits, or as floats of 0 to 1"
-        )
-    return np.rint(values * (WHITE / white)).astype(np.uint8)
+    whites = (WHITE_16,) if sixteen else (1, WHITE) if values.dtype.kind == "f" else (WHITE, WHITE_16)
+    slack = SLACK if values.dtype.kind == "f" else 0
+    for white in whites:
+        beyond = slack * white
+        if -beyond <= low and high <= white + beyond:
+            levels = np.clip(np.rint(values * (WHITE / white)), 0, WHITE).astype(np.uint8)
+            if sixteen or not high or levels.max() > DARK:
+                return levels
+            break
+    raise SessError(
+        f"its values, {low:g} to {high:g}, do not say what is white: save it with 8 or 16 bits, or as floats of 0 to 1"
+    )

@@ -114,6 +114,47 @@ def test_integers_that_do_not_say_what_is_white_are_refused(factor):
         decode(encoded(Image.fromarray((RAMP * factor).astype(np.int32)), "TIFF"))
 
 
+@pytest.mark.parametrize(
+    ("values", "refused"),
+    [
+        (RAMP * 1.005 - 0.002, False),  # as resampling overshoots
+        (RAMP * 256 - 0.5, False),
+        (RAMP * 1.2, True),
+        (RAMP * 9, True),
+        ((RAMP * 1.5).astype(np.int32), True),  # a mask of 0 and 1
+        ((RAMP * 4095).astype(np.int32), True),  # 12 bits
+        ((RAMP * 40).astype(np.int32), False),
+        (RAMP * 0, False),
+    ],
+)
+def test_what_would_be_nearly_black_is_refused(values, refused):
+    kind = values.dtype if values.dtype == np.int32 else np.float32
+    content = encoded(Image.fromarray(values.astype(kind)), "TIFF")
+    if refused:
+        with pytest.raises(SessError, match="do not say what is white"):
+            decode(content)
+    else:
+        assert decode(content).max() in (0, 40, 255)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["TIFF", "JPEG"])
+def test_all_orientations(orientation, kind):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encoded(GREY, kind, exif=exif)
+    lying = np.asarray(Image.open(io.BytesIO(encoded(GREY, kind))))
+    turns = [lying, lying[:, ::-1], lying[::-1, ::-1], lying[::-1], lying.T, np.rot90(lying, -1), lying[::-1, ::-1].T]
+    upright = [*turns, np.rot90(lying)][orientation - 1]
+    np.testing.assert_array_equal(decode(content)[..., 0], upright)
+
+
+def test_broken_exif_does_not_cost_the_image():
+    content = encoded(GREY, "JPEG", exif=b"Exif\0\0junkjunk")
+    np.testing.assert_array_equal(decode(content), decode(encoded(GREY, "JPEG")))
+    assert shrunk(content, needed=(1, 28))[0].shape == (20, 28, 3)
+
+
 def test_dark_16_bit_grey_stays_dark():
     """Its white is that of the format, whatever the values are."""
     dark = (RAMP * 200).astype(np.uint16)
