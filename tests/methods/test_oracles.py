@@ -21,26 +21,7 @@ from torch import nn
 import sess_ray
 from sess_ray import methods
 from tests import nets
-from tests.methods.oracles import TARGETS, grad_cam, leaf, oracle, same, with_sign
-
-LAYER = "features.3"
-
-
-class Net(nn.Module):
-    """Layers at the patch's own size, so that nothing is enlarged; large gradients, for what adds an epsilon."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(8)
-        self.features = nn.Sequential(
-            nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 6, 3, padding=1), nn.ReLU()
-        )
-        self.pool = nn.Sequential(nn.Conv2d(6, 6, 3, stride=2), nn.ReLU(), nn.AvgPool2d(5))
-        self.classes = nn.Linear(6 * 9, 5)
-        self.classes.weight.data.mul_(300)
-
-    def forward(self, x):
-        return self.classes(self.pool(self.features(x)).flatten(1))
+from tests.methods.oracles import LAYER, TARGETS, Net, grad_cam, leaf, oracle, same, with_sign
 
 
 @pytest.fixture(scope="module")
