@@ -11,12 +11,33 @@ from sess_ray.small import read_small
 
 
 def read_class_names(path: str, what: str = "class names") -> list[str]:
-    """Read class names: one a line, or the last column of a table separated by tabs."""
+    """Read names in the order of their indices.
+
+    A line holds a name; or an index, a tab and a name, then in any order; or other columns between tabs, of which the
+    last is the name.
+
+    Raises
+    ------
+    SessError
+        If a line between others is empty, or an index is missing or there twice.
+    """
+    place = f"{what} {public(path)!r}"
     try:
         text = read_small(path, what).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise SessError(f"{what} {public(path)!r} are no text: write one a line") from error
-    return [line.split("\t")[-1].strip() for line in text.splitlines() if line.strip()]
+        raise SessError(f"{place} are no text in UTF-8: write one a line") from error
+    lines = [line.strip() for line in text.replace("\r\n", "\n").replace("\r", "\n").rstrip().split("\n")]
+    if "" in lines:
+        raise SessError(f"{place}: line {lines.index('') + 1} is empty, and lines count: give each class a name")
+    rows = [[cell.strip() for cell in line.split("\t")] for line in lines]
+    names = [row[-1] for row in rows]
+    if not all(len(row) == 2 and row[0].isdecimal() for row in rows):
+        return names
+    found = dict(zip((int(row[0]) for row in rows), names, strict=True))
+    absent = [index for index in range(len(rows)) if index not in found]
+    if absent:
+        raise SessError(f"{place}: {len(rows)} lines, and none has the index {absent[0]}: number them from 0 on")
+    return [found[index] for index in range(len(rows))]
 
 
 def prompts_of(settings: Mapping[str, Any]) -> list[str] | None:

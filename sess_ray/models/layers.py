@@ -70,10 +70,10 @@ def hooked(module: nn.Module, hook: Callable[..., object]) -> Iterator[None]:
 def refused(size: int, error: Exception) -> str:
     """Say that a module does not take images of a size, and what to do."""
     reason = (str(error) or type(error).__name__).split("\n")[0]
-    return (
-        f"the model does not take N x 3 x {size} x {size} images ({reason}):"
-        " if it wants another size, give it (--input-size, input_size=)"
-    )
+    todo = "if it wants another size, give it (--input-size, input_size=)"
+    if "channel" in reason:
+        todo = "images are RGB, so give a model that takes those"
+    return f"the model does not take N x 3 x {size} x {size} images ({reason}): {todo}"
 
 
 def _layout(tensor: Tensor) -> Layout | None:
