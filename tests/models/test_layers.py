@@ -1,0 +1,61 @@
+"""Which layer is found, in small modules that are made as libraries make theirs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from sess_ray import SessError
+from sess_ray.models.layers import find_layer
+
+
+class Block(nn.Module):
+    """A transformer's block with the norms before the attention, or behind it."""
+
+    def __init__(self, *, post):
+        super().__init__()
+        self.post = post
+        self.norm1, self.norm2 = nn.LayerNorm(8), nn.LayerNorm(8)
+        self.attn = nn.Sequential(nn.Linear(8, 8))
+        self.mlp = nn.Linear(8, 8)
+
+    def forward(self, x):
+        if self.post:
+            x = x + self.norm1(self.attn(x))
+            return x + self.norm2(self.mlp(x))
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class Transformer(nn.Module):
+    def __init__(self, *, post=False, before=0, stride=4, pool=False):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, stride, stride)
+        self.before = nn.Parameter(torch.zeros(1, before, 8))
+        self.blocks = nn.Sequential(Block(post=post), Block(post=post))
+        self.norm = nn.LayerNorm(8)
+        self.pool = nn.AdaptiveAvgPool1d(1) if pool else None
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = self.norm(self.blocks(torch.cat([self.before.expand(len(x), -1, -1), x], 1)))
+        return self.head(self.pool(x.transpose(1, 2)).flatten(1) if self.pool else x.mean(1))
+
+
+def test_the_first_norm_of_the_last_block():
+    assert find_layer(Transformer(before=1), 16, None)[:2] == ("blocks.1.norm1", "NTC")
+
+
+@pytest.mark.parametrize("pool", [False, True])
+def test_norms_behind_the_attention_are_not_what_goes_through_a_block(pool):
+    """What is left of a pool is no grid of channels either."""
+    assert find_layer(Transformer(post=True, pool=pool), 16, None)[:2] == ("norm", "NTC")
+
+
+def test_tokens_before_the_positions_are_not_taken_for_some():
+    assert find_layer(Transformer(before=5), 16, None)[0] == "blocks.1.norm1"  # 4 x 4 + 5
+    for layer in (None, "blocks.1.norm1"):
+        with pytest.raises(SessError, match="gives 9 tokens, and which of them are the 2 x 2 positions is not clear"):
+            find_layer(Transformer(before=5, stride=8), 16, layer)
