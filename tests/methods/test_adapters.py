@@ -15,8 +15,7 @@ from torchvision.models import resnet18
 import sess_ray
 from sess_ray import SESS, SessError, methods
 from tests import nets
-from tests.methods.test_attention import Transformer
-from tests.methods.test_cams import Counting
+from tests.nets import Transformer
 
 CPU = torch.device("cpu")
 TARGETS = torch.tensor([3, 0])
@@ -42,7 +41,7 @@ class Net(nn.Module):
         return 20 * self.classes(self.pool(self.features(x)).flatten(1))
 
 
-class Skipping(Counting):
+class Skipping(nets.Pooled):
     def forward(self, x):
         cells = self.cells(x)
         return self.classes((cells + cells.flip(2)).mean((2, 3)))
