@@ -234,7 +234,7 @@ def test_wrong_inputs(squeezenet):
     fine = np.zeros((30, 40, 3), np.uint8)
     for images, targets, message in (
         ([np.zeros((30, 40))], "top1", "give PIL images"),
-        ([fine], "best", "use top1, top5"),
+        ([fine], "best", "unknown class 'best'"),
         ([fine], [[1000]], "out of range"),
         ([fine], [[]], "at least one class"),
         ([fine], [[1], [2]], "2 targets for 1 images"),
