@@ -25,7 +25,7 @@ from sess_ray.io.listing import apart_from, uri_of, walk
 from sess_ray.io.manifests import MANIFEST_EXTENSIONS, is_manifest, listed_in
 from sess_ray.io.places import expanded
 from sess_ray.opening import is_chain, path_of, readable
-from sess_ray.signing import base_name, file_of
+from sess_ray.signing import base_name, file_of, is_web, named_apart
 
 # Of these one cannot read a member without unpacking what is before it.
 ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".zip", ".7z", ".rar")
@@ -152,17 +152,16 @@ def _readable(value: Any) -> Any:
 
 
 def _items(url: str, limit: int | None, output: str | None, tables: Tables) -> Iterator[Item]:
-    filesystem, path = open_filesystem(url)
     if is_chain(url):
         raise SessError(f"{public(url)} is a chain of file systems, which workers cannot list: unpack or copy it first")
-    exists = _exists(filesystem, path)
+    filesystem, path = open_filesystem(url)
+    urls = expanded(url)
+    # What is called {a,b} itself comes first; of the web it is not asked for, whose servers forbid what is not there.
+    exists = (urls == [url] or not _is_http(filesystem)) and _exists(filesystem, path)
     if exists and not _is_folder(filesystem, path):
         yield from _one_file(filesystem, path, tables)
         return
-    if not exists and _is_http(filesystem):  # a question mark in its path is no glob
-        raise SessError(f"no such input: {public(url)}")
-    urls = [url] if exists else expanded(url)
-    found = [_paths(filesystem, one, output) for one in urls]
+    found = [_paths(filesystem, one, output) for one in ([url] if exists else urls)]
     levels = zip(*(root.split("/") for root, _ in found), strict=False)
     shared = "/".join(names[0] for names in takewhile(lambda names: len(set(names)) == 1, levels))
     archives: list[str] = []
@@ -198,12 +197,14 @@ def _paths(filesystem: fsspec.AbstractFileSystem, url: str, output: str | None) 
     if _exists(filesystem, path):
         if _is_folder(filesystem, path):
             return path, _visible(apart_from(output, walk(filesystem, path), url, path), path)
-        return posixpath.dirname(path), [path]
-    if _is_pattern(path):
+        return posixpath.dirname(file_of(path)), [path]
+    if _is_pattern(path) and not _is_http(filesystem):  # there a question mark is no glob
         parts, fixed = path.split("/"), _glob_root(filesystem, path)
         root, pattern = "/".join(parts[:fixed]), "/".join(parts[fixed:])
-        found = sorted(patiently(filesystem.glob, "/".join((*map(glob.escape, parts[:fixed]), pattern))))
-        paths = apart_from(output, found, "/".join(url.split("/")[: fixed - len(parts)]), root)
+        pattern_of_all = "/".join((*map(glob.escape, parts[:fixed]), pattern))
+        found = patiently(filesystem.glob, pattern_of_all, detail=True)
+        files = sorted(name for name, facts in found.items() if facts["type"] != "directory")
+        paths = apart_from(output, files, "/".join(url.split("/")[: fixed - len(parts)]), root)
         return root, paths if "/." in f"/{pattern}" else _visible(paths, root)  # what is hidden may be asked for
     raise SessError(f"no such input: {public(url)}")
 
@@ -256,8 +257,9 @@ def _many_files(
 ) -> Iterator[Item]:
     root = root.rstrip("/")
     for path in paths:
-        image_id = path[len(root) + 1 :] if root else path
-        extension = posixpath.splitext(path)[1].lower()
+        named = named_apart(path) if is_web(path) else path
+        image_id = named[len(root) + 1 :] if root else named
+        extension = posixpath.splitext(file_of(path))[1].lower()
         if extension in IMAGE_EXTENSIONS:
             folder = posixpath.dirname(image_id) or f"{HERE}{posixpath.basename(root)}"
             yield Item(image_id, uri_of(filesystem, path), folder=folder)

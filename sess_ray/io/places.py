@@ -6,6 +6,7 @@ import os
 import re
 from itertools import product
 
+from sess_ray.access import public
 from sess_ray.errors import SessError
 
 # Protocols that fsspec knows under several names.
@@ -80,7 +81,7 @@ def expanded(url: str) -> list[str]:
         numbers = range(low, high + 1)
         count *= len(numbers) if listed is None else listed.count(",") + 1
         if count > MOST_BRACES:
-            raise SessError(f"{url}: the braces mean {count} files and more: give a glob or a manifest")
+            raise SessError(f"{public(url)}: the braces mean {count} files and more: give a glob or a manifest")
         width = len(first or "") if (first or "").startswith("0") else 0
         choices += [[f"{number:0{width}}" for number in numbers] if listed is None else listed.split(","), [text]]
     return ["".join(chosen) for chosen in product(*choices)]

@@ -175,6 +175,8 @@ def test_a_folder_that_looks_like_a_pattern_is_one(root):
         assert list_images(f"{root}/in[0]*/{pattern}")["image_id"].to_pylist() == ids
     left = list_images(f"{root}/in[0]*/**/*.jpg", output=f"{root}/in[0]*/deep")["image_id"].to_pylist()
     assert left == ["1.jpg"]
+    written(root, ["4.jpg"], "deep/folder.jpg/")
+    assert list_images(f"{root}/deep/**/*.jpg")["image_id"].to_pylist() == ["folder.jpg/4.jpg"]
     assert list_images(f"{root}/i*[0]/*.jpg")["image_id"].to_pylist() == ["in0/3.jpg"]
 
 
@@ -264,6 +266,8 @@ def test_chains_of_file_systems(tmp_path):
     assert read_items([place, other, place, f"{tmp_path}/gone"])[:3] == [b"content", b"cat", b"content"]
     with pytest.raises(SessError, match=r"is a chain of file systems, which workers cannot list: unpack"):
         list_images(f"zip://::{tmp_path}/x.zip")
+    with pytest.raises(SessError, match=r"^zip::1\.jpg is a chain of file systems, which workers cannot list"):
+        list_images("zip::1.jpg")
     with pytest.raises(SessError, match="is a chain of file systems, into which nothing is written"):
         Store(f"simplecache::{tmp_path}/out")
 

@@ -118,6 +118,16 @@ def test_ids_do_not_change_with_the_signature():
     assert public(f"https://h/a.jpg?{SIGNED}") == public(f"https://h/a.jpg?{SIGNED}7") == "https://h/a.jpg"
 
 
+def test_braces_mean_files_of_the_web_too(host):
+    items = find_images(f"{host}/{{photos/1.png,s.tar}}?{SIGNED}")
+    assert [item.image_id for item in items] == ["photos/1.png", "s.tar"]
+    assert [is_shard(item.uri) for item in items] == [False, True]
+    assert [image.name for image in read_shard(items[1].uri)] == ["a/1.png"]
+    assert read_items([items[0].uri]) == [picture("red")]
+    with pytest.raises(SessError, match=r"^cannot read \S+: ClientResponseError: 403"):
+        find_images(f"{host}/s-{{1..3}}.tar?{SIGNED}")
+
+
 def test_parquet_with_image_bytes(host):
     items = find_images(f"{host}/p.parquet?{SIGNED}")
     assert [item.image_id for item in items] == ["p.parquet#0", "p.parquet#1"]
