@@ -47,32 +47,29 @@ def pytest_collection_modifyitems(items):
         marks = {mark.name for mark in item.iter_markers()}
         if NOT_FAST.isdisjoint(marks):
             item.add_marker("fast")
-        if "ray" in marks and not rays_of(item.nodeid.partition("::")[0]):
+        if "ray" in marks and not starts_ray(item.nodeid.partition("::")[0]):
             raise pytest.UsageError(f"{item.nodeid} starts Ray, but its file names neither ray_session nor mark.ray")
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Leave to one of pytest-xdist's workers the session that tests share, and to the next all clusters of their own.
+    """Leave everything that starts Ray to one of pytest-xdist's workers, which does it first, beside the rest.
 
-    These two groups are the longest and begin first; what needs no Ray follows test by test, where there is room.
+    Ray's workers are nice: beside a second cluster's daemons, which are not, they would hardly come to work.
     """
     from xdist.scheduler import LoadScopeScheduling
 
-    class RayFirst(LoadScopeScheduling):
+    class OneWithRay(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            return rays_of(nodeid.partition("::")[0]) or nodeid
+            return "ray" if starts_ray(nodeid.partition("::")[0]) else nodeid
 
-    return RayFirst(config, log)
+    return OneWithRay(config, log)
 
 
 @cache
-def rays_of(file):
-    """Return which Ray the tests of a file use, "shared" or "own", or None; the scheduler knows no more than names."""
-    text = (ROOT / file).read_text()
-    if "ray_session" in text:
-        return "shared"
-    return "own" if re.search(r"mark\.ray\b", text) else None
+def starts_ray(file):
+    """Say whether tests of a file start Ray, as their fixtures or marks say; the scheduler knows no more than names."""
+    return re.search(r"ray_session|mark\.ray\b", (ROOT / file).read_text()) is not None
 
 
 @pytest.fixture(scope="session")
