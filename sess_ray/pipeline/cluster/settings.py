@@ -83,13 +83,16 @@ class ReadsModel:
     prompts: Annotated[str | None, MODEL] = None
 
     def reading(self) -> dict[str, Any]:
-        """Return the keyword arguments of `sess_ray.load_model`."""
+        """Return the keyword arguments of `sess_ray.load_model`; the file of prompts is read."""
+        return self.said() | {"prompts": prompts_of(vars(self))}
+
+    def said(self) -> dict[str, Any]:
+        """Return the same without prompts, so that no file is read."""
         return {
             "input_size": self.input_size,
             "mean": _numbers("--mean", self.mean),
             "std": _numbers("--std", self.std),
             "activation": self.activation,
-            "prompts": prompts_of(vars(self)),
         }
 
 

@@ -89,7 +89,7 @@ class EvaluateConfig(ReadsModel, OpensUrls):
         if self.class_map is not None and self.annotations is None:
             raise SessError("--class-map says what labels of --annotations mean: give both")
         self.compared()
-        if self.model is None and self.reading() != ReadsModel().reading():
+        if self.model is None and (self.prompts or self.said() != ReadsModel().said()):
             raise SessError("--input-size, --mean, --std, --activation and --prompts are of --model: give it, too")
 
     def runs(self) -> dict[str, str]:

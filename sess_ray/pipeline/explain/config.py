@@ -173,7 +173,7 @@ class ExplainConfig(ReadsModel, OpensUrls):
             raise SessError("--overwrite starts anew: leave out --retry-errors and --resume-anyway")
         actor_range(self.actors)
         self.method_options()
-        self.reading()
+        self.said()
 
     def method_options(self) -> dict[str, str]:
         """Return the options of the method; their values are checked by the method."""
