@@ -37,5 +37,5 @@ def test_everything_in_the_tutorial_runs(tmp_path, monkeypatch, capsys):
     assert len(known["maps"]) == 5
     assert known["losses"][-1] < 0.8 * known["losses"][0]
     index = (tmp_path / "out" / "gallery" / "data" / "index.js").read_text()
-    assert '"285":"Egyptian cat"' in index  # what the model takes the tabby for
+    assert '"285":"Egyptian cat"' in index.replace("\\", "")  # what the model takes the tabby for
     assert len(list((tmp_path / "out" / "labels" / "SegmentationClass").glob("*.png"))) == 5

@@ -37,7 +37,7 @@ def test_the_search_for_what_to_change_finds_it():
 
 
 def test_the_benchmark_takes_its_flags():
-    [line] = re.findall(r"^python jobs/benchmark.py (.*)$", COMMANDS, re.MULTILINE)
+    [line] = re.findall(r"^sess-ray benchmark (.*)$", COMMANDS, re.MULTILINE)
     script = ROOT / "jobs" / "benchmark.py"
     shown = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=True).stdout
     assert not [flag for flag in re.findall(r"--[\w-]+", line) if flag not in shown]

@@ -168,7 +168,9 @@ def test_new_weights_are_those_of_an_initialisation(model):
 @pytest.mark.parametrize("kind", KINDS)
 def test_some_of_many_layers(steps, places, kind):
     module = nn.Sequential(nn.Conv2d(3, 4, 3), *(nn.Conv2d(4, 4, 1) for _ in range(9)), nn.AdaptiveAvgPool2d(1))
-    model = sess_ray.load_model(nn.Sequential(module, nn.Flatten()), layer="0.9", input_size=nets.SIDE)
+    model = sess_ray.load_model(
+        nn.Sequential(module, nn.Flatten()), layer="0.9", input_size=nets.SIDE, activation="softmax"
+    )
     found = list(randomized(model, kind, steps))
     names = [f"0.{9 - place}" for place in range(10)]
     assert [name for name, _ in found] == [names[place] for place in places]

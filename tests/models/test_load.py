@@ -248,7 +248,7 @@ def test_of_timms_models_tags_and_heads(tmp_path):
         sess_ray.load_model("vit_small_patch14_dinov2", "random")
     tuned = timm.create_model("vit_small_patch14_dinov2", num_classes=7)
     torch.save(tuned.state_dict(), tmp_path / "w.pth")
-    source = load._find("vit_small_patch14_dinov2")[1]
+    source = load._find("vit_small_patch14_dinov2", None)[1]
     module, _ = load._weigh("vit_small_patch14_dinov2", source, str(tmp_path / "w.pth"))
     assert torch.equal(module.head.weight, tuned.head.weight)
 

@@ -23,7 +23,7 @@ def drawn(seed, height, width):
     return np.random.default_rng(seed).integers(0, 256, (height, width), np.uint8)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def output(tmp_path_factory):
     """Two runs of 60 images, and a gallery of them: one name attacks, one image is gone, and one has two targets."""
     root = tmp_path_factory.mktemp("gallery")
@@ -67,7 +67,7 @@ def output(tmp_path_factory):
     return root / "out"
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def browser(tmp_path_factory):
     places = [shutil.which(name) for name in ("chromium", "chromedriver")]
     if None in places:
