@@ -19,6 +19,7 @@ from sess_ray.io.maps import decode_map
 from sess_ray.io.reading import read_items
 from sess_ray.io.store import ERRORS, FINISHED, MAPS, Store
 from sess_ray.pictures.notebook import Html, figure, several
+from sess_ray.pictures.overlay import windows_in_words
 
 FILES_IN_MEMORY = 4
 
@@ -95,8 +96,7 @@ class StoredMap:
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: the map over its image, or alone where the image cannot be read."""
-        lines = [f"{self.target_name}: {self.score:.1%}"]
-        lines += [f"{self.num_kept} of {self.num_patches} windows"] if self.num_patches > 1 else ["the whole image"]
+        lines = [f"{self.target_name}: {self.score:.1%}", windows_in_words(self.num_kept, self.num_patches)]
         try:
             image = self.image()
         except SessError as error:

@@ -87,14 +87,20 @@ class Explanation:
         return self.show()._repr_html_()
 
     def show(self, image: ImageLike | None = None) -> Html:
-        """Return the map for a notebook to show, over its image where that is given."""
+        """Return the map for a notebook to show, over the image that was explained where that is given.
+
+        Raises
+        ------
+        SessError
+            If the image is of another size.
+        """
         from sess_ray.pictures.notebook import Html, figure
+        from sess_ray.pictures.overlay import windows_in_words
+        from sess_ray.pictures.plots import pixels_of
 
         predicted = "as predicted" if self.predicted in self.target_classes else f"predicted: {self.predicted_name}"
-        windows = f"{self.num_kept} of {self.num_patches} windows" if self.num_patches > 1 else "the whole image"
-        pixels = (
-            None if image is None else np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
-        )
+        pixels = None if image is None else pixels_of(image, self)
+        windows = windows_in_words(self.num_kept, self.num_patches)
         return Html(figure(self.saliency, pixels, f"{self.target_name}: {self.score:.1%}", predicted, windows))
 
     def plot(self, image: ImageLike) -> Figure:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
@@ -217,12 +217,3 @@ class Model(Targets):
 def unreached(where: str) -> str:
     """Say that no gradient comes back, and where that is from."""
     return f"no gradient comes back from its logits to {where}: its forward runs under no_grad, or detaches"
-
-
-@contextmanager
-def _hooked(module: nn.Module, hook: Callable[..., object]) -> Iterator[None]:
-    handle = module.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()

@@ -32,7 +32,14 @@ def _pyplot() -> Any:
     return pyplot
 
 
-def _pixels(image: ImageLike, explanation: Explanation) -> np.ndarray:
+def pixels_of(image: ImageLike, explanation: Explanation) -> np.ndarray:
+    """Return the pixels of the image that was explained, (H, W, 3) uint8, at the size of its map.
+
+    Raises
+    ------
+    SessError
+        If the image is of another size.
+    """
     pixels = as_seen(image) if isinstance(image, Image.Image) else np.asarray(image)
     height, width = explanation.saliency.shape
     if pixels.shape[:2] != (height, width):
@@ -66,7 +73,7 @@ def plot(explanation: Explanation, image: ImageLike) -> Figure:
     SessError
         If the image is of another size, or matplotlib is missing.
     """
-    pixels = _pixels(image, explanation)
+    pixels = pixels_of(image, explanation)
     figure, (left, right) = _pyplot().subplots(1, 2, figsize=(10, 4.5), layout="constrained")
     left.imshow(pixels)
     figure.colorbar(_show_under(right, pixels, explanation.saliency), ax=right)
@@ -152,7 +159,7 @@ def plot_patches(explanation: Explanation, image: ImageLike, most: int = 15) -> 
     SessError
         If the maps were not kept, the image is of another size, or matplotlib is missing.
     """
-    pixels = _pixels(image, explanation)
+    pixels = pixels_of(image, explanation)
     shown = best_first(explanation)[: min(max(1, most), explanation.num_kept)]
     maps = window_maps(explanation, np.cumsum(explanation.patches["kept"])[shown] - 1)
     pyplot = _pyplot()

@@ -33,6 +33,15 @@ def tolerance(device):
     return 1e-5 if device.type == "pretend" else 1e-3
 
 
+@pytest.fixture(scope="module")
+def model():
+    """A small net, whose logits are far enough apart for windows to be kept and dropped."""
+    from sess_ray import load_model
+    from tests import nets
+
+    return load_model(nets.Small(scale=15), layer="third", input_size=nets.SIDE)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config):
     if config.getoption("--device") == "pretend":  # autograd's thread of the device would end in a complaint

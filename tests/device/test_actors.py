@@ -9,7 +9,6 @@ import pyarrow as pa
 import pytest
 import torch
 
-from sess_ray import load_model
 from sess_ray.io.annotations import Annotation, Annotations, Object
 from sess_ray.io.maps import encode_map, quantize
 from sess_ray.metrics.suite import SUITE
@@ -19,7 +18,6 @@ from sess_ray.pipeline.evaluate.judging import READ, EvaluateActor
 from sess_ray.pipeline.explain import metering
 from sess_ray.pipeline.explain.actor import ExplainActor
 from sess_ray.pipeline.explain.stages import DECODED
-from tests import nets
 
 pytestmark = pytest.mark.device
 SIZES = ((60, 80), (90, 61), (64, 64))
@@ -32,11 +30,6 @@ def _alone(monkeypatch):
     monkeypatch.setattr("ray.get", lambda value: value)
     monkeypatch.setattr(metering, "add", lambda *_, **__: None)
     monkeypatch.setattr(isolation, "deadly", lambda: False)
-
-
-@pytest.fixture(scope="module")
-def model():
-    return load_model(nets.Small(scale=15), layer="third", input_size=nets.SIDE)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from sess_ray import SESS, load_model, methods
-from tests import nets
 
 pytestmark = pytest.mark.device
 FEW = {"num_scales": 3, "pre_filter_ratio": 0.7}
@@ -37,11 +36,6 @@ DRAWING = {
     "sscam": {**FEW, "method_options": {"samples": 1}},
     "smooth_gradcam++": {**FEW, "method_options": {"samples": 2}},
 }
-
-
-@pytest.fixture(scope="module")
-def model():
-    return load_model(nets.Small(scale=15), layer="third", input_size=nets.SIDE)
 
 
 @pytest.fixture(scope="module")

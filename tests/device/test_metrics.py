@@ -6,20 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from sess_ray import SESS, load_model
+from sess_ray import SESS
 from sess_ray.metrics.perturbation import ModelMetric, at_input_size, scored
 from sess_ray.metrics.sanity import parameter_randomisation
 from sess_ray.metrics.suite import SUITE
-from tests import nets
 from tests.device import counting
 
 pytestmark = pytest.mark.device
 ASKING = [name for name, entry in SUITE.items() if entry.asks]
-
-
-@pytest.fixture(scope="module")
-def model():
-    return load_model(nets.Small(scale=15), layer="third", input_size=nets.SIDE)
 
 
 @pytest.fixture(scope="module")

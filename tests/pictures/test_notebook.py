@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 import sess_ray
-from sess_ray import demo
+from sess_ray import SessError, demo
 from sess_ray.pictures.notebook import SIDE, figure
 from sess_ray.pictures.overlay import blend, colours
 
@@ -63,9 +63,20 @@ def test_an_explanation_lies_over_the_image_that_is_given(squeezenet):
     image = np.full((90, 120, 3), (40, 160, 90), np.uint8)
     [[found]] = sess_ray.SESS(squeezenet, num_scales=None, device="cpu").explain([image], [[3]])
     assert f"{found.target_name}: {found.score:.1%}" in found._repr_html_()
-    assert "the whole image" in found._repr_html_()
+    assert "one window" in found._repr_html_()
     [alone], [over] = pictures(found._repr_html_()), pictures(found.show(Image.fromarray(image)).text)
     assert np.abs(alone - np.asarray(colours(found.saliency), float)).mean() < 3
     assert np.abs(over - np.asarray(blend(image, found.saliency), float)).mean() < 4
-    with pytest.raises(ValueError, match=r"images do not match"):
+    with pytest.raises(SessError, match="give the image that was explained"):
         found.show(image[:50])
+
+
+def test_the_image_is_taken_as_it_was_explained(squeezenet):
+    """One that lies on its side by its EXIF, under a map that is smaller."""
+    image = Image.fromarray(np.full((120, 90, 3), (40, 160, 90), np.uint8))
+    image.getexif()[ExifTags.Base.Orientation] = 6
+    [[found]] = sess_ray.SESS(squeezenet, num_scales=None, device="cpu", max_map_side=60).explain([image], [[3]])
+    [shown] = pictures(found.show(image).text)
+    assert shown.shape[:2] == found.saliency.shape == (45, 60)
+    expected = np.asarray(blend(np.full((45, 60, 3), (40, 160, 90), np.uint8), found.saliency), float)
+    assert np.abs(shown - expected).mean() < 4

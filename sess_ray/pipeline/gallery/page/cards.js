@@ -45,15 +45,16 @@ gallery.cards = (() => {
     return `${name} ${shown(own)}${compared ? ` (${signed(own - base)})` : ""}`;
   }
 
-  function windows(map) {
-    if (!map) return "no map";
-    return map.patches === 1 ? "the whole image" : `${map.kept} of ${map.patches} windows`;
+  // In the words of sess_ray.pictures.overlay.windows_in_words.
+  function windows({ kept, patches }) {
+    if (patches === 1) return "one window";
+    return kept === patches ? `all ${patches} windows` : `${kept} of ${patches} windows`;
   }
 
   function ofRun(entry, number, place) {
     const run = data.index.runs[place];
     const map = entry.maps[place];
-    const caption = make("figcaption", {}, make("span", { textContent: `${run}: ${windows(map)}` }));
+    const caption = make("figcaption", {}, make("span", { textContent: `${run}: ${map ? windows(map) : "no map"}` }));
     const told = value(number, run);
     if (told) caption.append(make("b", { textContent: told }));
     const figure = make("figure", { className: "ofrun" }, map ? stack(entry, run, map) : "", caption);

@@ -34,8 +34,7 @@ gallery.histograms = (() => {
     return counts;
   }
 
-  function bars(name, counts) {
-    const most = Math.max(...counts);
+  function bars(name, counts, most) {
     return [...counts].map((count, bin) => {
       const height = count ? Math.max(1.5, 30 * Math.sqrt(count / most)) : 0;
       return svg("rect", { class: name, x: bin, y: 30 - height, width: 0.86, height });
@@ -53,6 +52,7 @@ gallery.histograms = (() => {
     if (!whole) return null;
     const [low, high] = whole;
     const all = counted(values, null, whole);
+    const most = Math.max(...all);
     const picture = svg("svg", { viewBox: `0 0 ${BINS} 30`, preserveAspectRatio: "none", class: "bars", "aria-hidden": "true" });
     const ends = [slider(name, "from", low, whole), slider(name, "to", high, whole)];
     const said = make("output", {});
@@ -89,13 +89,7 @@ gallery.histograms = (() => {
       ends[0].value = from;
       ends[1].value = to;
       said.textContent = `${gallery.shown(from)} to ${gallery.shown(to)}`;
-      const most = Math.max(...all);
-      const own = counted(values, numbers, whole);
-      const lit = [...own].map((count, bin) => {
-        const height = count ? Math.max(1.5, 30 * Math.sqrt(count / most)) : 0;
-        return svg("rect", { class: "lit", x: bin, y: 30 - height, width: 0.86, height });
-      });
-      picture.replaceChildren(...bars("all", all), ...lit);
+      picture.replaceChildren(...bars("all", all, most), ...bars("lit", counted(values, numbers, whole), most));
     });
     return box;
   }

@@ -153,5 +153,5 @@ gallery.large = (() => {
     dialog.addEventListener("close", () => { place = -1; told(null); });
   }
 
-  return { setup, open, key, show, isOpen: () => dialog.open, number: () => numbers[place] };
+  return { setup, open, key, isOpen: () => dialog.open, number: () => numbers[place] };
 })();
