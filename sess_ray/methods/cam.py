@@ -246,6 +246,8 @@ def finercam(
         weights = scored.model.probabilities(leaf).gather(1, near.indices).masked_fill(near.values.isinf(), 0)
         means = (weights * leaf.gather(1, near.indices)).sum(1) / weights.sum(1).clamp_min(LEAST)
         (slopes,) = torch.autograd.grad(means.sum(), leaf)
+    # Of other classes they are 0 but for rounding: a head that is told so takes these few alone.
+    slopes = torch.zeros_like(slopes).scatter(1, near.indices, slopes.gather(1, near.indices))
     return BASES[base](activations, gradients - alpha * scored.pull(slopes))
 
 

@@ -128,6 +128,18 @@ def test_finer_cam_of_a_group_compares_it_with_classes_outside(small, patches):
         torch.testing.assert_close(one.double(), (gradient * activations).sum(0).relu(), **CLOSE)
 
 
+def test_finer_cam_pulls_no_more_classes_than_it_compares(small, patches):
+    model, tap, pulled = small[0], small[0].tap(patches), []
+
+    def pull(weights):
+        pulled.append(int((weights != 0).sum(1).max()))
+        return tap.pull(weights)
+
+    scored = Scored(model, TARGETS, tap.logits, pull)
+    methods.get("finercam").function(tap.activations, tap.gradients(TARGETS), scored=scored, classes=2)
+    assert pulled == [2]
+
+
 def test_finer_cam_without_comparison_is_its_base(small, patches):
     for base in ("gradcam", "layercam", "gradcam++"):
         found = run("finercam", small[0], patches, alpha=0.0, base=base)
