@@ -285,6 +285,7 @@ def test_ablation_cam_of_grad_cam(patches):
     model = sess_ray.load_model(Counting(), layer="cells", input_size=nets.SIDE)
     model = model.prepared(torch.device("cpu"), "fp32")
     model.module.classes.weight.data.abs_()
+    model.module.classes.bias.data.zero_()
     expected = grad_cam("AblationCAM")(model, patches, TARGETS)
     up = torch.stack([nets.up(one) for one in run("ablationcam", model, patches)])
     same(up, expected, atol=0.02)
