@@ -102,7 +102,7 @@ ARCHITECTURES = {
     "vit": VIT,
     "vit_msn": VIT,
 }
-SECOND_HEADS = {"deit", "levit"}  # those with a distillation token or head: "...ForImageClassificationWithTeacher"
+SECOND_HEADS = ("deit", "levit")  # those with a distillation token or head: "...ForImageClassificationWithTeacher"
 
 
 @contextmanager
