@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 FAILED, WRONG_USAGE, SIGNALLED = 1, 2, 128
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+LINE_SECONDS = 30.0  # between two lines that tell how far a job is, in a log
 
 # Of a command's function: `run` has read the file before the function is called.
 ConfigFile = Annotated[str | None, Parameter(name="--config", help="A YAML file of these settings; flags win."), OTHER]
@@ -148,9 +149,42 @@ def stop_if_asked() -> None:
         raise Stopped(_signals[0]) from None
 
 
-def bar(unit: str, total: int | None = None) -> tqdm[NoReturn]:
-    """Return a line that tells how far a job is; where nobody watches, a line now and then."""
-    return tqdm(total=total, unit=unit, dynamic_ncols=True, mininterval=0.2 if sys.stderr.isatty() else 10)
+class Lines:
+    """A stream for a bar of tqdm's where nobody watches: whole lines, without the controls that move a cursor."""
+
+    def write(self, text: str) -> None:
+        line = text.replace("\r", "").strip()
+        if line:
+            sys.stderr.write(f"{line}\n")
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+def bar(unit: str, total: int | None = None, speed: str = ", {rate_fmt}, {remaining} left") -> tqdm[NoReturn]:
+    """Return a line that tells how far a job is; where nobody watches, one after the other, now and then.
+
+    Parameters
+    ----------
+    unit : str
+        What is counted.
+    total : int, optional
+        How many there are.
+    speed : str
+        How fast it goes, in tqdm's words; empty where the caller says it (``set_postfix_str``).
+    """
+    watched = sys.stderr.isatty()
+    count = f"{{n_fmt}}/{{total_fmt}} {unit}s" if total is not None else f"{{n_fmt}} {unit}s"
+    picture = "{percentage:3.0f}%|{bar:20}| " if watched and total else ""
+    return tqdm(
+        total=total,
+        unit=unit,
+        bar_format=f"{picture}{count}, {{elapsed}}{speed}{{postfix}}",
+        dynamic_ncols=watched,
+        mininterval=0.2 if watched else LINE_SECONDS,
+        miniters=1,  # else tqdm waits for as many as came in the last interval
+        file=sys.stderr if watched else Lines(),
+    )
 
 
 @contextmanager

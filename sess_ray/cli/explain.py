@@ -5,13 +5,15 @@ Without flags: sample images, a small model that comes with a package, results i
 
 from __future__ import annotations
 
-import shlex
+import os
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from sess_ray.access import public
 from sess_ray.cli import command
+from sess_ray.cli.telling import Progress, duration, errors_of, next_steps
 from sess_ray.errors import SessError
 from sess_ray.pipeline.cluster.flags import METHOD, MODEL, OUTPUT, check
 from sess_ray.pipeline.explain.config import ExplainConfig
@@ -20,28 +22,11 @@ if TYPE_CHECKING:
     from sess_ray.models import Model
     from sess_ray.pipeline.estimate.reckoning import Estimate
     from sess_ray.pipeline.explain.prepare import Job
-    from sess_ray.pipeline.explain.record import Summary, Total
+    from sess_ray.pipeline.explain.record import Summary
 
 app = command.command("sess-ray explain", __doc__)
 GROUPS_TOLD = 5
 INTERRUPTED = "stopped: what is written stays; the same command goes on"
-
-
-class Progress:
-    """A line that tells how far a run is."""
-
-    def __init__(self, total: int | None) -> None:
-        self._bar = command.bar("image", total)
-
-    def __call__(self, summary: Summary) -> None:
-        command.stop_if_asked()
-        speed = summary.windows / summary.seconds
-        kept = 100 * summary.kept / summary.patches if summary.patches else 0
-        self._bar.set_postfix_str(f"{speed:.0f} windows/s, {kept:.0f} % kept, {summary.errors} errors", refresh=False)
-        self._bar.update(summary.images + summary.errors - self._bar.n)
-
-    def close(self) -> None:
-        self._bar.close()
 
 
 @app.default
@@ -169,20 +154,6 @@ def _tell(found: Estimate, price: float | None) -> None:
         print("This machine has no GPU: give the command on one that has, to know what GPUs take.")
 
 
-def duration(seconds: float) -> str:
-    """Return how long something takes, in the unit that a person would use.
-
-    Examples
-    --------
-    >>> duration(19.04), duration(250), duration(40_000), duration(1e6)
-    ('19 s', '4.2 minutes', '11 hours', '12 days')
-    """
-    for unit, size in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:,.2g} {unit}" if seconds < 100 * size else f"{seconds / size:,.0f} {unit}"
-    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
-
-
 def _notes(job: Job) -> str:
     """Return a line on each thing that was done to read the model."""
     return "".join(f"{job.model.name}: {note}\n" for note in job.model.notes)
@@ -210,18 +181,16 @@ def _named(targets: list[list[int]] | None, model: Model) -> str:
     )
 
 
-def _held(counts: Summary | Total) -> str:
-    numbers = {"image": counts.images, "map": counts.maps, "error": counts.errors}
-    return ", ".join(command.counted(number, unit) for unit, number in numbers.items())
-
-
 def _report(job: Job, summary: Summary) -> None:
     total = summary.total
     if job.tasks.num_rows:
         rate = summary.images / summary.seconds if summary.seconds else 0
-        print(f"{_held(summary)} in {summary.seconds:.1f} s: {rate:.2f} images/s")
+        busy = "" if summary.busy is None else f", actors {summary.busy:.0%} busy"
+        held = ", ".join([command.counted(summary.images, "image"), command.counted(summary.maps, "map")])
+        print(f"{held}, {errors_of(summary)} in {summary.seconds:.1f} s: {rate:.2f} images/s{busy}")
     if (total.images, total.errors) != (summary.images, summary.errors):
-        print(f"the output now holds {_held(total)}")
+        numbers = {"image": total.images, "map": total.maps, "error": total.errors}
+        print(f"the output now holds {', '.join(command.counted(number, unit) for unit, number in numbers.items())}")
     if summary.errors_file:
         for row in job.store.read_table(summary.errors_file).to_pylist()[:3]:
             print(f"  {row['image_id']!r}, {row['stage']}: {row['error']}")
@@ -231,5 +200,4 @@ def _report(job: Job, summary: Summary) -> None:
     if summary.overlays:
         print(f"pictures: {job.store.path('overlays/')}")
     if total.images:
-        run, pages = (shlex.quote(text) for text in (f"sess={public(job.store.url)}", job.store.path("gallery")))
-        print(f"look:     sess-ray gallery --run {run} --output {pages}")
+        print(*next_steps(job, sys.argv[0], os.environ), sep="\n")

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from sess_ray.cli import command, main
-from sess_ray.cli.explain import duration
+from sess_ray.cli.telling import duration
 from sess_ray.pipeline.cluster.flags import GROUPS
 
 ROOT = Path(__file__).parents[2]

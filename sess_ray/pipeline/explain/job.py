@@ -31,9 +31,9 @@ from sess_ray.pipeline.explain.stages import read_and_decode, write
 def stream(job: Job, actor: type | None = None, compute: Any = None, lanes: int = 1) -> Iterator[dict[str, Any]]:
     """Run the graph; yield the counts of each block as soon as it is written.
 
-    Ray must be connected. Block by block: images, maps, errors (and where each failed), windows, patches, kept, and the
-    files written. Where the graph itself is measured, `actor` and `compute` stand in for `ExplainActor` and its pool;
-    an actor then takes so many blocks at a time as it has `lanes`.
+    Ray must be connected. Block by block: images, maps, errors (and where each failed), windows, patches, kept, the
+    files written, and how many actors there are at most. Where the graph itself is measured, `actor` and `compute`
+    stand in for `ExplainActor` and its pool; an actor then takes so many blocks at a time as it has `lanes`.
     """
     import ray
 
@@ -48,7 +48,8 @@ def stream(job: Job, actor: type | None = None, compute: Any = None, lanes: int 
     cut = blocks(job.tasks, compute.max_size * lanes, most_rows(config, model.input_size))
     decoded = ray.data.from_blocks(cut).map_batches(read_and_decode, fn_kwargs=reading, **OF_TASKS)
     maps = explained(decoded, model, options, workers, actor)
-    yield from arriving(maps.map_batches(write, fn_kwargs=writing, **OF_TASKS))
+    for counts in arriving(maps.map_batches(write, fn_kwargs=writing, **OF_TASKS)):
+        yield {**counts, "actors": compute.max_size}
 
 
 def run(job: Job, progress: Any = None) -> Summary:

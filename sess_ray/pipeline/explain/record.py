@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -37,6 +38,10 @@ class Summary:
         That actors spent on images that were explained.
     seconds, first_seconds : float
         From the first task to the last row, and to the first.
+    actors : int
+        Workers that hold the model, at most.
+    failed : Counter
+        Errors by the stage that they are of.
     total : Total
         What the output holds in the end, with what other runs left there.
     """
@@ -50,16 +55,42 @@ class Summary:
     actor_seconds: float = 0.0
     seconds: float = 0.0
     first_seconds: float = 0.0
+    first_done: int = 0  # images of the first rows,
+    first_actor_seconds: float = 0.0  # and what actors spent on them
+    actors: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
     total: Total = Total(0, 0, 0)
     overlays: list[str] = field(default_factory=list)
     errors_file: str = ""  # the first
 
     def add(self, counts: dict[str, Any], seconds: float) -> None:
+        """Add what `stages.write` says of a block that was there after so many seconds."""
         for name in ("images", "maps", "errors", "windows", "patches", "kept", "actor_seconds"):
             setattr(self, name, getattr(self, name) + counts[name])
-        self.seconds = seconds
-        self.first_seconds = self.first_seconds or seconds
+        self.failed.update(counts["failed"])
+        self.seconds, self.actors = seconds, counts.get("actors", 0)
         self.errors_file = self.errors_file or counts["errors_file"]
+        if not self.first_seconds:
+            self.first_seconds, self.first_done, self.first_actor_seconds = seconds, self.done, self.actor_seconds
+
+    @property
+    def done(self) -> int:
+        """Images that are explained, and those that could not be."""
+        return self.images + self.errors
+
+    @property
+    def rate(self) -> float:
+        """Images done in a second since the first rows, before which workers start; of the first, in all."""
+        since = self.seconds - self.first_seconds
+        if since > 0 and self.done > self.first_done:
+            return (self.done - self.first_done) / since
+        return self.done / self.seconds if self.seconds else 0.0
+
+    @property
+    def busy(self) -> float | None:
+        """The share of their time since the first rows in which actors explained; None until there are others."""
+        since = (self.seconds - self.first_seconds) * self.actors
+        return min(1.0, (self.actor_seconds - self.first_actor_seconds) / since) if since > 0 else None
 
 
 def record(job: Job, summary: Summary, started: datetime) -> dict[str, Any]:
@@ -96,7 +127,10 @@ def record(job: Job, summary: Summary, started: datetime) -> dict[str, Any]:
             "windows": summary.windows,
         },
         "share_kept": summary.kept / summary.patches if summary.patches else None,
+        "errors_by_stage": dict(summary.failed),
+        "actors": summary.actors,
         "actor_seconds": round(summary.actor_seconds, 3),
+        "actor_busy_share": None if summary.busy is None else round(summary.busy, 3),
         "seconds": round(summary.seconds, 3),
         "seconds_to_first_rows": round(summary.first_seconds, 3),
         "images_per_second": round(summary.images / summary.seconds, 3) if summary.seconds else None,
