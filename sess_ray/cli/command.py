@@ -150,11 +150,19 @@ def stop_if_asked() -> None:
 
 
 class Lines:
-    """A stream for a bar of tqdm's where nobody watches: whole lines, without the controls that move a cursor."""
+    """A stream for a bar of tqdm's where nobody watches: whole lines, without the controls that move a cursor.
+
+    A line that counts no more than the one before is left out: tqdm says its last one twice.
+    """
+
+    def __init__(self) -> None:
+        self._last = ""
 
     def write(self, text: str) -> None:
         line = text.replace("\r", "").strip()
-        if line:
+        count = line.partition(", ")[0]
+        if line and count != self._last:
+            self._last = count
             sys.stderr.write(f"{line}\n")
 
     def flush(self) -> None:

@@ -17,6 +17,7 @@ COMMANDS = {  # each a module of `sess_ray.cli`
     "evaluate": "measure maps by the field's metrics, and compare runs",
     "gallery": "pages to look at: runs side by side, or every window of one image",
     "labels": "boxes and masks of maps, in the layouts of COCO and Pascal VOC",
+    "export": "a run with its images for FiftyOne, Hugging Face or WebDataset",
     "sweep": "explain and evaluate every combination of some settings",
     "sanity": "do maps change when the model's weights, or the class, are others?",
     "benchmark": "measure the engine and the whole job against their floor",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 NEXT = (
     ("look", "gallery", None, "gallery"),
     ("evaluate", "evaluate", "evaluate", "evaluation"),
-    ("export", "labels", "refine", "labels"),
+    ("export", "export", None, "dataset"),
 )
 
 
@@ -103,7 +103,7 @@ def next_steps(job: Job, program: str, environment: Mapping[str, str]) -> list[s
     ]
     lines = []
     for what, name, extra, output in NEXT:
-        run = url if name == "labels" else f"sess={url}"
+        run = url if name == "export" else f"sess={url}"
         given = [name, "--run", run, *(annotated if name == "evaluate" else ())]
         words = [*_started_as(program, environment, extra), *given, "--output", job.store.path(output), *shared]
         lines.append(f"{what + ':':<9} {shlex.join(words)}")

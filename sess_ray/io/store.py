@@ -10,6 +10,7 @@ import io
 import json
 import os
 import posixpath
+import shutil
 import uuid
 import zlib
 from collections.abc import Iterable, Sequence
@@ -111,6 +112,14 @@ class Store:
         write = _write_local if self._local else self._filesystem.pipe_file
         try:
             patiently(write, self._place(name), content)
+        except Exception as error:
+            raise RunError(f"cannot write {self.path(name)}: {one_line(error)}") from error
+
+    def put(self, name: str, path: str) -> None:
+        """Write a file as `write` does, from one on this machine: nothing of it need be in memory."""
+        put = _put_local if self._local else self._filesystem.put_file
+        try:
+            patiently(put, path, self._place(name))
         except Exception as error:
             raise RunError(f"cannot write {self.path(name)}: {one_line(error)}") from error
 
@@ -244,9 +253,20 @@ def digest(keys: Iterable[object]) -> str:
 
 
 def _write_local(path: str, content: bytes) -> None:
-    folder, name = posixpath.split(path)
-    os.makedirs(folder, exist_ok=True)
-    hidden = posixpath.join(folder, f"{HIDDEN}{name}.{uuid.uuid4().hex[:8]}")
+    hidden = _beside(path)
     with open(hidden, "wb") as file:
         file.write(content)
     os.replace(hidden, path)
+
+
+def _put_local(found: str, path: str) -> None:
+    hidden = _beside(path)
+    shutil.copyfile(found, hidden)
+    os.replace(hidden, path)
+
+
+def _beside(path: str) -> str:
+    """Return the name under which a file is written before it is whole; its folder is there."""
+    folder, name = posixpath.split(path)
+    os.makedirs(folder, exist_ok=True)
+    return posixpath.join(folder, f"{HIDDEN}{name}.{uuid.uuid4().hex[:8]}")

@@ -50,6 +50,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "pointing_smooth": (0, 1),
     "pre_filter_ratio": (0, 1),
     "price_per_gpu_hour": (0, 10**6),
+    "shard_images": (1, MOST),
     "read_timeout": (0.001, 10**9),
     "retry_seconds": (0, 10**9),
     "seed": (-(2**63), 2**63 - 1),

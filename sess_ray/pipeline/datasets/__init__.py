@@ -1,0 +1,1 @@
+"""Runs as datasets that other tools open: FiftyOne's, Hugging Face's, WebDataset's."""

@@ -1,0 +1,47 @@
+"""The settings of an export into another tool: one definition for flags, file, help and export.json."""
+
+# Annotations are no text here: those of `OpensUrls` are read from the modules of its subclasses.
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from sess_ray.io.decode import MAX_PIXELS
+from sess_ray.pipeline.cluster.flags import INPUT, OUTPUT
+from sess_ray.pipeline.cluster.settings import OpensUrls
+
+Tool = Literal["hf", "fiftyone", "webdataset"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetConfig(OpensUrls):
+    """Settings of `sess_ray.pipeline.datasets.job.run`.
+
+    Parameters
+    ----------
+    to
+        Whose layout: hf is a folder for Hugging Face's datasets and hub, Parquet with images, maps and a card; fiftyone
+        a FiftyOneDataset with a heatmap for each target; webdataset tar files.
+    run
+        The output of sess-ray explain.
+    images
+        Where the images are now, if they have moved: they are copied.
+    max_pixels
+        Leave out larger images, where they have to be converted.
+    shard_images
+        Images in one Parquet or tar file, at least: as many as the files of the run make full.
+    output
+        Folder or URL for the dataset.
+    overwrite
+        Replace the dataset that is in the output.
+    """
+
+    to: Annotated[Tool, OUTPUT] = "hf"
+    run: Annotated[str, INPUT] = "out"
+    images: Annotated[str | None, INPUT] = None
+    max_pixels: Annotated[int, INPUT] = MAX_PIXELS
+    shard_images: Annotated[int, OUTPUT] = 1000
+    output: Annotated[str, OUTPUT] = "out/dataset"
+    overwrite: Annotated[bool, OUTPUT] = False
+
+    def __post_init__(self) -> None:
+        self.check()
