@@ -258,7 +258,7 @@ def refuse_larger(size: int) -> None:
 
 # PROTOCOL.key=value where the key says that the value is a credential, or the value is an object that may hold one.
 _SECRET = re.compile(
-    r"(\w+\.(?:\w*(?:key|secret|token|password|credential|sig|auth|connection_string)\w*(?==)|\w+(?==\{)))=.*",
+    r"(\w+\.(?:\w*(?:key|secret|token|password|passphrase|credential|sig|auth|connection_string)\w*(?==)|\w+(?==\{)))=.*",
     re.IGNORECASE | re.DOTALL,
 )
 _WEB_BEHIND = re.compile(r"::(?=https?://)", re.IGNORECASE)  # a chain of file systems

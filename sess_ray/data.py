@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sess_ray.errors import SessError
@@ -21,7 +22,7 @@ def explain(
     image_column: str = "image",
     target_column: str | None = None,
     *,
-    targets: str | list[int | str] = "top1",
+    targets: str | list[int | str] | Callable[[dict[str, Any]], Any] = "top1",
     concurrency: int | tuple[int, int] | None = None,
     num_gpus: float | None = None,
     num_cpus: float | None = None,
@@ -42,9 +43,10 @@ def explain(
     target_column : str, optional
         Column of the classes to explain: an index or name of a class of the model, or a list of them, or ``"topK"``.
         By default all images have the same `targets`.
-    targets : str or list of int or str
+    targets : str, list of int or str, or callable
         Without a `target_column`: ``"top1"``, ``"top5"``, ... or classes by index or name, or groups of classes in
-        words (`sess_ray.models.groups.meaning`), such as ``"dog=151-268"``.
+        words (`sess_ray.models.groups.meaning`), such as ``"dog=151-268"``; or a function that is given the row of an
+        image as a dict, without the image, and returns what a `target_column` may hold.
     concurrency : int or (int, int), optional
         Actors that hold the model, or the least and the most of them; by default one for each GPU, or for each CPU
         where there is none.
@@ -91,7 +93,10 @@ def explain(
         check_columns(list(schema.names), image_column, target_column)
     loaded = load_model(model)
     sess = SESS(loaded, device="cpu", **settings)  # what is wrong shows here, and not on the first actor
-    if not isinstance(targets, str):
+    if callable(targets):
+        if target_column is not None:
+            raise SessError(f"targets is a function, and target_column {target_column!r}: give one of them")
+    elif not isinstance(targets, str):
         targets = [str(target) for target in targets]
         for target in targets:
             meaning(str(target), loaded)

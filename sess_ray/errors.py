@@ -26,7 +26,8 @@ class RunError(RuntimeError):
 def unknown(kind: str, given: object, choices: Iterable[str], more: str = "") -> SessError:
     """Return the error for a name that is not among `choices`, naming the nearest (or all, where they are few)."""
     names = sorted(choices)
-    near = difflib.get_close_matches(str(given), names, n=3)
+    plain = {name.lower(): name for name in names}  # capitals are what is most often wrong
+    near = [plain[name] for name in difflib.get_close_matches(str(given).lower(), plain, n=3)]
     if len(names) <= 20:
         hint = f"choose one of: {', '.join(names)}"
     elif near:

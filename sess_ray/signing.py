@@ -18,7 +18,7 @@ _SIGNS = re.compile(
     re.IGNORECASE,
 )
 # What may be a secret by its name, or looks like one: digits and letters of both cases without a pause, or hex digits.
-_SECRET = re.compile(r"key|secret|token|passw|pwd|auth|sign|cred|session|hash", re.IGNORECASE)
+_SECRET = re.compile(r"key|secret|token|passw|passphrase|pwd|auth|sign|cred|session|hash", re.IGNORECASE)
 _RANDOM = re.compile(r"(?=[^/]*\d)(?=[^/]*[a-z])(?=[^/]*[A-Z])[\w+=.%~-]{20,}|[0-9a-fA-F]{32,}")
 _QUERY = re.compile(r"([?&])([^\s'\"<>]*=[^\s'\"<>]*)")
 
@@ -47,12 +47,18 @@ def unsigned(url: str) -> str:
     >>> unsigned("https://host/a%20b.jpg?size=2&X-Amz-Signature=abc&key=5"), unsigned("https://host/a.jpg?sig=5")
     ('https://host/a%20b.jpg?size=2', 'https://host/a.jpg')
     """
-    place, mark, rest = url.partition("?")
-    if not mark or not is_web(url):
+    if not is_web(url):
         return url
-    query, hash_, fragment = rest.partition("#")
-    shown = [part for part in query.split("&") if not (_is_signature(part) or _is_secret(part))]
-    return place + ("?" if any(shown) else "") + "&".join(shown) + hash_ + fragment
+    rest, *behind = url.split("#", 1)
+    place, mark, query = rest.partition("?")
+    shown = _shown(query)
+    # What stands behind a hash has a name where it is a secret; a member of a file has none.
+    told = [part for part in behind if "=" not in part] or [part for part in map(_shown, behind) if part]
+    return place + (mark if shown else "") + shown + "".join(f"#{part}" for part in told)
+
+
+def _shown(query: str) -> str:
+    return "&".join(part for part in query.split("&") if not (_is_signature(part) or _is_secret(part)))
 
 
 def named_apart(url: str) -> str:

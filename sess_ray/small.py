@@ -14,6 +14,14 @@ MARKS = (
     *((mark, "utf-16") for mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)),
 )
 
+# How compressed files begin.
+PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd", b"PK\x03\x04": "zip"}
+
+
+def packed_by(content: bytes) -> str | None:
+    """Return what has compressed a file, by its first bytes; None for what is no compressed file."""
+    return next((kind for magic, kind in PACKED.items() if content.startswith(magic)), None)
+
 
 def as_text(content: bytes, errors: str = "strict") -> str:
     """Return a text as its byte order mark says, without one as UTF-8.
@@ -33,6 +41,15 @@ def as_text(content: bytes, errors: str = "strict") -> str:
 def marked(content: bytes) -> str | None:
     """Return the encoding that the byte order mark of a text names."""
     return next((encoding for mark, encoding in MARKS if content.startswith(mark)), None)
+
+
+def read_text(url: str, what: str) -> bytes:
+    """Return the bytes of a file as `read_small`, but of one that is to be text: a compressed one is refused."""
+    content = read_small(url, what)
+    packed = packed_by(content)
+    if packed:
+        raise SessError(f"{what} {public(url)}: compressed by {packed}, unpack the file first")
+    return content
 
 
 def read_small(url: str, what: str) -> bytes:

@@ -6,16 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
+from sess_ray.io.given import ImageLike
 from sess_ray.windows import Plan
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from sess_ray.pictures.notebook import Html
-
-ImageLike = Image.Image | np.ndarray
 
 PATCH_DTYPE = np.dtype([("scale", "i4"), ("y", "i4"), ("x", "i4"), ("score", "f4"), ("scored", "?"), ("kept", "?")])
 

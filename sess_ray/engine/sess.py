@@ -6,19 +6,17 @@ Tursun et al., "SESS: Saliency Enhancing with Scaling and Sliding", ECCV 2022.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from sess_ray import methods
 from sess_ray.engine.chosen import threshold
 from sess_ray.engine.cutting import Normalizer, Source, whole
-from sess_ray.engine.explanation import Explanation, ImageLike
+from sess_ray.engine.explanation import Explanation
 from sess_ray.engine.extraction import Extraction
 from sess_ray.engine.finishing import Ending, one_batch_later
 from sess_ray.engine.guided import Guide
@@ -27,7 +25,7 @@ from sess_ray.engine.settings import Settings, default_batch_size
 from sess_ray.engine.targets import Goal, TargetSpec, above, checked
 from sess_ray.engine.work import Work
 from sess_ray.errors import SessError, unknown
-from sess_ray.io.decode import as_seen
+from sess_ray.io.given import ImageLike, listed, pixels_of
 from sess_ray.models import Model, load_model
 from sess_ray.models.model import DTYPES
 from sess_ray.precision import Precision
@@ -43,11 +41,11 @@ class SESS:
     ----------
     model : Model, nn.Module or str
         What `load_model` makes or takes. A copy is used: yours keeps its device, mode and gradients.
-    method : str or Method
-        A registered base method (``methods.names()``), ``captum:NAME`` and the like, or ``package.module:function``.
+    method : str, callable or Method
+        A registered base method (``methods.names()``), ``captum:NAME``, ``package.module:function``, or a function.
     num_scales : int or None
-        Scales with a short side of window + 64 i pixels. None explains without SESS: the whole image resized to the
-        model's input, one map, resized back; then neither filter nor fusion nor smoothing applies.
+        Scales with a short side of window + 64 i pixels. None or 0 explains without SESS: the whole image resized to
+        the model's input, one map, resized back; then neither filter nor fusion nor smoothing applies.
     step_size : int, optional
         Pixels between windows; by default the window's side.
     pre_filter_ratio : float, optional
@@ -101,7 +99,7 @@ class SESS:
     def __init__(
         self,
         model: Model | nn.Module | str,
-        method: str | methods.Method = "gradcam",
+        method: str | Callable[..., Tensor] | methods.Method = "gradcam",
         num_scales: int | None = 12,
         step_size: int | None = None,
         pre_filter_ratio: float | None = None,
@@ -121,7 +119,7 @@ class SESS:
         keep_maps: bool = False,
         fade: float | None = None,
     ) -> None:
-        base = methods.get(method) if isinstance(method, str) else method
+        base = methods.get(method)
         options = base.parsed(method_options or {})
         if precision not in DTYPES:
             raise unknown("precision", precision, DTYPES)
@@ -131,7 +129,7 @@ class SESS:
             method=base,
             method_options=options,
             window=loaded.input_size,
-            num_scales=num_scales,
+            num_scales=num_scales or None,
             step_size=loaded.input_size if step_size is None else step_size,
             pre_filter_ratio=base.ratio(pre_filter_ratio),
             windows=windows,
@@ -169,7 +167,7 @@ class SESS:
 
     def with_scales(self, num_scales: int | None) -> SESS:
         """Return an engine that shares this one's model and takes so many scales."""
-        return self.changed(num_scales=num_scales)
+        return self.changed(num_scales=num_scales or None)
 
     def changed(self, **changes: Any) -> SESS:
         """Return an engine that shares this one's model, some of its `settings` changed."""
@@ -186,14 +184,15 @@ class SESS:
         return self.settings.num_scored(plan)
 
     def explain(
-        self, images: Sequence[ImageLike], targets: str | Sequence[TargetSpec] = "top1"
+        self, images: ImageLike | Sequence[ImageLike], targets: str | Sequence[TargetSpec] = "top1"
     ) -> list[list[Explanation]]:
         """Explain images.
 
         Parameters
         ----------
-        images : sequence of PIL images or (H, W, 3) uint8 arrays
-            Images of any sizes; arrays are RGB, Pillow's are taken as `sess_ray.io.decode.decode` takes their files.
+        images : sequence of images
+            Paths or URLs; Pillow's, taken as their files are; arrays or tensors of RGB (H, W, 3), grey or with alpha,
+            uint8 or floats of 0 to 1 (`sess_ray.io.given.pixels_of`). One image stands for a sequence of one.
         targets : str or sequence
             ``"top1"``, ``"top5"`` ... for the classes of highest score on the whole image; ``"p>0.5"`` for those with
             a probability above 0.5, at most 20, descending; or for each image classes, ``[[948], ["tabby", 235]]``.
@@ -211,13 +210,11 @@ class SESS:
         SessError
             If an image has no pixels or needs more windows than `max_patches`, or a target is no class of the model.
         """
+        images = listed(images)
         specs = [targets] * len(images) if isinstance(targets, str) else list(targets)
         if len(specs) != len(images):
             raise SessError(f"{len(specs)} targets for {len(images)} images: give one entry an image")
-        results: list[list[Explanation]] = [[] for _ in images]
-        for index, found in self.stream(zip(images, specs, strict=True)):
-            results[index] = found
-        return results
+        return [found for _, found in self.stream(zip(images, specs, strict=True))]
 
     def stream(self, images: Iterable[tuple[ImageLike, TargetSpec]]) -> Iterator[tuple[int, list[Explanation]]]:
         """Explain (image, targets) pairs one after the other, as `explain` does, without holding them all.
@@ -265,30 +262,32 @@ def work_of(sess: SESS, index: int, item: tuple[ImageLike, TargetSpec]) -> Work 
     """
     image, spec = item
     try:
-        array = as_seen(image) if isinstance(image, Image.Image) else np.asarray(image)
+        array = pixels_of(image)
     except SessError as error:
         raise SessError(f"image {index}: {error}") from error
-    if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
-        raise SessError(f"image {index} is {array.dtype} {array.shape}: give PIL images or (H, W, 3) uint8 arrays")
     settings = sess.settings
     plan = settings.plan(*array.shape[:2])
     pixels = pixels_on(settings.device, array).permute(2, 0, 1)
     guide = Guide(plan, settings.whole_scales, settings.window_share) if settings.guides else None
     source = Source(pixels, sess.normalizer)
-    targets = checked(spec, sess.model)
+    targets, known = checked(spec, sess.model), None
     least = threshold(targets)
     if least is not None:
-        targets = above(_probabilities(sess, source, plan), least)
+        known = _probabilities(sess, source, plan)
+        targets = above(known[: sess.model.num_classes].cpu(), least)
     if not targets:
         return None
     goal = Goal.of(targets, settings.device)
-    return Work(index, source, plan, goal, settings.ratio, guide=guide, whole_is_patch=settings.num_scales is None)
+    work = Work(index, source, plan, goal, settings.ratio, guide=guide, whole_is_patch=settings.num_scales is None)
+    if known is not None:
+        work.meet(known, sess.model.num_classes)
+    return work
 
 
 def _probabilities(sess: SESS, source: Source, plan: Plan) -> Tensor:
-    """Return the probabilities of the classes on a whole image, (classes,): a pass of its own, and read at once."""
+    """Return what the model says of a whole image, (classes + groups,), before it is known how much is asked of it."""
     patch = whole(source, plan).to(sess.settings.dtype).contiguous(memory_format=torch.channels_last)
-    return sess.model.probabilities(sess.model.logits(patch))[0, : sess.model.num_classes].cpu()
+    return sess.model.probabilities(sess.model.logits(patch))[0]
 
 
 def _available(device: str | torch.device | None) -> torch.device:

@@ -157,6 +157,8 @@ class Work:
 
     def meet(self, probabilities: Tensor, num_classes: int) -> None:
         """Learn what the model says of the whole image, (classes + groups,), and so what to explain."""
+        self._waiting -= self.wants_whole  # told before the first batch, it need not be scored
+        self.wants_whole = False
         self.probabilities = probabilities
         self.targets = self.goal.among(probabilities, num_classes)
         self.scores = probabilities.new_zeros(self.goal.count, self.plan.num_patches)

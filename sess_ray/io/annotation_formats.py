@@ -21,7 +21,7 @@ from sess_ray.io.annotation_xml import Claims, is_xml, read_xml
 from sess_ray.io.annotations import Annotation, Annotations
 from sess_ray.io.columns import ID_COLUMNS
 from sess_ray.io.reading import read_items
-from sess_ray.small import as_text, marked, read_small
+from sess_ray.small import as_text, marked, read_text
 
 FORMATS = (
     "COCO instances JSON",
@@ -69,7 +69,7 @@ def read_annotations(url: str) -> Annotations:
         if patiently(filesystem.isdir, path):
             _read_folder(found, filesystem, path)
         else:
-            _read_file(found, read_small(url, "annotations"), posixpath.basename(path))
+            _read_file(found, read_text(url, "annotations"), posixpath.basename(path))
     except SessError:
         raise
     except Exception as error:

@@ -21,7 +21,7 @@ from sess_ray.access import public
 from sess_ray.errors import SessError
 from sess_ray.io.items import IMAGE_EXTENSIONS
 from sess_ray.opening import readable
-from sess_ray.small import as_text, read_small
+from sess_ray.small import as_text, read_text
 
 Box = tuple[float, float, float, float]
 Segments = list[list[float]] | dict[str, Any]
@@ -182,7 +182,7 @@ class ClassMap:
         """
         place = public(url)
         try:
-            text = as_text(read_small(url, "class map"))
+            text = as_text(read_text(url, "class map"))
         except UnicodeDecodeError as error:
             raise SessError(f"class map {place} is no text: write JSON or CSV") from error
         if text.lstrip().startswith("{"):

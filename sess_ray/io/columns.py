@@ -22,7 +22,7 @@ _KINDS = ("img", "jpg", "jpeg", "png", "webp", "tiff", "picture", "photo")
 IMAGE_NAMES = (*_KINDS, *(f"{name}_bytes" for name in _KINDS))
 PLACES_AS_BYTES = ("uri", "url", "path", "file_name", "filename")  # some writers do not mark text as such
 
-_BYTES = ("is_binary", "is_large_binary", "is_binary_view")
+_BYTES = ("is_binary", "is_large_binary", "is_binary_view", "is_fixed_size_binary")
 _TEXTS = ("is_string", "is_large_string", "is_string_view")
 
 
@@ -55,6 +55,8 @@ class Table:
         What the ids begin with, where it is one of several tables.
     wanted : str or None
         The column of the images, where it is not found by itself.
+    label : str or None
+        The same of the labels.
     columns : Columns or None
         None in JSON Lines, where each row has its own.
     packed : str or None
@@ -68,6 +70,7 @@ class Table:
     uri: str
     prefix: str | None = None
     wanted: str | None = None
+    label: str | None = None
     columns: Columns | None = None
     packed: str | None = None
     member: str = ""
@@ -95,6 +98,11 @@ def columns_of(names: Sequence[str]) -> Columns:
         known[plain] = name
     kinds = (URI_COLUMNS, ID_COLUMNS, LABEL_COLUMNS, TARGET_COLUMNS)
     return Columns(*(next((known[name] for name in kind if name in known), None) for kind in kinds))
+
+
+def no_labels(wanted: str, names: Iterable[str]) -> SessError:
+    """Return the error for a table that lacks the column of labels that is meant."""
+    return SessError(f"has no column {wanted!r} of labels; it has: {', '.join(names)}")
 
 
 # --- Parquet ---

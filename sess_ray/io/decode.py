@@ -226,7 +226,8 @@ def _broken(error: Exception) -> SessError:
 def to_rgb(image: Image.Image, *, sixteen: bool = False) -> Image.Image:
     """Return an image of any mode as RGB, as `decode` does; `sixteen` where 32-bit integers stand for 16-bit grey."""
     if _is_deep(image):
-        grey = Image.fromarray(_levels(np.asarray(image), sixteen=sixteen or image.mode.startswith("I;")))
+        integers = image.mode != "F" and (sixteen or image.mode.startswith("I;"))  # of a PPM there may be floats, too
+        grey = Image.fromarray(_levels(np.asarray(image), sixteen=integers))
         key = image.info.get("transparency")
         if image.mode.startswith("I;16") and isinstance(key, int):
             grey.paste(WHITE, mask=Image.fromarray(np.asarray(image) == key))

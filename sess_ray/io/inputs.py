@@ -22,13 +22,10 @@ from sess_ray.errors import SessError
 from sess_ray.io import left_out
 from sess_ray.io.items import CHUNK, HERE, IMAGE_EXTENSIONS, ITEMS, SHARD, Item, distinct
 from sess_ray.io.listing import apart_from, uri_of, walk
-from sess_ray.io.manifests import MANIFEST_EXTENSIONS, is_manifest, listed_in
+from sess_ray.io.manifests import MANIFEST_EXTENSIONS, Learned, is_manifest, listed_in
 from sess_ray.io.places import expanded
 from sess_ray.opening import is_chain, path_of, readable
 from sess_ray.signing import base_name, file_of, is_web, named_apart
-
-# Of these one cannot read a member without unpacking what is before it.
-ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".zip", ".7z", ".rar")
 
 # What else may hold a table, or a text; given as the whole input it was meant as a manifest.
 TABLES = (
@@ -62,10 +59,13 @@ class Inputs:
     class_names : tuple of tuples of str
         Where tables name the classes that their labels are of: the names, in their order. One for each way to name
         them.
+    unlabelled : tuple of str
+        The columns of a table that has none of labels, where there is such a table.
     """
 
     images: pa.Table
     class_names: tuple[tuple[str, ...], ...] = ()
+    unlabelled: tuple[str, ...] = ()
 
 
 def find_images(url: str) -> list[Item]:
@@ -79,7 +79,11 @@ def list_images(url: str, limit: int | None = None, output: str | None = None) -
 
 
 def read_inputs(
-    url: str, limit: int | None = None, output: str | None = None, image_column: str | None = None
+    url: str,
+    limit: int | None = None,
+    output: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
 ) -> Inputs:
     """List the images of a folder (recursively), a glob, a manifest, a tar shard or one file.
 
@@ -96,9 +100,10 @@ def read_inputs(
         several rows.
     output : str, optional
         Where a job writes: what lies there is left out of folders and globs, or the job would explain its own pictures.
-
     image_column : str, optional
         The column of a manifest that holds images, or says where they are, where it is not found by itself.
+    label_column : str, optional
+        The column of a manifest that says what an image shows, where it has another name than ``label``.
 
     Returns
     -------
@@ -109,12 +114,12 @@ def read_inputs(
     SessError
         If there is no such place, it holds no image, or it cannot be read.
     """
-    names: dict[tuple[str, ...], None] = {}
+    learned = Learned()
     read: list[str] = []
 
     def tables(filesystem: fsspec.AbstractFileSystem, path: str, prefix: str | None) -> Iterator[Item]:
         read.append(path)
-        return listed_in(filesystem, path, prefix, image_column, names)
+        return listed_in(filesystem, path, prefix, image_column, label_column, learned)
 
     try:
         listed = pa.concat_tables([ITEMS.empty_table(), *_chunks(_items(url, limit, output, tables))])
@@ -129,9 +134,10 @@ def read_inputs(
         raise SessError(f"no images in {public(url)}: it has no rows")
     if not items.num_rows:
         raise SessError(f"no images in {public(url)} (looked for {', '.join(sorted(IMAGE_EXTENSIONS))})")
-    if image_column is not None and not read:
-        raise SessError(f"--image-column {image_column}: {public(url)} has no table with columns")
-    return Inputs(items, tuple(names))
+    for flag, column in (("--image-column", image_column), ("--label-column", label_column)):
+        if column is not None and not read:
+            raise SessError(f"{flag} {column}: {public(url)} has no table with columns")
+    return Inputs(items, tuple(learned.names), learned.unlabelled)
 
 
 def _chunks(items: Iterator[Item]) -> Iterator[pa.Table]:
@@ -166,8 +172,8 @@ def _items(url: str, limit: int | None, output: str | None, tables: Tables) -> I
     shared = "/".join(names[0] for names in takewhile(lambda names: len(set(names)) == 1, levels))
     archives: list[str] = []
     others: Counter[str] = Counter()
-    paths = _apart_from_archives(chain.from_iterable(paths for _, paths in found), archives)
-    paths = left_out.noted(paths, others)
+    paths = left_out.noted(chain.from_iterable(paths for _, paths in found), others)
+    paths = _apart_from_archives(paths, archives)
     empty = True
     for item in islice(_many_files(filesystem, paths, shared, tables), limit):
         empty = False
@@ -181,7 +187,7 @@ def _items(url: str, limit: int | None, output: str | None, tables: Tables) -> I
 
 def _apart_from_archives(paths: Iterable[str], archives: list[str]) -> Iterator[str]:
     for path in paths:
-        if path.lower().endswith(ARCHIVES):
+        if path.lower().endswith(left_out.ARCHIVES):
             archives.append(path)
         else:
             yield path
@@ -243,7 +249,7 @@ def _glob_root(filesystem: fsspec.AbstractFileSystem, path: str) -> int:
 def _one_file(filesystem: fsspec.AbstractFileSystem, path: str, tables: Tables) -> Iterator[Item]:
     if is_manifest(path):
         yield from tables(filesystem, path, None)
-    elif file_of(path).lower().endswith(ARCHIVES):
+    elif file_of(path).lower().endswith(left_out.ARCHIVES):
         raise _packed(path)
     elif file_of(path).lower().endswith(TABLES):
         known = ", ".join(MANIFEST_EXTENSIONS)

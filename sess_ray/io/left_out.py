@@ -10,12 +10,18 @@ from collections.abc import Iterable, Iterator
 from sess_ray.io.items import HEIF, IMAGE_EXTENSIONS, SHARD
 
 TOLD = 5  # kinds of files
+# Of these one cannot read a member without unpacking what is before it.
+ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".zip", ".7z", ".rar")
+MANIFESTS = (".csv", ".tsv", ".jsonl", ".ndjson")
 # What users of such files want to know.
 ADVICE = {
     **dict.fromkeys(HEIF, "install sess-ray[heif]"),
     **dict.fromkeys(
         (".jxl", ".psd", ".svg", ".exr", ".hdr", ".dcm", ".nef", ".cr2", ".cr3", ".arw", ".dng"), "convert them"
     ),
+    **dict.fromkeys(MANIFESTS, "give it as the input if it lists the images"),
+    **dict.fromkeys((".arrow", ".feather"), "write it as Parquet"),
+    **dict.fromkeys(ARCHIVES, "unpack it"),
     "": "name them in a manifest if they are images",
 }
 
@@ -30,10 +36,14 @@ def noted(paths: Iterable[str], others: Counter[str]) -> Iterator[str]:
     known = {*IMAGE_EXTENSIONS, SHARD, ".parquet"}
     for path in paths:
         name = posixpath.basename(path)
-        extension = posixpath.splitext(name)[1].lower()
+        extension = _extension(name.lower())
         if extension not in known and not name.startswith("."):
             others[extension] += 1
         yield path
+
+
+def _extension(name: str) -> str:
+    return next((end for end in ARCHIVES if name.endswith(end)), posixpath.splitext(name)[1])
 
 
 def told(others: Counter[str]) -> str:

@@ -14,7 +14,7 @@ import fsspec
 
 from sess_ray.access import public
 from sess_ray.errors import SessError
-from sess_ray.io.columns import URI_COLUMNS, Columns, Row, Table, columns_of
+from sess_ray.io.columns import URI_COLUMNS, Columns, Row, Table, columns_of, no_labels
 from sess_ray.signing import file_of
 from sess_ray.small import marked
 
@@ -49,6 +49,8 @@ class Lines:
         """Raise `SessError` if no row has said where an image is."""
         known = URI_COLUMNS if self.table.wanted is None else (self.table.wanted,)
         plain = self.seen if self.table.wanted else [name.strip().lower() for name in self.seen]
+        if self.table.label is not None and self.table.label not in self.seen:
+            raise SessError(f"manifest {public(self.table.uri)} {no_labels(self.table.label, self.seen)}")
         if not any(name in known for name in plain):
             more = f" (or {', '.join(known[1:])})" if known[1:] else ""
             listed = ", ".join(self.seen) or "none"
@@ -84,7 +86,7 @@ class Lines:
             raise SessError(f"{where} is no row ({error}): is a quote left open?") from error
 
     def _columns(self, names: Iterable[str]) -> Columns:
-        return columns_here(tuple(name for name in names if name), self.table.uri, self.table.wanted)
+        return columns_here(tuple(name for name in names if name), self.table.uri, self.table.wanted, self.table.label)
 
     def _json(self, lines: Iterable[str]) -> Iterator[Row]:
         for number, line in enumerate(lines, 1):
@@ -101,13 +103,15 @@ class Lines:
 
 
 @lru_cache(maxsize=64)
-def columns_here(names: tuple[str, ...], uri: str, wanted: str | None) -> Columns:
+def columns_here(names: tuple[str, ...], uri: str, wanted: str | None, label: str | None = None) -> Columns:
     """Return the columns of a table, or of a row that has its own."""
     try:
         found = columns_of(names)
     except SessError as error:
         raise SessError(f"manifest {public(uri)} {error}") from None
-    return found if wanted is None else replace(found, uri=wanted if wanted in names else None)
+    meant = {"uri": wanted, "label": label}
+    told = {kind: name if name in names else None for kind, name in meant.items() if name is not None}
+    return replace(found, **told)
 
 
 def _cells(lines: Iterable[str], separator: str) -> list[str]:

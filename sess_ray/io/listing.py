@@ -14,6 +14,7 @@ from sess_ray.io.places import is_below, resolved
 from sess_ray.opening import is_local, readable
 
 Place = tuple[int, int]  # of a folder on this machine: its device, and its number there
+BEGUN = "started.json"  # in an output, says of which run
 WRITTEN = ("maps", "errors", "overlays")  # folders of the output of the explain job
 
 
@@ -23,17 +24,34 @@ def apart_from(output: str | None, paths: Iterable[str], url: str, root: str) ->
     Where the output is the root itself, only what the job writes is left out.
     """
     folder, place = resolved(url or "."), None if output is None else resolved(output)
-    if place is None or not is_below(place, folder):
+    if place is None:
         return iter(paths)
-    inside = place[len(folder) :].strip("/")
-    written = tuple(f"{readable(root).rstrip('/')}/{name}/" for name in ([inside] if inside else WRITTEN))
-    return (path for path in paths if not readable(path).startswith(written))
+    whole = [f"{place.rstrip('/')}/{name}" for name in WRITTEN] if place == folder else [place]
+    if any(is_below(folder, one) for one in whole):
+        return iter(paths)  # what was written is asked for
+    if "://" not in place:
+        return _elsewhere(paths, whole)
+    inside = tuple(f"{root.rstrip('/')}/{one[len(folder) :].strip('/')}/" for one in whole if is_below(one, folder))
+    return (path for path in paths if not path.startswith(inside))
+
+
+def _elsewhere(paths: Iterable[str], folders: list[str]) -> Iterator[str]:
+    """Yield the files of this machine that do not lie in some folders, whatever links lead there."""
+    inside: dict[str, bool] = {}
+    for path in paths:
+        above = os.path.dirname(path)
+        if above not in inside:
+            place = readable(os.path.realpath(above))
+            inside[above] = any(is_below(place, folder) for folder in folders)
+        if not inside[above]:
+            yield path
 
 
 def walk(filesystem: fsspec.AbstractFileSystem, path: str) -> Iterator[str]:
     """Yield the files below a folder, sorted; page by page where the file system allows it.
 
-    On this machine folders whose names begin with a dot are not looked into.
+    On this machine folders whose names begin with a dot are not looked into, nor what a run has written into its
+    output.
     """
     kinds = (filesystem.protocol,) if isinstance(filesystem.protocol, str) else filesystem.protocol
     for kind in kinds:
@@ -59,8 +77,9 @@ def _below(path: str, above: tuple[Place, ...], seen: set[Place], links: int = 0
     seen.add(place)
     with os.scandir(path or "/") as scanned:
         entries = [(entry.name, _is_folder(entry), entry.is_symlink()) for entry in scanned]
+    written = WRITTEN if any(name == BEGUN for name, _, _ in entries) else ()
     for name, is_folder, is_link in sorted(entries, key=lambda entry: f"{entry[0]}/" if entry[1] else entry[0]):
-        if is_folder and name.startswith("."):
+        if is_folder and (name.startswith(".") or name in written):
             continue
         if is_folder:
             yield from _below(f"{path}/{name}", (*above, place), seen, links + is_link)

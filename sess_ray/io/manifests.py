@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import posixpath
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from itertools import islice
 from typing import Any
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from sess_ray.access import one_line, persistent, public
 from sess_ray.errors import SessError
 from sess_ray.io.columns import (
+    LABEL_COLUMNS,
     Row,
     Table,
     class_names,
@@ -24,6 +25,7 @@ from sess_ray.io.columns import (
     image_column,
     is_pathed,
     no_images,
+    no_labels,
     places_in,
     usual_column,
 )
@@ -33,6 +35,31 @@ from sess_ray.io.listing import uri_of
 from sess_ray.signing import base_name, file_of, named_apart
 
 MANIFEST_EXTENSIONS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+
+
+@dataclass
+class Learned:
+    """What tables say of their labels.
+
+    Attributes
+    ----------
+    names : dict
+        Its keys are the names of the classes that the labels are of.
+    unlabelled : tuple of str
+        The columns of a table that has none of labels.
+    """
+
+    names: dict[tuple[str, ...], None] = field(default_factory=dict)
+    unlabelled: tuple[str, ...] = ()
+
+    def add(self, source: _Parquet | Lines) -> None:
+        """Learn from the table of a source, of which a row has been read, or all."""
+        columns, seen = source.table.columns, tuple(source.seen)
+        named = source.table.names.get((columns and columns.label) or "")
+        self.names.update({named: None} if named else {})
+        known = [name for name in seen if name.strip().lower() in LABEL_COLUMNS]
+        if not (source.table.label or (columns.label if columns else known)):
+            self.unlabelled = self.unlabelled or seen
 
 
 def is_manifest(path: str) -> bool:
@@ -45,7 +72,8 @@ def listed_in(
     path: str,
     prefix: str | None = None,
     column: str | None = None,
-    names: dict[tuple[str, ...], None] | None = None,
+    label: str | None = None,
+    learned: Learned | None = None,
 ) -> Iterator[Item]:
     """Yield the images that a table lists; with a `prefix` it is Parquet, one of several files, and may list none.
 
@@ -58,8 +86,10 @@ def listed_in(
         What the file is called below the input. Ids begin with it, since paths repeat from file to file.
     column : str, optional
         That of the images, where it is not found by itself.
-    names : dict, optional
-        Learns the names of the classes that the labels are of, as its keys.
+    label : str, optional
+        That of the labels, where it is not found by itself.
+    learned : Learned, optional
+        Learns what the table says of its labels.
 
     Raises
     ------
@@ -67,14 +97,13 @@ def listed_in(
         If it has no column that says where images are, or cannot be read.
     """
     read: type[_Parquet | Lines] = _Parquet if has_extension(path, ".parquet") else Lines
-    source = read(filesystem, path, Table(uri_of(filesystem, path), prefix, column))
+    source = read(filesystem, path, Table(uri_of(filesystem, path), prefix, column, label))
     number = 0
     try:
         for number, row in enumerate(persistent(lambda had: islice(source.rows(), had, None)), 1):
             yield _item(row, source.table, number - 1)
-            if number == 1 and names is not None and source.table.columns:
-                named = source.table.names.get(source.table.columns.label or "")
-                names.update({named: None} if named else {})
+            if number == 1 and learned is not None and source.table.columns:
+                learned.add(source)
     except SessError:
         raise
     except Exception as error:
@@ -83,6 +112,8 @@ def listed_in(
         yield Item(f"{prefix}#{number}", f"{source.table.uri}#{number}", error=f"the rest of it: {one_line(error)}")
     if number:
         source.check()
+        if learned is not None:
+            learned.add(source)
 
 
 # --- rows of Parquet ---
@@ -97,10 +128,12 @@ class _Parquet:
     filesystem: fsspec.AbstractFileSystem
     path: str
     table: Table
+    seen: Sequence[str] = ()  # columns, in their order
 
     def rows(self) -> Iterator[Row]:
         with self.filesystem.open(self.path, "rb") as handle:
             file = pq.ParquetFile(handle)
+            self.seen = file.schema_arrow.names
             if self._look(file.schema_arrow):
                 yield from self._read(file)
 
@@ -114,10 +147,12 @@ class _Parquet:
                 return False
             if table.packed is None and places is None and table.wanted is None:
                 raise no_images(schema)
+            if table.label is not None and table.label not in schema.names:
+                raise no_labels(table.label, schema.names)
         except SessError as error:
             raise SessError(f"{public(table.uri)} {error}") from None
         table.names = class_names(schema)
-        label = named.label or (next(iter(table.names)) if len(table.names) == 1 else None)
+        label = table.label or named.label or (next(iter(table.names)) if len(table.names) == 1 else None)
         table.columns = replace(named, uri=PACKED if table.packed else table.wanted or places, label=label)
         table.member = (
             f"{table.wanted}/" if table.wanted and table.packed and table.wanted != usual_column(schema) else ""
@@ -168,7 +203,7 @@ def _item(row: Row, table: Table, number: int) -> Item:
     wrong = f"row {number + 1} of {file}"
     if isinstance(row, str):
         return Item(own, where, error=f"{wrong}: {row}")
-    columns = table.columns or columns_here(tuple(row), table.uri, table.wanted)
+    columns = table.columns or columns_here(tuple(row), table.uri, table.wanted, table.label)
     place = row.get(columns.uri) if columns.uri else None
     named = None if isinstance(place, list | dict | bool) else _text(place)
     named = f"{table.prefix}/{named}" if named and table.prefix is not None else named

@@ -7,7 +7,7 @@ from typing import Any
 
 from sess_ray.access import public
 from sess_ray.errors import SessError
-from sess_ray.small import read_small
+from sess_ray.small import read_text
 
 
 def read_class_names(path: str, what: str = "class names") -> list[str]:
@@ -23,7 +23,7 @@ def read_class_names(path: str, what: str = "class names") -> list[str]:
     """
     place = f"{what} {public(path)!r}"
     try:
-        text = read_small(path, what).decode("utf-8-sig")
+        text = read_text(path, what).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise SessError(f"{place} are no text in UTF-8: write one a line") from error
     lines = [line.strip() for line in text.replace("\r\n", "\n").replace("\r", "\n").rstrip().split("\n")]

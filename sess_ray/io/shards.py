@@ -14,12 +14,10 @@ from sess_ray.errors import SessError
 from sess_ray.io.columns import LABEL_COLUMNS
 from sess_ray.io.items import IMAGE_EXTENSIONS
 from sess_ray.opening import opened, readable
-from sess_ray.small import as_text
+from sess_ray.small import PACKED, as_text, packed_by
 
 CLASS, FACTS = "cls", "json"  # extensions of the files that say a sample's label; the first counts where both do
 BEHIND = 2**20  # bytes behind the end in which another archive is looked for; the end itself takes some ten thousand
-# How compressed files begin.
-PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd", b"PK\x03\x04": "zip"}
 
 
 @dataclass(frozen=True)
@@ -114,8 +112,7 @@ def _opened(handle: IO[bytes]) -> tarfile.TarFile:
         return tarfile.open(fileobj=handle, mode="r:", encoding="utf-8")
     except tarfile.ReadError as error:
         handle.seek(0)
-        start = handle.read(max(map(len, PACKED)))
-        kind = next((kind for magic, kind in PACKED.items() if start.startswith(magic)), None)
+        kind = packed_by(handle.read(max(map(len, PACKED))))
         if kind is None:
             raise
         raise SessError(f"the shard is compressed by {kind}: unpack it, images are compressed already") from error

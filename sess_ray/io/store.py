@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from sess_ray.access import one_line, open_filesystem, patiently, public
 from sess_ray.errors import RunError, SessError
-from sess_ray.io.listing import WRITTEN, walk
+from sess_ray.io.listing import BEGUN, WRITTEN, walk
 from sess_ray.opening import is_chain
 
 DICTIONARY = pa.dictionary(pa.int32(), pa.string())
@@ -52,7 +52,7 @@ MAPS = pa.schema(
 
 ERRORS = pa.schema([("image_id", pa.string()), ("uri", pa.string()), ("stage", pa.string()), ("error", pa.string())])
 
-STARTED, FINISHED = "started.json", "run.json"
+STARTED, FINISHED = BEGUN, "run.json"
 RUN = (STARTED, FINISHED, *WRITTEN)  # what the explain job writes
 KEYS = ("run", "image_id", "target", "problem")  # columns that tell rows apart, in any table
 

@@ -14,7 +14,8 @@ from sess_ray.methods import perturbation, ablation, averaged
 from sess_ray.methods import xrai, augmented, extremal
 
 # isort: on
-from sess_ray.methods.registry import Method, get, names, register, require, table
+from sess_ray.methods.listed import table
+from sess_ray.methods.registry import Method, get, names, register, require
 
 __all__ = [
     "Method",

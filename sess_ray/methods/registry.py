@@ -241,7 +241,8 @@ class Method:
 
 
 _METHODS: dict[str, Method] = {}
-ADAPTED = ("captum", "pytorch_grad_cam", "zennit")  # libraries of `sess_ray.methods.adapters`
+# Libraries of `sess_ray.methods.adapters`, and the packages that they come in.
+ADAPTED = {"captum": "captum", "pytorch_grad_cam": "grad-cam", "zennit": "zennit"}
 
 
 def register(
@@ -286,24 +287,49 @@ def names() -> list[str]:
     return list(_METHODS)
 
 
-def get(name: str) -> Method:
+def package_of(name: str) -> str | None:
+    """Return the package of another library that a method's name says, as pip knows it; None where it says none.
+
+    >>> package_of("pytorch_grad_cam:GradCAM"), package_of("gradcam"), package_of("mine:method")
+    ('grad-cam', None, None)
+    """
+    library, colon, _ = name.partition(":")
+    return ADAPTED.get(library) if colon else None
+
+
+def get(name: str | Callable[..., Tensor] | Method) -> Method:
     """Return a method by its name, ``LIBRARY:NAME`` of another library, or the user's own ``package.module:function``.
+
+    A function of the user's own is taken as it is, and a method too.
 
     Raises
     ------
     SessError
         If there is none; the message names the choices.
     """
-    if name.partition(":")[0] in ADAPTED and ":" in name:
+    if isinstance(name, Method):
+        return name
+    if not isinstance(name, str):
+        return _of_function(name)
+    if package_of(name):
         # By its name, lest a change of an adapter be one of all methods to a run that goes on.
         return importlib.import_module("sess_ray.methods.adapters").method(name)
     if name not in _METHODS and ":" in name:
-        function = imported("method", name)
-        registered = (method for method in _METHODS.values() if method.function is function)
-        return next(registered, None) or Method(name, "P", function)
+        return _of_function(imported("method", name), name)
     if name not in _METHODS:
         raise unknown("method", name, _METHODS)
     return _METHODS[name]
+
+
+def _of_function(function: Callable[..., Tensor], name: str | None = None) -> Method:
+    """Return the method that a function is registered as; else one of family P, which has the function's name."""
+    if not callable(function):
+        raise SessError(f"method {function!r} is {type(function).__name__}: give a name or a function")
+    registered = (method for method in _METHODS.values() if method.function is function)
+    own = (
+        name or f"{getattr(function, '__module__', None)}:{getattr(function, '__qualname__', type(function).__name__)}"
+    )
+    return next(registered, None) or Method(own, "P", function)
 
 
 def require(method: Method, model: Model) -> None:
@@ -312,25 +338,3 @@ def require(method: Method, model: Model) -> None:
     if reason:
         others = [name for name, other in _METHODS.items() if other is not method and other.refusal(model) is None]
         raise SessError(f"{method.name} cannot explain {model.name}: {reason}; these methods can: {', '.join(others)}")
-
-
-def table() -> list[tuple[str, ...]]:
-    """Return a row for each method, under a header: name, family, passes, options with their defaults, paper."""
-    header = ("method", "family", "passes for each kept patch", "options", "paper")
-    rows = [
-        (
-            method.name,
-            method.family,
-            method.passes,
-            ", ".join(f"{name}={_written(value)}" for name, value in method.options.items()),
-            method.paper,
-        )
-        for method in _METHODS.values()
-    ]
-    return [header, *rows]
-
-
-def _written(value: object) -> str:
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -9,6 +9,7 @@ from typing import Any
 from sess_ray.errors import SessError
 from sess_ray.models.layers import find_layer
 from sess_ray.models.model import Model
+from sess_ray.models.outputs import probes, refuse_scores
 from sess_ray.models.scores import Activation
 
 
@@ -48,6 +49,8 @@ class Given:
         }
         if self.activation is not None:
             changes["activation"] = self.activation
+        if self.activation == "none":
+            refuse_scores(model.module(probes(model.module, size)), model.name)
         return replace(model, **changes) if changes else model
 
 

@@ -264,9 +264,13 @@ def package_of(model: str) -> str | None:
 
     >>> package_of("hf:google/vit-base-patch16-224"), package_of("resnet50"), package_of("mine:model")
     ('transformers', None, None)
+    >>> package_of("timm/resnet50"), package_of("vit_tiny_patch16_224")
+    ('timm', 'timm')
     """
     library, colon, _ = model.partition(":")
-    return _LIBRARIES[library][1] if colon and library in _LIBRARIES else None
+    if colon:
+        return _LIBRARIES[library][1] if library in _LIBRARIES else None
+    return None if model in _torchvision_names() else "timm"
 
 
 def _weigh(name: str, source: Source, weights: str | Mapping[str, Tensor] | None) -> tuple[nn.Module, list[str]]:

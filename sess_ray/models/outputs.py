@@ -132,11 +132,8 @@ def as_logits(module: nn.Module, name: str, size: int, activation: Activation | 
         )
     notes = []
     own = _own_activation(found, name, sure=given is not None)
-    if given == "none" and not bool(((found >= 0) & (found <= 1)).all()):
-        raise SessError(
-            f"activation none takes what {name} gives as probabilities, and it gives some from"
-            f" {found.min().item():.3g} to {found.max().item():.3g}: use softmax or sigmoid"
-        )
+    if given == "none":
+        refuse_scores(found, name)
     if own and given in (None, own):
         module = _without_last(module, images, found, own) or Reading(module, _UNDO[own])
         notes.append(f"its own {own} is taken off and put on again: gradients are those of the logits in front of it")
@@ -148,6 +145,15 @@ def as_logits(module: nn.Module, name: str, size: int, activation: Activation | 
         activation = activation or "sigmoid"
         notes.append("its one logit z is two classes, whose logits are -z and z: class 0 is that class 1 is not there")
     return Readable(module, activation or "softmax", tuple(notes))
+
+
+def refuse_scores(found: Tensor, name: str) -> None:
+    """Raise `SessError` where what a module gives can be no probabilities."""
+    if not bool(((found >= 0) & (found <= 1)).all()):
+        raise SessError(
+            f"activation none takes what {name} gives as probabilities, and it gives some from"
+            f" {found.min().item():.3g} to {found.max().item():.3g}: use softmax or sigmoid"
+        )
 
 
 def probes(module: nn.Module, size: int) -> Tensor:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from sess_ray.engine.fusion import min_max
 from sess_ray.errors import SessError
-from sess_ray.io.decode import as_seen
+from sess_ray.io import given
 from sess_ray.pictures.overlay import OPACITY, windows_in_words
 from sess_ray.resampling import upsampling
 from sess_ray.windows import fitted
@@ -19,7 +19,8 @@ from sess_ray.windows import fitted
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from sess_ray.engine.explanation import Explanation, ImageLike
+    from sess_ray.engine.explanation import Explanation
+    from sess_ray.io.given import ImageLike
 
 COLORS = "inferno"
 
@@ -40,7 +41,7 @@ def pixels_of(image: ImageLike, explanation: Explanation) -> np.ndarray:
     SessError
         If the image is of another size.
     """
-    pixels = as_seen(image) if isinstance(image, Image.Image) else np.asarray(image)
+    pixels = given.pixels_of(image)
     height, width = explanation.saliency.shape
     if pixels.shape[:2] != (height, width):
         if fitted(pixels.shape[0], pixels.shape[1], max(height, width)) == (height, width):  # SESS(max_map_side=...)

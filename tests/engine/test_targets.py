@@ -81,3 +81,22 @@ def test_of_a_group_of_labels_any_counts(model, photographs):
     [[group, one, other]] = sess.explain(images, [[{"any": (1, 2)}, 1, 2]])
     assert group.score == pytest.approx(1 - (1 - one.score) * (1 - other.score), abs=1e-6)
     assert np.isfinite(group.saliency).all()
+
+
+@pytest.mark.parametrize("scales", [1, None])
+def test_a_threshold_costs_no_pass_of_its_own(model, photographs, scales):
+    images = crops(photographs, count=2)
+    sess, rows = SESS(model, num_scales=scales, device="cpu"), []
+    handles = [
+        module.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+        for module in {sess.model.module, sess.model.scorer}
+    ]
+    counts = {}
+    for targets in ("top5", "p>0"):
+        rows.clear()
+        found = sess.explain(images, targets)
+        counts[targets] = sum(rows)
+        assert all(len(own) == 5 for own in found)
+    for handle in handles:
+        handle.remove()
+    assert counts["p>0"] == counts["top5"] + (0 if scales else len(images))  # without SESS the image is a window, too

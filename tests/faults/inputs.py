@@ -7,15 +7,18 @@ what became of them: refused in a line, or read, each image with pixels or with 
 from __future__ import annotations
 
 import argparse
+import copy
 import csv
 import io
 import json
 import multiprocessing
+import queue
 import random
 import resource
 import signal
 import tarfile
 import tempfile
+import time
 from collections import Counter
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -170,11 +173,11 @@ def with_another_node(rng, document):
         key = rng.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))
         change = rng.choice(("set", "set", "set", "remove", "repeat"))
         if change == "set":
-            holder[key] = rng.choice(ODD)
+            holder[key] = copy.deepcopy(rng.choice(ODD))  # itself it would be changed next, and might hold itself
         elif change == "remove":
             del holder[key]
         elif isinstance(holder, list):
-            holder.append(holder[key])
+            holder.append(copy.deepcopy(holder[key]))
         else:
             holder[f"{key} "] = holder.pop(key)
     return document
@@ -307,6 +310,20 @@ def _apart(folder, kind, count, seed, done, answers):
     answers.put(read_some(folder, kind, count, seed, done))
 
 
+def answered(process, answers, done, seconds=2 * SECONDS):
+    """Return what a process answers, since only then it ends; None where it ends without, or one input hangs."""
+    number, end = done.value, time.monotonic() + seconds
+    while time.monotonic() < end:
+        alive = process.is_alive()
+        with suppress(queue.Empty):
+            return answers.get(timeout=0.5)
+        if not alive:
+            return None
+        if done.value != number or number < 0:  # it may take long to begin
+            number, end = done.value, time.monotonic() + seconds
+    return None
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=500)
@@ -318,14 +335,15 @@ def main():
             done, answers = context.Value("i", -1), context.Queue()
             process = context.Process(target=_apart, args=(Path(folder), kind, given.count, given.seed, done, answers))
             process.start()
-            process.join(SECONDS * given.count)
-            if process.exitcode == 0:
-                counts, wrong = answers.get()
-                print(f"{kind}: {dict(sorted(counts.items()))}, {len(wrong)} wrong", flush=True)
-                print(*wrong, sep="\n", end="\n" if wrong else "", flush=True)
+            found = answered(process, answers, done)
+            if found is None:
+                why = "hangs" if process.is_alive() else f"ends the process: {process.exitcode}"
+                print(f"{kind}: number {done.value} {why}", flush=True)
             else:
-                print(f"{kind}: number {done.value} ends the process: {process.exitcode}", flush=True)
-                process.kill()
+                counts, wrong = found
+                print(f"{kind}: {dict(sorted(counts.items()))}, {len(wrong)} wrong", *wrong, sep="\n", flush=True)
+            process.kill()
+            process.join()
 
 
 if __name__ == "__main__":

@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+import json
+import multiprocessing
+import os
+import random
+import time
+
 import pytest
 
-from tests.faults.inputs import KINDS, outcome, read_some
+from tests.faults.inputs import KINDS, ODD, answered, coco, outcome, read_some, with_another_node
 
 pytestmark = pytest.mark.slow
+
+
+def talk(size, answers):
+    answers.put("x" * size)  # more than a pipe holds
+
+
+def stop():
+    os._exit(3)
+
+
+def test_a_document_is_changed_and_nothing_else():
+    before = json.dumps(ODD)
+    for number in range(300):
+        json.dumps(with_another_node(random.Random(number), coco()))  # refuses what holds itself
+    assert json.dumps(ODD) == before
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -15,6 +36,22 @@ def test_each_is_refused_or_read(tmp_path, kind):
     assert wrong == []
     assert counts.total() == 40
     assert len(counts) > 1  # they are damaged, and not all beyond reading
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "expected"),
+    [(talk, (200_000,), 200_000), (stop, (), None), (time.sleep, (60,), None)],
+    ids=["says much", "ends without a word", "hangs"],
+)
+def test_it_ends_whatever_a_process_does(function, arguments, expected):
+    context = multiprocessing.get_context("fork")
+    done, answers = context.Value("i", 0), context.Queue()
+    process = context.Process(target=function, args=(*arguments, *([answers] if function is talk else [])))
+    process.start()
+    found = answered(process, answers, done, seconds=1.5)
+    assert (found and len(found)) == expected
+    process.kill()
+    process.join(10)
 
 
 def test_what_is_wrong_is_seen(tmp_path, monkeypatch):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import pytest
 
 from sess_ray import SessError
 from sess_ray.io.annotation_formats import read_annotations
+from sess_ray.io.annotations import ClassMap
+from sess_ray.io.names import read_class_names
 from tests.io.annotated import BY_OBJECT, COCO, listed, parquet, xml
 
 
@@ -124,3 +127,14 @@ def test_what_can_not_be_read_is_named(place):
         read_annotations(f"{url}/half.json")
     with pytest.raises(SessError, match=r"^cannot read .*half\.parquet: ArrowInvalid"):
         read_annotations(f"{url}/half.parquet")
+
+
+def test_what_is_compressed_is_called_so(tmp_path):
+    (tmp_path / "a.json.gz").write_bytes(gzip.compress(b"{}"))
+    for read, what in (
+        (read_annotations, "annotations"),
+        (ClassMap.read, "class map"),
+        (read_class_names, "class names"),
+    ):
+        with pytest.raises(SessError, match=rf"^{what} .*a\.json\.gz: compressed by gzip, unpack the file first$"):
+            read(str(tmp_path / "a.json.gz"))

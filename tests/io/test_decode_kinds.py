@@ -173,3 +173,9 @@ def test_deep_grey_of_which_white_is_zero():
 def test_a_level_of_16_bit_grey_that_is_transparent_is_white():
     content = encoded(Image.fromarray(np.array([[7, 30_000]], np.uint16)), transparency=7)
     assert decode(content)[0, :, 0].tolist() == [255, 117]
+
+
+def test_floats_of_a_portable_float_map_are_floats():
+    content = b"Pf\n2 1\n-1.0\n" + np.array([0.5, 1.0], "<f4").tobytes()
+    assert decode(content)[0, :, 0].tolist() == [128, 255]
+    np.testing.assert_array_equal(as_seen(Image.open(io.BytesIO(content))), decode(content))

@@ -178,3 +178,27 @@ def test_inputs_that_are_wrong(tmp_path):
     ):
         with pytest.raises(SessError, match=message):
             find_images(str(url))
+
+
+@pytest.mark.parametrize("output", ["link", "real", "../in/link", "outer/out"])
+def test_an_output_that_a_link_leads_to_is_left_out(tmp_path, monkeypatch, output):
+    root = tmp_path / "in"
+    for name in ("in/a.png", "in/real/overlays/1.png", "elsewhere/out/overlays/2.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (root / "link").symlink_to("real")
+    (root / "outer").symlink_to(tmp_path / "elsewhere")
+    monkeypatch.chdir(root)
+    pictures = {"link/overlays/1.png", "real/overlays/1.png"}
+    left = {"outer/out/overlays/2.png"} if "outer" not in output else pictures
+    assert set(list_images(".", output=output)["image_id"].to_pylist()) == {"a.png"} | left
+    assert list_images("real/overlays", output="real")["image_id"].to_pylist() == ["1.png"]  # asked for
+
+
+def test_what_other_runs_have_left_in_a_folder_is_left_out(tmp_path):
+    for name in ("1.jpg", "run/started.json", "run/overlays/2.png", "run/photographs/3.jpg", "maps/4.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    found = list_images(str(tmp_path))["image_id"].to_pylist()
+    assert found == ["1.jpg", "maps/4.jpg", "run/photographs/3.jpg"]
+    assert list_images(f"{tmp_path}/run/overlays")["image_id"].to_pylist() == ["2.png"]

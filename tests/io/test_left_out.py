@@ -107,3 +107,20 @@ def test_heif(folder, caplog):
     assert pixels.shape == (48, 64, 3)
     assert pixels[5, 5].tolist() == pytest.approx([200, 30, 40], abs=6)
     assert shrunk(content, needed=(1, 32))[0].shape == (24, 32, 3)
+
+
+def test_archives_beside_images_and_tables_are_told_with_what_to_do(folder, caplog):
+    for name in ("b.tar.gz", "deep/c.TGZ", "d.zip", "e.csv", "f.arrow"):
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x")
+    found, [line] = said(caplog, folder)
+    assert found == ["a.png"]
+    for told in (
+        "1 .arrow (write it as Parquet)",
+        "1 .csv (give it as the input if it lists the images)",
+        "1 .tar.gz (unpack it)",
+        "1 .tgz (unpack it)",
+        "1 .zip (unpack it)",
+    ):
+        assert told in line

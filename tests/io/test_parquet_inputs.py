@@ -112,6 +112,11 @@ def test_what_may_hold_images_is_named_where_there_is_a_choice(tmp_path):
             contents(url, column)
 
 
+def test_bytes_of_one_length(tmp_path):
+    url = written(tmp_path / "p.parquet", pa.table({"image": pa.array([PNG[0], PNG[1]], pa.binary(len(PNG[0])))}))
+    assert [content for _, content in contents(url)] == list(PNG[:2])
+
+
 def test_columns_that_are_there_are_named_where_none_holds_images(tmp_path):
     table = pa.table({"picture": [[1, 2]], "width": [3]})
     with pytest.raises(SessError, match=r"needs a column 'uri' .*; it has: picture \(list.*\), width \(int64\)$"):

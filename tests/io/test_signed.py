@@ -189,6 +189,9 @@ def test_members_of_what_is_signed():
         f"https://user:{SECRET}@h/a.jpg",
         f"simplecache::https://h/a.jpg?sig={SECRET}",
         f"HTTPS://h/a.jpg?sig={SECRET}",
+        f"https://h/a.jpg#access_token={SECRET}&state=1",
+        f"https://h/a.jpg?size=2#id=3&sig={SECRET}",
+        f"https://h/a.jpg?passphrase={SECRET}",
     ],
 )
 def test_no_secret_is_shown(url):

@@ -223,3 +223,14 @@ def test_what_has_no_layers_no_gradients_or_no_head_is_refused():
     ):
         with pytest.raises(SessError, match=message):
             load(module, None)
+
+
+def test_a_model_of_ones_own_is_asked_whether_it_gives_probabilities():
+    model = load(nets.Small(), "third")
+    with pytest.raises(SessError, match="activation none takes what Small gives as probabilities, and it gives some"):
+        sess_ray.load_model(model, activation="none")
+    assert sess_ray.load_model(model, activation="sigmoid").activation == "sigmoid"
+    assert (
+        sess_ray.load_model(load(Ends(lambda x: x.softmax(1)), activation="none"), activation="none").activation
+        == "none"
+    )

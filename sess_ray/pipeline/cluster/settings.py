@@ -2,6 +2,7 @@
 
 # Annotations are no text here: those of `OpensUrls` are read from the modules of its subclasses.
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -11,6 +12,7 @@ from sess_ray.errors import SessError
 from sess_ray.io.names import prompts_of
 from sess_ray.pipeline.cluster.flags import CLUSTER, MODEL, STORAGE, check
 
+_SIDES = re.compile(r"\s*(\d{1,7})\s*(?:[x,*]\s*(\d{1,7})\s*)?", re.IGNORECASE)
 # Of a task that reads or writes. Less than an actor's: two read while one waits for the network, and Ray does not fuse
 # them into the actors.
 TASK_CPUS = 0.5
@@ -76,7 +78,7 @@ class ReadsModel:
         --targets of sess-ray explain between semicolons.
     """
 
-    input_size: Annotated[int | None, MODEL] = None
+    input_size: Annotated[int | str | None, MODEL] = None
     mean: Annotated[str | None, MODEL] = None
     std: Annotated[str | None, MODEL] = None
     activation: Annotated[Literal["auto", "softmax", "sigmoid", "none"], MODEL] = "auto"
@@ -89,11 +91,21 @@ class ReadsModel:
     def said(self) -> dict[str, Any]:
         """Return the same without prompts, so that no file is read."""
         return {
-            "input_size": self.input_size,
+            "input_size": _sides(self.input_size),
             "mean": _numbers("--mean", self.mean),
             "std": _numbers("--std", self.std),
             "activation": self.activation,
         }
+
+
+def _sides(given: int | str | None) -> int | tuple[int, int] | None:
+    """Return the side of an input; of HEIGHTxWIDTH both, which loading refuses where they differ."""
+    if given is None or isinstance(given, int):
+        return given
+    found = _SIDES.fullmatch(given)
+    if not found:
+        raise SessError(f"--input-size {given}: use the side of the model's input in pixels, such as 224")
+    return (int(found[1]), int(found[2])) if found[2] else int(found[1])
 
 
 def _numbers(flag: str, given: str | None) -> list[float] | None:

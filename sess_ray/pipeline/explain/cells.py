@@ -6,7 +6,7 @@ an Arrow table of one row: so it keeps its types, and Ray may cut a block wherev
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -31,6 +31,7 @@ ERROR = pa.field("error", pa.string())
 ID_COLUMNS = ("image_id", "id", "path", "uri", "__key__")
 URI_COLUMNS = ("uri", "path")
 OWN = ("image_id", "uri")  # columns of maps that the user's rows may have: they are the same
+Asked = str | list[str] | Callable[[dict[str, Any]], Any]  # of all images alike, or by their rows
 CUBE = 3  # dimensions of an array of pixels and their channels
 
 
@@ -49,7 +50,7 @@ def decode_cells(
     table: pa.Table,
     image_column: str,
     target_column: str | None,
-    targets: str | list[str],
+    targets: Asked,
     max_pixels: int,
     needed: Sides | None,
 ) -> Iterator[pa.Table]:
@@ -67,19 +68,20 @@ def _decoded(
     table: pa.Table,
     image_column: str,
     target_column: str | None,
-    targets: str | list[str],
+    targets: Asked,
     max_pixels: int,
     needed: Sides | None,
 ) -> Iterator[Row]:
     cells = _cells(table[image_column])
-    wanted = table[target_column].to_pylist() if target_column else [targets] * table.num_rows
-    for cell, target, named in zip(cells, wanted, _named(table, image_column), strict=True):
+    for cell, wanted, named in zip(
+        cells, _wanted(table, image_column, target_column, targets), _named(table, image_column), strict=True
+    ):
         stage, row = "targets", named
         path = cell.get("path") if isinstance(cell, Mapping) else cell if isinstance(cell, str) else None
         if path is not None and row["uri"] is None:
             row = {**row, "uri": public(path), "image_id": row["image_id"] or public(path)}
         try:
-            row = row | _targets(target, target_column)
+            row = row | _targets(wanted(), target_column)
             stage = "decode"
             with metering.spent("decode"):
                 pixels, (height, width) = _pixels(cell, max_pixels, needed)
@@ -89,6 +91,18 @@ def _decoded(
         rows, columns, _ = pixels.shape
         found = {"height": height, "width": width, "rows": rows, "columns": columns, "pixels": flat(pixels)}
         yield {**row, **found}
+
+
+def _wanted(
+    table: pa.Table, image_column: str, target_column: str | None, targets: Asked
+) -> Iterator[Callable[[], Any]]:
+    """Yield for each row what tells what to explain of its image."""
+    if callable(targets):
+        rows = table.drop_columns([image_column]).to_pylist() if table.num_columns > 1 else [{}] * table.num_rows
+        yield from (partial(targets, row) for row in rows)
+        return
+    values = table[target_column].to_pylist() if target_column else [targets] * table.num_rows
+    yield from (lambda value=value: value for value in values)
 
 
 def _named(table: pa.Table, image_column: str) -> Iterator[Row]:
@@ -119,7 +133,7 @@ def _targets(given: Any, column: str | None) -> Row:
         given = given.tolist()
     values = [value for value in (given if isinstance(given, list | tuple) else [given]) if value is not None]
     if not values:
-        raise SessError(f"the row has no target in column {column!r}")
+        raise SessError(f"the row has no target in column {column!r}" if column else "targets gives none for the row")
     texts = [str(value).strip() for value in values]
     if len(texts) == 1 and is_chosen(texts[0]):
         return {"top": texts[0]}

@@ -25,8 +25,9 @@ class ExplainConfig(ReadsModel, OpensUrls):
         A folder (searched recursively), a glob, a manifest (.csv, .tsv, .jsonl, .parquet) or one image, as a path or a
         URL such as s3://bucket/images. Without it, sample images are explained.
     image_column
-        The column of a manifest, CSV, JSON Lines or Parquet, that holds the images or says where they are, where it is
-        not found by itself.
+        The column of a manifest that holds the images or says where they are, where it is not found by itself.
+    label_column
+        The column of a manifest for --targets label, where it has another name than label, class or class_index.
     output
         Folder or URL for the results.
     model
@@ -46,10 +47,10 @@ class ExplainConfig(ReadsModel, OpensUrls):
         An option of the method as key=value; may be given several times.
     targets
         What to explain: auto (what the annotations or the manifest say, else top1), label (of the manifest, else the
-        folder's name), top1, top5 ..., p>0.5 (all classes of the image with a probability
-        above 0.5, at most 20), or classes by index or name, separated by commas. Classes that one name means
-        are a group, explained together: dog=151-268, pets=dog+281-285, or of ImageNet's a node of WordNet, such as dog.
-        Names that hold commas are separated by semicolons, as prompts are: a dog; a cat.
+        folder's name), top1, top5 ..., p>0.5 (all classes of the image with a probability above 0.5, at most 20), or
+        classes by index or name, separated by commas. Classes that one name means are a group, explained together:
+        dog=151-268, pets=dog+281-285, or of ImageNet's a node of WordNet, such as dog. Names that hold commas are
+        separated by semicolons, as prompts are: a dog; a cat.
     annotations
         Explain what is annotated in each image, as for sess-ray evaluate.
     class_map
@@ -118,6 +119,7 @@ class ExplainConfig(ReadsModel, OpensUrls):
 
     input: Annotated[str | None, INPUT] = None
     image_column: Annotated[str | None, INPUT] = None
+    label_column: Annotated[str | None, INPUT] = None
     output: Annotated[str, OUTPUT] = "out"
     model: Annotated[str, MODEL] = DEMO_MODEL
     weights: Annotated[str | None, MODEL] = None
@@ -159,18 +161,7 @@ class ExplainConfig(ReadsModel, OpensUrls):
         if self.num_scales < 0:
             raise SessError(f"--num-scales {self.num_scales}: use 1 or more, or 0 for no SESS")
         self.check()
-        if self.image_column is not None and self.input is None:
-            raise SessError(f"--image-column {self.image_column} is of the tables of an --input: give one")
-        if self.annotations is not None and self.targets != "auto":
-            raise SessError("--annotations say which classes to explain: leave out --targets")
-        if self.class_map is not None and self.annotations is None and self.targets == "auto":
-            raise SessError(
-                "--class-map says what labels of --annotations, or names in --targets, mean: give one of them"
-            )
-        if self.fade and self.fusion == "reference":
-            raise SessError(f"--fade {self.fade:g}: --fusion reference has no fading: leave out one of the two")
-        if self.overwrite and (self.retry_errors or self.resume_anyway):
-            raise SessError("--overwrite starts anew: leave out --retry-errors and --resume-anyway")
+        _check_together(self)
         actor_range(self.actors)
         self.method_options()
         self.said()
@@ -216,3 +207,20 @@ class ExplainConfig(ReadsModel, OpensUrls):
             "max_patches": self.max_patches,
             "seed": self.seed,
         }
+
+
+def _check_together(config: ExplainConfig) -> None:
+    """Refuse settings that contradict one another, or say nothing without another."""
+    for flag, column in (("--image-column", config.image_column), ("--label-column", config.label_column)):
+        if column is not None and config.input is None:
+            raise SessError(f"{flag} {column} is of the tables of an --input: give one")
+    if config.label_column is not None and config.targets != "label":
+        raise SessError(f"--label-column {config.label_column} says what --targets label are: give these")
+    if config.annotations is not None and config.targets != "auto":
+        raise SessError("--annotations say which classes to explain: leave out --targets")
+    if config.class_map is not None and config.annotations is None and config.targets == "auto":
+        raise SessError("--class-map says what labels of --annotations, or names in --targets, mean: give one of them")
+    if config.fade and config.fusion == "reference":
+        raise SessError(f"--fade {config.fade:g}: --fusion reference has no fading: leave out one of the two")
+    if config.overwrite and (config.retry_errors or config.resume_anyway):
+        raise SessError("--overwrite starts anew: leave out --retry-errors and --resume-anyway")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from sess_ray.models.groups import meaning, members
 MISSING = ("nan", "<na>", "null", "none")
 TOLD = 3  # names
 Meaning = tuple[str, tuple[int, ...]]  # a name and the classes, ascending
+
+logger = logging.getLogger("sess_ray")
 
 
 @dataclass(frozen=True)
@@ -62,11 +65,21 @@ class Words:
 
     def _meaning(self, text: str) -> Meaning:
         if text not in (self.known.entries or ()):
-            return meaning(text, self.model)
+            return self._own_meaning(text)
         classes = self.known.classes(text, partial(members, model=self.model))
         if not classes:
             raise SessError(f"class map {self.known.source}: label {text!r} means no class")
         return text, tuple(sorted(classes))
+
+    def _own_meaning(self, text: str) -> Meaning:
+        try:
+            return meaning(text, self.model)
+        except SessError:
+            parts = (part.strip() for part in text.split(",")) if "," in text else ()
+            found = dict.fromkeys(filter(None, map(self.named, parts)))
+            if len(found) != 1:  # else it is one class, and its synonyms
+                raise
+        return next(iter(found))
 
 
 def table_classes(class_names: Iterable[tuple[str, ...]], words: Words) -> dict[str, Meaning]:
@@ -98,6 +111,7 @@ def table_classes(class_names: Iterable[tuple[str, ...]], words: Words) -> dict[
         own = {name: told for name in names if (told := _of_synonyms(name, words)) is not None}
         in_order: dict[str, Meaning] = {name: (name, (index,)) for index, name in enumerate(names)}
         if len(names) == model.num_classes and all(own[name][1] == in_order[name][1] for name in own):
+            _tell_order([name for name in names if name not in own], names, model)
             own = in_order
         if not own:
             raise SessError(
@@ -111,6 +125,15 @@ def table_classes(class_names: Iterable[tuple[str, ...]], words: Words) -> dict[
             )
         found |= own
     return found
+
+
+def _tell_order(unknown: Sequence[str], names: Sequence[str], model: Model) -> None:
+    """Say in a line that names which a model does not know are taken as its classes, in their order."""
+    if unknown:
+        own = [model.class_name(index) if model.classes else f"class {index}" for index in range(len(names))]
+        told = ", ".join(f"{name} is {other}" for name, other in list(zip(names, own, strict=True))[:TOLD])
+        more = " ..." if len(names) > TOLD else ""
+        logger.warning("the labels are taken as the classes of %s in their order: %s%s", model.name, told, more)
 
 
 def _of_synonyms(name: str, words: Words) -> Meaning | None:
@@ -177,6 +200,8 @@ def folder_classes(folders: Iterable[str], words: Words, every: Callable[[], Ite
     if len(tops) != words.model.num_classes:
         return Folders(0, {})
     in_order: dict[str, Meaning] = {name: (name, (index,)) for index, name in enumerate(tops)}
+    if not all(name.isdecimal() for name in tops):
+        _tell_order(tops, tops, words.model)
     if all(name.isdecimal() for name in tops) and any(int(name) != index for index, name in enumerate(tops)):
         raise SessError(
             f"the folders {_some(tops)} may be indices of classes, or the {len(tops)} classes in sorted order:"

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from sess_ray.access import one_line, public, use
 from sess_ray.errors import SessError
+from sess_ray.io.columns import LABEL_COLUMNS
 from sess_ray.io.inputs import Inputs, read_inputs
 from sess_ray.io.items import ITEMS, shard_rows
 from sess_ray.io.ledger import Ledger, read_ledger
@@ -102,7 +103,7 @@ def prepare(config: ExplainConfig, meanwhile: Callable[[], None] | None = None) 
     if config.input is None:
         found = Inputs(_demo_items().slice(0, config.limit))
     else:
-        found = read_inputs(config.input, config.limit, config.output, config.image_column)
+        found = read_inputs(config.input, config.limit, config.output, config.image_column, config.label_column)
         if config.model == DEMO_MODEL and config.weights is not None:
             raise SessError("--weights need the --model that they are of")
     if meanwhile:
@@ -152,6 +153,8 @@ def _targets(config: ExplainConfig, found: Inputs, model: Model) -> tuple[pa.Tab
 
     items = found.images
     if config.annotations is None:
+        if config.targets == "label":
+            _refuse_unlabelled(config, found)
         given = (config.targets, model, config.class_map, found.class_names, partial(_folders, config))
         tasks = resolve(items, *given)
         return tasks, unlabelled(tasks)
@@ -162,11 +165,22 @@ def _targets(config: ExplainConfig, found: Inputs, model: Model) -> tuple[pa.Tab
     return tasks, [*malformed(annotations), *unclassed(unknown, model)]
 
 
+def _refuse_unlabelled(config: ExplainConfig, found: Inputs) -> None:
+    """Raise `SessError` where nothing says what any image shows, but a table may in a column of another name."""
+    told = (found.images[name].null_count < found.images.num_rows for name in ("labels", "targets", "folder"))
+    if found.unlabelled and not any(told) and not pc.any(shard_rows(found.images["uri"])).as_py():
+        raise SessError(
+            f"{public(config.input or '')} has no column of labels ({', '.join(LABEL_COLUMNS)});"
+            f" it has: {', '.join(found.unlabelled)}: give one as --label-column"
+        )
+
+
 def _folders(config: ExplainConfig) -> list[str]:
     """List the folders of all images, also of those that a limit leaves out."""
     if config.input is None or config.limit is None:
         return []
-    folders: list[str] = read_inputs(config.input, output=config.output).images["folder"].unique().to_pylist()
+    every = read_inputs(config.input, None, config.output, config.image_column, config.label_column).images
+    folders: list[str] = every["folder"].unique().to_pylist()
     return [folder for folder in folders if folder is not None]
 
 

@@ -74,16 +74,17 @@ def settings(config: ExplainConfig, sess: SESS | None = None) -> dict[str, Any]:
 
 def made_with(config: ExplainConfig, model: Model, sess: SESS) -> dict[str, str]:
     """Return what a map depends on besides the settings: the weights, our code and that of others."""
-    from sess_ray.models.load import package_of  # needs torch
+    from sess_ray.methods.registry import package_of as package_of_method  # needs torch
+    from sess_ray.models.load import package_of
 
-    library = package_of(config.model)
-    named = (config.method,) if library else (config.method, config.model)
-    own = [name.partition(":")[0] for name in named if ":" in name]
+    packages = {config.model: package_of(config.model), config.method: package_of_method(config.method)}
+    own = [name.partition(":")[0] for name, package in packages.items() if ":" in name and not package]
+    others = dict.fromkeys(package for package in packages.values() if package)
     return {
         "weights": model.weights_sha256(),  # of the engine's own copy they may be rounded
         "sess_ray": code_sha256(sess.method.function.__module__),
         **{f"module {name}": module_sha256(name) for name in own},
-        **{name: version(name) for name in (*PACKAGES, *([library] if library else []))},
+        **{name: version(name) for name in (*PACKAGES, *others)},
     }
 
 

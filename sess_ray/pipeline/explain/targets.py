@@ -279,4 +279,7 @@ def _named(targets: str, words: Words) -> list[int]:
     names = [name for name in targets.split(";" if ";" in targets else ",") if name.strip()]
     if not names or words.model.knows(targets):  # a name may hold a comma itself
         names = [targets]
+    chosen = next((name.strip() for name in names if is_chosen(name.strip())), None)
+    if chosen:
+        raise SessError(f"targets {chosen!r} stand alone: give them as they are, not in a list")
     return list(dict.fromkeys(words.target(name) for name in names))

@@ -13,8 +13,9 @@ from sess_ray.io.inputs import read_inputs
 from sess_ray.io.items import ITEMS
 from sess_ray.models import Model
 from sess_ray.pipeline.explain.config import ExplainConfig
-from sess_ray.pipeline.explain.prepare import _folders
+from sess_ray.pipeline.explain.prepare import _folders, prepare
 from sess_ray.pipeline.explain.targets import resolve
+from tests.pipeline.explain.jobs import picture
 
 
 def few(*names, count=3):
@@ -243,3 +244,42 @@ def test_the_name_of_the_input_is_no_class_beside_folders(by_folder):
 def test_folders_that_say_nothing_are_no_guess(by_folder):
     with pytest.raises(SessError, match="no image has a label that few knows, the first: unknown class 'dog'"):
         by_folder("dog/1.jpg emu/2.jpg", few(*INSECTS))
+
+
+def test_a_table_without_labels_says_which_columns_it_has(tmp_path):
+    (tmp_path / "m.csv").write_text("uri,species\na.png,ant\n")
+    settings = {"input": f"{tmp_path}/m.csv", "output": f"{tmp_path}/out", "model": "tests.fragile:model"}
+    with pytest.raises(SessError) as refusal:
+        prepare(ExplainConfig(targets="label", **settings))
+    assert str(refusal.value) == (
+        f"{tmp_path}/m.csv has no column of labels (label, class, class_index); it has: uri, species:"
+        " give one as --label-column"
+    )
+    (tmp_path / "a.png").write_bytes(picture(0))
+    (tmp_path / "names.txt").write_text("ant\nbee\ncow\n")
+    job = prepare(
+        ExplainConfig(targets="label", label_column="species", class_names=f"{tmp_path}/names.txt", **settings)
+    )
+    assert job.tasks["targets"].to_pylist() == [[[0]]]
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [(few(), "ant is class 0, bee is class 1, cow is class 2"), (few("x", "y", "z"), "ant is x, bee")],
+)
+def test_that_names_are_taken_in_order_is_said(by_folder, caplog, model, told):
+    with caplog.at_level("WARNING", "sess_ray"):
+        by_folder("ant/1.jpg bee/1.jpg cow/1.jpg", model)
+        resolve(labelled("ant"), "label", model, class_names=[INSECTS])
+        resolve(labelled("ant"), "label", few(*INSECTS), class_names=[INSECTS])
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 2
+    assert all(line.startswith(f"the labels are taken as the classes of few in their order: {told}") for line in lines)
+
+
+def test_a_label_may_have_synonyms_behind_commas(squeezenet):
+    tasks = resolve(
+        labelled("tench, Tinca tinca", "tench, goldfish", "Unicorn, horn"), "label", squeezenet.with_groups({})
+    )
+    assert tasks["targets"].to_pylist()[0] == [[0]]
+    assert tasks["error"].to_pylist()[1].startswith("unknown class 'tench, goldfish'")

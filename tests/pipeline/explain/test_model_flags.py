@@ -62,6 +62,8 @@ def test_another_run_goes_on_only_with_the_same(name, settings):
         ({"mean": "124,116,104"}, "mean 124, 116, 104: give three numbers, for R, G and B in 0..1, or one for all"),
         ({"std": "0"}, "std 0, 0, 0: give three numbers"),
         ({"input_size": 0}, "--input-size 0: use 1 pixel or more"),
+        ({"input_size": "32x48"}, "input_size: an input of 32 x 48 is not square, and windows are: give one side"),
+        ({"input_size": "large"}, "--input-size large: use the side of the model's input in pixels, such as 224"),
         ({"input_size": 224, "layer": "none"}, "unknown layer 'none'"),
         ({"activation": "none"}, "takes what .*:model gives as probabilities"),
         ({"targets": "p>2"}, "use a probability from 0 to below 1"),
@@ -81,3 +83,8 @@ def test_targets_above_a_threshold_are_left_to_the_model(settings):
 def test_an_evaluation_wants_the_model_that_they_are_of():
     with pytest.raises(SessError, match="are of --model: give it, too"):
         EvaluateConfig(run=("a=out",), activation="sigmoid")
+
+
+@pytest.mark.parametrize("side", ["48", "48x48", " 48 X 48 "])
+def test_a_side_may_be_given_twice(side, settings):
+    assert prepare(ExplainConfig(**{**settings, "input_size": side})).model.input_size == 48

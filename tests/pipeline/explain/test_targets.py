@@ -136,3 +136,13 @@ def test_what_is_stored_of_a_group_is_the_same_in_every_run(lite0, photographs):
     assert first["target_classes"] == (281, 285)
     assert rows[1][0]["target_classes"] == (7,)
     assert len({one["target"] for one in rows[1]}) == 3
+
+
+def test_what_the_model_chooses_stands_alone(squeezenet):
+    for targets in ("top1, tabby", "tabby,p>0.5"):
+        with pytest.raises(
+            SessError, match=r"^targets '(top1|p>0.5)' stand alone: give them as they are, not in a list$"
+        ):
+            resolve(items("a"), targets, squeezenet)
+    with pytest.raises(SessError, match=r"unknown class 'Tabby Cats': did you mean tabby"):
+        resolve(items("a"), "Tabby Cats", squeezenet)
