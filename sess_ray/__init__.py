@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sess_ray.engine.explanation import Explanation
     from sess_ray.engine.sess import SESS
     from sess_ray.models import Model, load_model
-    from sess_ray.runs import Run, open_run, show
+    from sess_ray.runs import Run, browse, open_run, show
     from sess_ray.training import MapDataset
 
 __version__ = "0.1.0"
@@ -26,6 +26,7 @@ __all__ = [
     "Model",
     "Run",
     "SessError",
+    "browse",
     "load_model",
     "methods",
     "open_run",
@@ -39,6 +40,7 @@ _HOMES = {
     "Model": "sess_ray.models",
     "load_model": "sess_ray.models",
     "Run": "sess_ray.runs",
+    "browse": "sess_ray.runs",
     "open_run": "sess_ray.runs",
     "show": "sess_ray.runs",
     "MapDataset": "sess_ray.training",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from operator import index
 from typing import Any, overload
 
@@ -18,8 +18,8 @@ from sess_ray.io.inputs import find_images
 from sess_ray.io.maps import decode_map
 from sess_ray.io.reading import read_items
 from sess_ray.io.store import ERRORS, FINISHED, MAPS, Store
-from sess_ray.pictures.notebook import Html, figure, several
-from sess_ray.pictures.overlay import windows_in_words
+from sess_ray.pictures.notebook import Html, figure, several, sliders
+from sess_ray.pictures.overlay import OPACITY, windows_in_words
 
 FILES_IN_MEMORY = 4
 
@@ -77,6 +77,10 @@ class StoredMap:
         """The map, (height, width) float32 in 0..1; enlarged where it was stored smaller (``max_map_side``)."""
         return decode_map(self.png, (self.height, self.width))
 
+    @cached_property
+    def _image(self) -> np.ndarray:
+        return self.image()
+
     def image(self) -> np.ndarray:
         """Read the image, (height, width, 3) uint8, as it was explained: rotated as its EXIF says, in RGB.
 
@@ -96,13 +100,16 @@ class StoredMap:
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: the map over its image, or alone where the image cannot be read."""
+        return self._figure(OPACITY)
+
+    def _figure(self, opacity: float) -> str:
         lines = [f"{self.target_name}: {self.score:.1%}", windows_in_words(self.num_kept, self.num_patches)]
         try:
-            image = self.image()
+            image = self._image
         except SessError as error:
             image = None
             lines.append(str(error))
-        return figure(self.saliency, image, self.image_id, *lines)
+        return figure(self.saliency, image, self.image_id, *lines, opacity=opacity)
 
     def __repr__(self) -> str:
         return f"<map of {self.target_name!r} in {self.image_id!r}, {self.width} x {self.height}, p = {self.score:.3f}>"
@@ -221,6 +228,28 @@ def show(run: Run | str, most: int = 6) -> Html:
     maps = opened[:most]
     left = f", the first {len(maps)}" if len(opened) > len(maps) else ""
     return Html(several((found._repr_html_() for found in maps), f"{public(opened.url)}: {len(opened)} maps{left}"))
+
+
+def browse(run: Run | str) -> Any:
+    """Return sliders over the maps of a run and over their opacity, for a notebook that has ipywidgets.
+
+    Parameters
+    ----------
+    run : Run or str
+        A run that is open, or where it is.
+
+    Returns
+    -------
+    ipywidgets.VBox
+
+    Raises
+    ------
+    SessError
+        Without ipywidgets.
+    """
+    opened = open_run(run) if isinstance(run, str) else run
+    found = lru_cache(maxsize=1)(opened.__getitem__)  # the opacity's slider moves over one image
+    return sliders(len(opened), lambda number, opacity: found(number)._figure(opacity))
 
 
 def open_run(url: str, images: str | None = None) -> Run:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import html
 import io
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from sess_ray.pictures.overlay import blend, colours
+from sess_ray.errors import SessError
+from sess_ray.pictures.overlay import OPACITY, blend, colours
 
 SIDE = 320  # of a picture, in pixels
 
@@ -26,7 +28,7 @@ class Html:
         return self.text
 
 
-def figure(saliency: np.ndarray, image: np.ndarray | None, title: str, *lines: str) -> str:
+def figure(saliency: np.ndarray, image: np.ndarray | None, title: str, *lines: str, opacity: float = OPACITY) -> str:
     """Return a map as an HTML figure that needs nothing else.
 
     Parameters
@@ -37,8 +39,10 @@ def figure(saliency: np.ndarray, image: np.ndarray | None, title: str, *lines: s
     title : str
     *lines : str
         More of the caption. What is markup in them is shown as text.
+    opacity : float
+        How much of the map covers the image, 0 to 1.
     """
-    picture = colours(saliency) if image is None else blend(image, saliency)
+    picture = colours(saliency) if image is None else blend(image, saliency, opacity)
     picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     picture.convert("RGB").save(buffer, format="JPEG", quality=88)
@@ -54,3 +58,38 @@ def figure(saliency: np.ndarray, image: np.ndarray | None, title: str, *lines: s
 def several(figures: Iterable[str], title: str) -> str:
     """Return figures side by side, below a title."""
     return f"<div><p>{html.escape(title)}</p>{''.join(figures)}</div>"
+
+
+def sliders(count: int, draw: Callable[[int, float], str]) -> Any:
+    """Return a slider over maps and one over their opacity, above what is drawn of them.
+
+    Parameters
+    ----------
+    count : int
+        How many maps there are.
+    draw : callable
+        Given the number of a map, from 0, and an opacity, returns HTML.
+
+    Returns
+    -------
+    ipywidgets.VBox
+
+    Raises
+    ------
+    SessError
+        Without ipywidgets.
+    """
+    try:
+        import ipywidgets
+    except ImportError as error:
+        raise SessError("sliders need ipywidgets: pip install ipywidgets; sess_ray.show does without") from error
+    number = ipywidgets.IntSlider(min=0, max=count - 1, description="map", continuous_update=False)
+    opacity = ipywidgets.FloatSlider(value=OPACITY, min=0, max=1, step=0.05, description="opacity")
+    shown = ipywidgets.HTML(draw(0, OPACITY))
+
+    def again(_: object) -> None:
+        shown.value = draw(number.value, opacity.value)
+
+    for slider in (number, opacity):
+        slider.observe(again, "value")
+    return ipywidgets.VBox([ipywidgets.HBox([number, opacity]), shown])

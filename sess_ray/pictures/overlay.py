@@ -27,9 +27,9 @@ def colours(saliency: np.ndarray) -> Image.Image:
     return Image.fromarray(_palette()[np.rint(saliency * 255).astype(np.uint8)].astype(np.uint8))
 
 
-def blend(image: np.ndarray, saliency: np.ndarray) -> Image.Image:
-    """Return an image (H, W, 3) uint8 under the colours of its map (H, W) in 0..1."""
-    return Image.blend(Image.fromarray(image), colours(saliency), OPACITY)
+def blend(image: np.ndarray, saliency: np.ndarray, opacity: float = OPACITY) -> Image.Image:
+    """Return an image (H, W, 3) uint8 under the colours of its map (H, W) in 0..1; with an opacity of 0 alone."""
+    return Image.blend(Image.fromarray(image), colours(saliency), opacity)
 
 
 def windows_in_words(kept: int, total: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 from base64 import b64decode
 from pathlib import Path
 
@@ -12,9 +13,10 @@ import pytest
 from PIL import ExifTags, Image
 
 import sess_ray
-from sess_ray import SessError, demo
+from sess_ray import SessError, demo, runs
+from sess_ray.io.reading import read_items
 from sess_ray.pictures.notebook import SIDE, figure
-from sess_ray.pictures.overlay import blend, colours
+from sess_ray.pictures.overlay import OPACITY, blend, colours
 
 OLD = Path(__file__).parents[1] / "golden" / "output-0.1.0"
 
@@ -69,6 +71,34 @@ def test_an_explanation_lies_over_the_image_that_is_given(squeezenet):
     assert np.abs(over - np.asarray(blend(image, found.saliency), float)).mean() < 4
     with pytest.raises(SessError, match="give the image that was explained"):
         found.show(image[:50])
+
+
+def test_sliders_go_over_maps_and_over_their_opacity(monkeypatch):
+    pytest.importorskip("ipywidgets", reason="needs ipywidgets: uv sync --extra dev")
+    places = {item.image_id: item.uri for item in demo.images()}
+    run = sess_ray.open_run(str(OLD), images=str(Path(next(iter(places.values()))).parent))
+    read = []
+    monkeypatch.setattr(runs, "read_items", lambda uris: read.append(uris) or read_items(uris))
+    box = sess_ray.browse(run)
+    [sliders, shown] = box.children
+    number, opacity = sliders.children
+    assert (number.min, number.max, opacity.value) == (0, len(run) - 1, OPACITY)
+    assert shown.value == run[0]._repr_html_()
+    number.value = 1
+    assert shown.value == run[1]._repr_html_()
+    opened = len(read)
+    opacity.value = 0.0
+    [picture] = pictures(shown.value)
+    alone = Image.fromarray(run[1].image())
+    alone.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    assert np.abs(picture - np.asarray(alone, float)).mean() < 4
+    assert len(read) == opened + 1  # by this test: the slider has the image
+
+
+def test_without_ipywidgets_one_line_says_what_does_without(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    with pytest.raises(SessError, match=r"need ipywidgets: pip install ipywidgets; sess_ray.show does without"):
+        sess_ray.browse(str(OLD))
 
 
 def test_the_image_is_taken_as_it_was_explained(squeezenet):
