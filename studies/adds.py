@@ -30,6 +30,7 @@ import torch
 from PIL import Image
 
 from sess_ray import SESS, load_model, methods
+from sess_ray.boxes import boxes_region
 from sess_ray.engine.explanation import Explanation
 from sess_ray.engine.fusion import fuse, keep
 from sess_ray.errors import SessError
@@ -44,7 +45,7 @@ from sess_ray.metrics import (
     at_input_size,
     walls,
 )
-from sess_ray.metrics.localization import boxes_region, is_difficult
+from sess_ray.metrics.localization import is_difficult
 from sess_ray.metrics.perturbation import scored
 from studies.adds_tables import FEWER, summaries, tables_of, wall_table
 from studies.annotated import Thing, pictures, small

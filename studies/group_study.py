@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image
 
 from sess_ray import SESS, load_model
+from sess_ray.boxes import boxes_region
 from sess_ray.metrics import MaxBoxAccV2, PointingGame, PxAP
-from sess_ray.metrics.localization import boxes_region
 from sess_ray.tables import markdown
 from studies.annotated import pictures
 

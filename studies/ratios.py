@@ -21,11 +21,11 @@ from PIL import Image
 from torch import Tensor
 
 from sess_ray import SESS, load_model
+from sess_ray.boxes import boxes_region
 from sess_ray.engine.explanation import Explanation
 from sess_ray.engine.fusion import finish, keep, min_max
 from sess_ray.engine.scales import scale_by_scale
 from sess_ray.metrics import EnergyPointingGame, MaxBoxAccV2, Metric, PointingGame, PxAP, walls
-from sess_ray.metrics.localization import boxes_region
 from sess_ray.tables import markdown
 from sess_ray.windows import Plan
 from studies.annotated import Thing, pictures, small

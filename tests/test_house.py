@@ -25,6 +25,7 @@ FLOORS = [
         "windows",
         "resampling",
         "blur",
+        "boxes",
         "tables",
         "errors",
         "own",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
+from sess_ray.boxes import boxes_region
 from sess_ray.errors import SessError, unknown
 from sess_ray.io.annotations import Box, Kind, Object, Segments
 
@@ -40,9 +40,7 @@ def region(objects: Iterable[Object], height: int, width: int, kind: Kind) -> np
         if kind == "segments" and entry.segments:
             covered |= _segment_mask(entry, height, width)
         else:
-            # The first centre x + 0.5 at or after an edge belongs to the pixel ceil(edge - 0.5).
-            x0, y0, x1, y1 = (max(0, math.ceil(edge - 0.5)) for edge in entry.box)
-            covered[y0:y1, x0:x1] = True
+            covered |= boxes_region(np.array(entry.box), height, width)
     return covered
 
 

@@ -14,37 +14,11 @@ import numpy as np
 import torch
 
 from sess_ray.blur import blurred, gaussian_kernel
+from sess_ray.boxes import boxes_region  # noqa: F401 - part of what is public here
 from sess_ray.errors import SessError
 from sess_ray.metrics.metric import Metric
 
 NEAR = 15.0  # pixels
-
-
-def boxes_region(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Return which pixels have their centre in a box.
-
-    Parameters
-    ----------
-    boxes : ndarray, (n, 4) float
-        x0, y0, x1, y1 in pixels; a box of no extent covers nothing.
-    height, width : int
-        Size of the image in pixels.
-
-    Returns
-    -------
-    ndarray, (height, width) bool
-
-    Examples
-    --------
-    >>> boxes_region([[0.5, 0, 2.6, 1], [3, -2, 9, 9]], 2, 4).astype(int)
-    array([[1, 1, 1, 1],
-           [0, 0, 0, 1]])
-    """
-    covered = np.zeros((height, width), bool)
-    # The first centre x + 0.5 at or after an edge is that of the pixel ceil(edge - 0.5).
-    for x0, y0, x1, y1 in np.ceil(clipped(boxes, height, width) - 0.5).astype(int):
-        covered[y0:y1, x0:x1] = True
-    return covered
 
 
 def min_max(saliency: np.ndarray) -> np.ndarray:
@@ -178,10 +152,6 @@ def reaches(saliency: np.ndarray, threshold: float) -> np.ndarray:
 def scaled(saliency: np.ndarray) -> np.ndarray:
     """Return `min_max` in float32: there a value of k / 255 equals the threshold that is the same number."""
     return min_max(saliency).astype(np.float32)
-
-
-def clipped(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
-    return np.clip(np.asarray(boxes, np.float64).reshape(-1, 4), 0, [width, height, width, height])
 
 
 def matching(saliency: np.ndarray, region: np.ndarray) -> np.ndarray:

@@ -11,8 +11,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from sess_ray.boxes import clipped
 from sess_ray.errors import SessError
-from sess_ray.metrics.localization import box_iou, clipped, largest_boxes, matching, part_boxes, scaled
+from sess_ray.metrics.localization import box_iou, largest_boxes, matching, part_boxes, scaled
 from sess_ray.metrics.metric import Metric
 
 THRESHOLDS = tuple(step / 20 for step in range(20))

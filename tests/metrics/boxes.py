@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sess_ray.metrics.localization import (
-    boxes_region,
-)
+from sess_ray.boxes import boxes_region
 
 BOX = np.array([[30.0, 20.0, 70.0, 60.0]])  # 40 x 40 of 100 x 80: a fifth
 REGION = boxes_region(BOX, 80, 100)

@@ -10,11 +10,11 @@ import scipy.ndimage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sess_ray.boxes import boxes_region
 from sess_ray.metrics.localization import (
     DifficultPointingGame,
     EnergyPointingGame,
     PointingGame,
-    boxes_region,
     is_difficult,
     min_max,
     peak_of,

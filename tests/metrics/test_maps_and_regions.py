@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from sess_ray import SessError
+from sess_ray.boxes import boxes_region
 from sess_ray.metrics.localization import (
     DifficultPointingGame,
     EnergyPointingGame,
     PointingGame,
-    boxes_region,
 )
 from sess_ray.metrics.thresholds import CorLoc, MaskIoU, MaxBoxAcc, MaxBoxAccV2, PooledPxAP, PxAP
 from tests.metrics.boxes import BOX, REGION

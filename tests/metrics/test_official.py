@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 import sess_ray
+from sess_ray.boxes import boxes_region
 from sess_ray.metrics.localization import (
     EnergyPointingGame,
     PointingGame,
     box_iou,
-    boxes_region,
     largest_boxes,
     min_max,
     part_boxes,

@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sess_ray.metrics.localization import (
-    boxes_region,
-)
+from sess_ray.boxes import boxes_region
 from sess_ray.metrics.thresholds import MaskIoU, MaxBoxAcc, MaxBoxAccV2, PooledPxAP, PxAP
 from tests.metrics.boxes import REGION
 

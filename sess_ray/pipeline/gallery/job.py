@@ -18,12 +18,12 @@ import pyarrow as pa
 from PIL import Image
 
 from sess_ray.access import Access, one_line, public, use
+from sess_ray.boxes import boxes_region
 from sess_ray.errors import SessError
 from sess_ray.io.decode import decode
 from sess_ray.io.maps import encode_map, map_of
 from sess_ray.io.reading import stream_items
 from sess_ray.io.store import Store, digest
-from sess_ray.metrics.localization import boxes_region
 from sess_ray.pipeline.cluster.rows import Row, tables
 from sess_ray.pipeline.cluster.session import OF_TASKS, arriving, connect
 from sess_ray.pipeline.evaluate.report import SIZES

@@ -13,10 +13,11 @@ import torch
 from PIL import Image
 
 from sess_ray.access import Access
+from sess_ray.boxes import boxes_region
 from sess_ray.cli import command
 from sess_ray.cli import evaluate as evaluate_dataset
 from sess_ray.io.maps import decode_map
-from sess_ray.metrics.localization import EnergyPointingGame, PointingGame, boxes_region
+from sess_ray.metrics.localization import EnergyPointingGame, PointingGame
 from sess_ray.metrics.perturbation import AverageDrop, Deletion, Insertion, at_input_size
 from sess_ray.metrics.thresholds import MaxBoxAccV2, PooledPxAP, PxAP
 from sess_ray.pipeline.evaluate.judging import read_maps

@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 from sess_ray import SessError
+from sess_ray.boxes import boxes_region
 from sess_ray.io.annotations import Annotation, Object
 from sess_ray.io.maps import decode_map
-from sess_ray.metrics.localization import PointingGame, boxes_region
+from sess_ray.metrics.localization import PointingGame
 from sess_ray.pipeline.evaluate import job as evaluate
 from sess_ray.pipeline.evaluate.config import EvaluateConfig
 from sess_ray.pipeline.evaluate.facts import Unmeasured, facts_of
