@@ -72,7 +72,7 @@ def imports(path, *, at_once):
             assert not node.level, f"{path}: a relative import"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif not (at_once and later(node)):
-            pending += ast.iter_child_nodes(node)
+            pending += [child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr)]
 
 
 def ours(names):
