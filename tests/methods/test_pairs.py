@@ -28,6 +28,7 @@ FEW = {
     "iscam": {"samples": 1},
 }
 FEW |= {"extremal_perturbation": {"steps": 1, "areas": (0.2,)}, "augmented_gradcam": {"samples": 2, "steps": 2}}
+SIDE = 64
 LARGE = ("tf_efficientnet_lite0", "resnet50", "vgg16", "vit_b_16", "swin_t", "convnext_tiny")
 MODELS = ("squeezenet1_1", *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE))
 
@@ -38,17 +39,17 @@ def model(request):
         return demo.efficientnet_lite0()
     if request.param == "vit_b_16":
         return short_transformer()
-    return sess_ray.load_model(request.param, "random", input_size=128)  # what works does not depend on it
+    return sess_ray.load_model(request.param, "random", input_size=SIDE)  # what works does not depend on it
 
 
 def short_transformer():
     """ViT-B/16 with 3 of its 12 blocks, which are all alike."""
     module = VisionTransformer(
-        image_size=224, patch_size=16, num_layers=3, num_heads=12, hidden_dim=768, mlp_dim=3072, num_classes=1000
+        image_size=SIDE, patch_size=16, num_layers=3, num_heads=12, hidden_dim=768, mlp_dim=3072, num_classes=1000
     )
     # Without weights its classifier is all zeros, and no method sees anything.
     nn.init.normal_(module.heads.head.weight, generator=torch.Generator().manual_seed(0))
-    return replace(sess_ray.load_model(module), name="vit_b_16")
+    return replace(sess_ray.load_model(module, input_size=SIDE), name="vit_b_16")
 
 
 def explains(name, model, pixels):
