@@ -104,6 +104,3 @@ def test_a_table_a_plot_and_runs_that_are_used_again(tmp_path, photographs, caps
     assert "evaluated before: 2 runs" in told
     assert "explaining" not in told
     assert (tmp_path / "sweep" / "sweep.md").read_text() == text
-    assert run("--sweep", "num_scales=0,1,2", "--sweep", "smooth=false", *given) == 0
-    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("explaining: ")]
-    assert told == ["explaining: num_scales 2, smooth false"]

@@ -25,7 +25,7 @@ def bench():
 
 
 def test_nothing_is_lost_and_nothing_twice(bench):
-    """An actor is killed, then the driver stopped by Ctrl-C; tests/infra kills the driver, with all of its cluster."""
+    """An actor is killed, then the driver stopped by Ctrl-C; the long campaign kills the driver, too."""
     row = run(bench, 0, "twice", seed=0)
     assert row.moment != MISSED
     assert row.attempts == 2

@@ -31,10 +31,6 @@ def here(command, place):
     return command.replace("s3://BUCKET", str(place)).replace("--model resnet50", QUICK)
 
 
-def entrypoint(place):
-    return here(rayjob()["spec"]["entrypoint"], place)
-
-
 def shipped(place):
     """Return the command that the README submits with a checkout."""
     [command] = re.findall(r"^ray job submit --working-dir \. -- (.*)$", (ROOT / "README.md").read_text(), re.MULTILINE)

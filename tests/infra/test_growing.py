@@ -17,11 +17,11 @@ def test_gpus_come_when_actors_ask_for_them_and_go_with_the_run(place):
     (place / "empty").mkdir()
     worker = {"CPU": 3, "GPU": 1, "object_store_memory": int(SMALL["object-store-memory"])}
     with closing(Nodes(place / "empty")) as nodes:
-        head = start_head(nodes, *autoscaling(place, nodes, {"gpu-spot": {"resources": worker, "max_workers": 2}}))
+        head = start_head(nodes, *autoscaling(place, nodes, {"gpu-spot": {"resources": worker, "max_workers": 1}}))
         assert raylets(head) == 1
-        command = f"{shipped(place)} --actors 2-2 --gpus-per-actor 1"
+        command = f"{shipped(place)} --actors 1-1 --gpus-per-actor 1"
         nodes.submit(command, "run", "--working-dir", str(checkout(place)))
-        wait_for(lambda: raylets(head) == 3 and actors(head) == 2, nodes)
+        wait_for(lambda: raylets(head) == 2 and actors(head) == 1, nodes)
         nodes.finish("run")
         assert f"{IMAGES} images, {2 * IMAGES} maps, 2 errors" in nodes.jobs.get_job_logs("run")
         assert_all_rows_once(place / "saliency")

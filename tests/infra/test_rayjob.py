@@ -1,4 +1,4 @@
-"""The RayJob's entrypoint on a cluster of the RayJob's parameters, whose nodes come and go, and all die."""
+"""The RayJob's entrypoint on a cluster of the RayJob's parameters, whose nodes come and go."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from tests.infra.nodes import Nodes, actors, kill, wait_for
 from tests.infra.runs import (
     IMAGES,
     assert_all_rows_once,
-    entrypoint,
     here,
     start_head,
     start_worker,
@@ -25,17 +24,8 @@ from tests.infra.runs import (
 pytestmark = pytest.mark.ray
 
 
-def test_the_entrypoint_dies_with_its_cluster_goes_on_in_the_next_and_outlives_nodes(place):
+def test_the_entrypoint_goes_on_after_a_stop_and_outlives_nodes(place):
     output = place / "saliency"
-    with closing(Nodes(place)) as nodes:
-        head, worker = start_head(nodes), start_worker(nodes)
-        nodes.submit(slow(entrypoint(place)), "attempt-1")
-        wait_for(lambda: any((output / "maps").glob("*.parquet")), nodes)
-        for node in (head, worker):
-            kill(node)
-    assert not (output / "run.json").exists()
-    before = pq.read_table(output / "maps", columns=["image_id"]).num_rows
-    assert 0 < before < 2 * IMAGES
     with closing(Nodes(place)) as nodes:
         start_head(nodes)
         lost, drained = start_worker(nodes), start_worker(nodes)
@@ -43,7 +33,7 @@ def test_the_entrypoint_dies_with_its_cluster_goes_on_in_the_next_and_outlives_n
         assert_all_rows_once(output)
         record = json.loads((output / "run.json").read_text())
         assert record["counts"] == {"inputs": IMAGES + 2, "images": IMAGES, "maps": 2 * IMAGES, "errors": 2}
-        assert before <= done
+        assert 0 < done < 2 * IMAGES
         assert record["this_run"]["maps"] == 2 * IMAGES - done
 
 

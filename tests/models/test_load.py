@@ -20,7 +20,7 @@ from tests import nets
 CPU = torch.device("cpu")
 
 
-def patches(count, size=224, seed=0):
+def patches(count, size=96, seed=0):
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 
@@ -37,7 +37,7 @@ def whole_backward(module, layer, batch, classes):
     return logits.detach(), kept["a"].detach(), gradient
 
 
-@pytest.mark.parametrize("name", ["squeezenet1_1", "resnet18", "vgg11_bn", "densenet121", "mobilenet_v3_small"])
+@pytest.mark.parametrize("name", ["squeezenet1_1", "resnet18", "densenet121", "mobilenet_v3_small"])
 def test_the_tap_is_a_whole_backward_pass(name):
     model = sess_ray.load_model(name, "random").prepared(CPU, "fp32")
     batch = patches(3)

@@ -23,8 +23,8 @@ def layers(module):
     return [type(layer).__name__ for layer in module.modules()]
 
 
-def scores(module, dtype=torch.float32, count=3):
-    patches = torch.randn(count, 3, 224, 224, generator=torch.Generator().manual_seed(7))
+def scores(module, dtype=torch.float32, count=3, side=96):
+    patches = torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(7))
     with torch.no_grad():
         return module(patches.to(dtype).contiguous(memory_format=torch.channels_last)).float()
 
@@ -165,5 +165,5 @@ def test_what_can_not_be_fused_is_scored_as_it_is(join):
 
 def test_transformers_stay():
     model = sess_ray.load_model("vit_b_32", "random").prepared(CPU, "fp32")
-    assert torch.equal(scores(model.scorer), scores(model.module))
+    assert torch.equal(scores(model.scorer, side=224), scores(model.module, side=224))
     assert model.fused is None or TAP in dict(model.fused.named_modules())

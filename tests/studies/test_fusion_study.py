@@ -53,7 +53,7 @@ def test_a_study_is_a_table_of_all_variants(tmp_path, photographs, capsys):
     annotations.write_text(
         json.dumps([{"file": name, "class_index": 281, "boxes": [box]} for name, box in boxes.items()])
     )
-    given = ["--input", tmp_path, "--annotations", annotations, "--num-scales", 2]
+    given = ["--input", tmp_path, "--annotations", annotations, "--num-scales", 1]
     assert command.run(fusion_study.app, list(map(str, given))) == 0
     told, left_out = capsys.readouterr()
     assert [line.split(":")[1].split(",")[0].strip() for line in left_out.splitlines()] == ["bad.png", "dog.png"]

@@ -190,9 +190,11 @@ def fitting(
     note = ""
     if high > room and not may_grow:
         low, high = min(low, room), room
-        has = f"{there:g} GPUs, {gpus:g} for each" if gpus else f"{cpus:g} CPUs, and one is left to read and write"
+        unit, number = ("GPU", there) if gpus else ("CPU", cpus)
+        has = f"there is 1 {unit}" if number == 1 else f"there are {number:g} {unit}s"
+        has += f", {gpus:g} for each" if gpus else ", and one is left to read and write" if cpus > 1 else ""
         more = "; for machines that come when asked for, use MIN-MAX" if in_cluster else ""
-        note = f"--actors {actors}: {high} will run (there are {has}){more}"
+        note = f"--actors {actors}: {high} will run ({has}){more}"
     share = 1.0
     if high + 1 > cpus and not may_grow:  # with a GPU an actor needs less of a CPU, and on one CPU all share it
         share = int(1e4 * max(cpus - 1, 0.4 * cpus) / high) / 1e4

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import subprocess
 import sys
 import textwrap
@@ -90,13 +89,12 @@ NOTEBOOK = """
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize(("cpus", "actors"), [(1, ""), (2, "2")])
-def test_a_session_of_few_cpus_does_not_wait_for_itself(tmp_path, cpus, actors):
+def test_a_session_of_few_cpus_does_not_wait_for_itself(tmp_path):
     script = tmp_path / "notebook.py"
     script.write_text(textwrap.dedent(NOTEBOOK))
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
     done = subprocess.run(
-        [sys.executable, script, str(cpus), tmp_path / "out", actors],
+        [sys.executable, script, "1", tmp_path / "out", "2"],
         capture_output=True,
         text=True,
         timeout=300,
@@ -104,7 +102,7 @@ def test_a_session_of_few_cpus_does_not_wait_for_itself(tmp_path, cpus, actors):
         check=False,
     )
     assert "images: 2, errors: 1" in done.stdout, done.stderr[-2000:]
-    assert bool(re.search(r"--actors 2: 1 will run \(there are 2 CPUs", done.stderr)) == bool(actors)
+    assert "--actors 2: 1 will run (there is 1 CPU)" in done.stderr
     assert "constructor arguments" not in done.stderr  # what Ray says of its own actors
 
 
