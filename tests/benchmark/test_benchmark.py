@@ -88,6 +88,7 @@ def test_times_are_those_of_the_passes(config, small_images):
     assert found[0]["ratio"] == found[len(names)]["ratio"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet50", pytest.param("vit_b_16", marks=pytest.mark.slow)])
 def test_operations_are_those_that_torchvision_publishes(name):
     published = torchvision.models.get_model_weights(name).DEFAULT.meta["_ops"]  # multiplications, in thousand millions
@@ -110,6 +111,7 @@ def test_images_are_taken_again():
     assert np.array_equal(images[0], images[len(items)])
 
 
+@pytest.mark.slow
 def test_large_images_are_measured_as_the_job_would_explain_them():
     """The sample images have 300 to 512 pixels of height; of one scale 224 are enough."""
     config = BenchmarkConfig(num_scales=1, max_map_side=100, images=2)
@@ -164,6 +166,7 @@ def test_tables_and_comparison(tmp_path, capsys):
         report.compare(*paths)
 
 
+@pytest.mark.slow
 def test_a_picture_is_drawn(small_images, tmp_path):
     pytest.importorskip("matplotlib")
     rows = core.measure_core(BenchmarkConfig(model=TINY, num_scales=1, ratios=(0.5,), targets=1), small_images[:1])

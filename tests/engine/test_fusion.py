@@ -60,6 +60,7 @@ def literal_fusion(plan, maps, scores, kept, kind):
     return literal.fused(masks, coverage, kind)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["reference", "seamless"])
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(

@@ -53,6 +53,7 @@ def test_all_windows_of_guided_are_all(small, pictures):
                 assert one.num_scored == one.num_forwards == other.num_patches
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["gradcam", "gradcam++", "gradient", "groupcam"])
 def test_neither_batches_nor_other_images_nor_targets_matter(small, pictures, method):
     options = {"groups": 2} if method == "groupcam" else {}

@@ -25,6 +25,7 @@ def compare_with_literal(model, pixels, target, *, fusion, ratio, num_scales, si
     np.testing.assert_allclose(found.saliency, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", ["reference", "seamless"])
 @pytest.mark.parametrize(
     ("name", "target", "ratio", "num_scales"), [("chelsea.png", 281, 0.9, 6), ("coffee.png", 967, 0.5, 3)]
@@ -34,7 +35,7 @@ def test_sess_is_its_literal_definition(lite0, photographs, fusion, name, target
 
 
 @pytest.mark.parametrize("fusion", ["reference", "seamless"])
-@pytest.mark.parametrize(("ratio", "num_scales"), [(0.0, 4), (0.9, 6)])
+@pytest.mark.parametrize(("ratio", "num_scales"), [(0.0, 4), pytest.param(0.9, 6, marks=pytest.mark.slow)])
 def test_sess_with_a_known_head_is_its_literal_definition(real_squeezenet, photographs, fusion, ratio, num_scales):
     settings = {"fusion": fusion, "ratio": ratio, "num_scales": num_scales}
     compare_with_literal(real_squeezenet, photographs["rocket.jpg"], 657, **settings)
@@ -46,12 +47,14 @@ def test_a_smaller_map_is_fused_of_the_same_windows(lite0, photographs, fusion):
     compare_with_literal(lite0, photographs["coffee.png"], 967, size=(87, 130), **settings)  # of 400 x 600
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(60, 91), (224, 224), (448, 224), (97, 700)])
 def test_odd_sizes_too(lite0, photographs, shape):
     pixels = np.asarray(Image.fromarray(photographs["astronaut.png"]).resize(shape[::-1]))
     compare_with_literal(lite0, pixels, 652, fusion="reference", ratio=0.7, num_scales=2)
 
 
+@pytest.mark.slow
 def test_images_share_batches_and_stay_apart(lite0, photographs):
     names = ["chelsea.png", "coffee.png", "rocket.jpg"]
     small = [np.asarray(Image.fromarray(photographs[name]).resize((300 - 40 * i, 260))) for i, name in enumerate(names)]
@@ -178,6 +181,7 @@ def test_maps_run_from_0_to_1_and_the_object_is_lit(lite0, photographs):
     assert 60 < y < 330  # the cup
 
 
+@pytest.mark.slow
 def test_bfloat16_is_close(lite0, photographs):
     pixels = photographs["coffee.png"]
     [[exact]] = SESS(lite0, num_scales=1, device="cpu").explain([pixels], [[967]])

@@ -51,6 +51,7 @@ def said(folder):
     return "\n".join(value for value in constants if isinstance(value, str))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("message", [message for row in MESSAGES for message in re.findall("`([^`]+)`", row)])
 def test_a_message_is_one_that_is_printed(message):
     if message in OF_OTHERS:

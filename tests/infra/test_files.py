@@ -40,6 +40,7 @@ def test_ray_up_takes_its_file(cloud):
     jsonschema.validate(launcher(cloud), json.loads(schema.read_text()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", JOBS)
 def test_kuberay_takes_the_job(name):
     schema = SHARED.parent / "schemas" / "rayjob-v1.schema.json"

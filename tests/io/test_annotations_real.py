@@ -38,6 +38,7 @@ def test_real_class_map(squeezenet):
     assert classes.classes("person", partial(members, model=squeezenet)) == ()
 
 
+@pytest.mark.slow
 def test_real_segments_against_pycocotools():
     coco = pytest.importorskip("pycocotools.coco")
     path = shared("coco-subset/annotations/instances_train2017.json")

@@ -51,6 +51,7 @@ def test_what_is_held_twice_is_put_right(tmp_path):
     assert store.tables("maps") == files
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     st.lists(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 2)), min_size=1, max_size=4), max_size=4),

@@ -87,6 +87,7 @@ def test_more_targets_take_no_more_passes(name, photographs, model):
     assert passes(0, 1, 4) == passes(0) > 2  # two score
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_map_alone_and_among_others(name, model, photographs):
     model = model_of(name, model)

@@ -52,6 +52,7 @@ def test_the_layer_is_on_all_ways():
         METHOD.function(model, patches, targets, layer="steam")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "layer"),
     [
@@ -152,6 +153,7 @@ def test_values_are_those_of_the_model(squeezenet):
         assert torch.equal(module(patches.clone().requires_grad_()), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "reason"),
     [

@@ -55,6 +55,7 @@ def test_integrated_gradients_of_a_linear_model_are_weights_times_the_patch(line
     torch.testing.assert_close(run("integrated_gradients", linear, patches, steps=2), expected)
 
 
+@pytest.mark.slow
 def test_integrated_gradients_are_complete():
     model, module = nets.small()
     patches, baseline = nets.patches(3), nets.patches(3, seed=9)
@@ -98,6 +99,7 @@ def test_smoothgrad_says_what_became_of_an_option():
         methods.get("smoothgrad").parsed({"squared": "true"})
 
 
+@pytest.mark.slow
 def test_the_rules_of_integrated_gradients_meet_and_the_midpoint_is_nearer():
     model, _ = nets.small()
     patches = nets.patches(3)
@@ -184,6 +186,7 @@ def test_cam_is_the_classifiers_weights(lite0):
     assert methods.get("cam").refusal(model) is None
 
 
+@pytest.mark.slow
 def test_cam_refuses_other_heads(squeezenet):
     prepared = squeezenet.prepared(torch.device("cpu"), "fp32")
     with pytest.raises(SessError, match=r"cam cannot explain squeezenet1_1: .* not a global mean .*; .* gradcam,"):

@@ -179,6 +179,7 @@ def test_integrated_gradients(model, patches):
     torch.testing.assert_close(found.double(), expected.double(), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_xrai_of_pair(photographs):
     side = 96  # segmented at 224
     library = oracle("saliency.core")

@@ -60,6 +60,7 @@ def explains(name, model, pixels):
     assert found.saliency.shape == pixels.shape[:2]
 
 
+@pytest.mark.slow
 def test_the_table_in_the_docs_is_what_happens(model, photographs, monkeypatch):
     # Three live channels a patch: whether a method works does not depend on how many there are.
     alive = perturbation._alive

@@ -184,6 +184,7 @@ def group_cam(module, layer, patch, target, groups=32):
     return nets.min_max(total).double() if total.max() > total.min() else total.double()
 
 
+@pytest.mark.slow
 def test_group_cam_within_sess_is_the_release_within_sess(lite0, photographs, monkeypatch):
     monkeypatch.setattr(literal, "grad_cam", group_cam)
     pixels, settings = photographs["chelsea.png"], {"num_scales": 2, "fusion": "reference"}

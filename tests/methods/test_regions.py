@@ -66,6 +66,7 @@ def test_augmented_grad_cam_of_one_copy_is_grad_cam():
             torch.testing.assert_close(one, nets.up(cam), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_super_resolution_minimises_its_objective():
     generator = torch.Generator().manual_seed(2)
     truth = torch.zeros(1, 32, 32)
@@ -209,6 +210,7 @@ class Corner(nn.Module):
         return torch.stack([brightness, -brightness], 1)
 
 
+@pytest.mark.slow
 def test_extremal_masks_sit_in_the_corners_and_have_their_areas():
     model = sess_ray.Model(Corner(), "corner", "", "NCHW", 2, 64, (0.5,) * 3, (0.5,) * 3)
     patch = torch.full((1, 3, 64, 64), -1.0)
@@ -226,6 +228,7 @@ def test_extremal_masks_sit_in_the_corners_and_have_their_areas():
     torch.testing.assert_close(whole, split, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -250,6 +253,7 @@ def test_long_runs_do_not_depend_on_the_batch(name, options):
     torch.testing.assert_close(alone, together, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_super_resolved_map_of_a_real_model_owes_nothing_to_its_neighbours(lite0, photographs):
     model = lite0.prepared(torch.device("cpu"), "fp32")
     crops = [photographs[name][:224, :224].astype(np.float32) for name in ("chelsea.png", "astronaut.png")]
@@ -264,6 +268,7 @@ def test_a_super_resolved_map_of_a_real_model_owes_nothing_to_its_neighbours(lit
     torch.testing.assert_close(found(slice(0, 1)), found(slice(0, 2))[:1], atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [

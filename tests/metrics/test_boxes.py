@@ -64,6 +64,7 @@ def iou_by_hand(first, second):
     return len(cells[0] & cells[1]) / union if union else 0.0
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     height=st.integers(1, 12),

@@ -98,6 +98,7 @@ def test_parts_of_a_map_that_are_no_numbers_count_as_zero():
         np.testing.assert_array_equal(kind().measure(saliency, truth), kind().measure(clean, truth))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", METRICS)
 def test_parts_merge_and_equal_runs_do_not_differ(kind):
     rng = np.random.default_rng(14)

@@ -63,6 +63,7 @@ def test_intervals_are_those_of_the_closed_form(draw):
     assert found.high == pytest.approx(values.mean() + half, abs=0.2 * half)
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_truth_about_as_often_as_they_say():
     # Of 200 intervals 190 are expected, with a standard deviation of 3.1; the bootstrap's are a little short.
     rng = np.random.default_rng(4)

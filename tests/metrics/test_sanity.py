@@ -234,6 +234,7 @@ def test_maps_are_compared_with_those_of_the_model_as_it_is(model, kind):
     assert min(one.spearman for _, alike in found for one in alike) < 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_edge_detector_fails_and_grad_cam_passes(lite0, photograph, kind):
     before = lite0.weights_sha256()
@@ -249,6 +250,7 @@ def test_an_edge_detector_fails_and_grad_cam_passes(lite0, photograph, kind):
     assert lite0.weights_sha256() == before
 
 
+@pytest.mark.slow
 def test_maps_of_two_classes(lite0, photograph):
     cat, car = (grad_cam([photograph], target)(lite0) for target in (285, 817))
     [found] = target_sensitivity(cat, car)

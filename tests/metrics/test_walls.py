@@ -79,6 +79,7 @@ def test_where_there_is_nothing_to_compare():
         walls(step.T, plan, np.ones(2, bool))
 
 
+@pytest.mark.slow
 def test_an_explanation_of_few_windows_has_more_than_one_of_all(photographs, lite0):
     found = {}
     for ratio in (0.0, 0.9):

@@ -32,6 +32,7 @@ def test_maps_at_the_defaults_show_no_walls_and_few_windows_do(two, lite0, metho
     assert mean_walls(lite0, two[:1], method, num_scales, options, **PAPER) > 1.2
 
 
+@pytest.mark.slow
 def test_windows_of_few_scales_show_even_if_all_are_kept_unless_they_fade(two, lite0):
     assert mean_walls(lite0, two, "gradcam", 4, pre_filter_ratio=0.0, fade=0.0) > 1.2
     assert mean_walls(lite0, two, "gradcam", 4, pre_filter_ratio=0.0, fade=0.25) <= 1.15

@@ -41,6 +41,7 @@ def explained(module, layer, method, images, targets, **settings):
     return SESS(model, method=unchecked, **options).explain(images, targets)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "windows"),
     [
@@ -105,6 +106,7 @@ def test_probabilities_logits_and_shares_are_those_of_the_sum():
         torch.testing.assert_close(shares[row], share, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_gradient_of_squeezenets_head_is_autograds(precision):
     loaded = sess_ray.load_model("squeezenet1_1", weights="random")

@@ -37,6 +37,7 @@ def whole_backward(module, layer, batch, classes):
     return logits.detach(), kept["a"].detach(), gradient
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["squeezenet1_1", "resnet18", "densenet121", "mobilenet_v3_small"])
 def test_the_tap_is_a_whole_backward_pass(name):
     model = sess_ray.load_model(name, "random").prepared(CPU, "fp32")
@@ -145,6 +146,7 @@ LAYERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAYERS)
 def test_the_layer_is_found(name):
     model = sess_ray.load_model(name, "random")
@@ -162,6 +164,7 @@ def test_metadata():
     assert (inception.input_size, inception.classes[1]) == (299, "goldfish")
 
 
+@pytest.mark.slow
 def test_the_demos_weights_know_a_cat(lite0, photographs):
     [[found]] = sess_ray.SESS(lite0, num_scales=None, device="cpu").explain([photographs["chelsea.png"]])
     assert found.target_name in ("tabby", "Egyptian cat", "tiger cat")
@@ -215,6 +218,7 @@ def test_weights_from_files(tmp_path):
     assert digests != {reference.weights_sha256()}
 
 
+@pytest.mark.slow
 def test_a_checkpoint_with_another_number_of_classes(tmp_path):
     import torchvision
 

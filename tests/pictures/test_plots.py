@@ -28,6 +28,7 @@ def every(squeezenet, pixels):
     return sess, sess.explain([pixels], [[7]])[0][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ratio", [0.0, 0.3, 0.9, 1.0])
 @pytest.mark.parametrize("fusion", ["seamless", "reference"])
 def test_the_map_of_the_best_windows_is_what_sess_makes_of_them(squeezenet, pixels, every, ratio, fusion):

@@ -11,6 +11,7 @@ from studies import adds, adds_tables
 from studies.annotated import Thing
 
 
+@pytest.mark.slow
 def test_a_row_says_what_changes_and_groups_are_targets(real_squeezenet, photographs):
     pixels = photographs["chelsea.png"]
     things = [Thing("cat", (281, 282), np.array([[60, 0, 420, 299]])), Thing("mug", (504,), np.array([[0, 0, 9, 9]]))]
@@ -33,6 +34,7 @@ def test_a_row_says_what_changes_and_groups_are_targets(real_squeezenet, photogr
     assert "mask_iou" not in text
 
 
+@pytest.mark.slow
 def test_what_was_before_is_what_the_engine_makes_so(real_squeezenet, photographs):
     pixels = photographs["coffee.png"]
     for method, options in (("gradcam", {}), ("groupcam", {"groups": 2})):

@@ -42,6 +42,7 @@ def test_what_scores_weigh():
         assert float(peaks[1] / peaks[0]) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_a_study_is_a_table_of_all_variants(tmp_path, photographs, capsys):
     from PIL import Image
 

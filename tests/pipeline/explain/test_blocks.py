@@ -21,6 +21,7 @@ def cut(uris, actors, **limit):
     return [block.num_rows for block in found]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("images", "actors", "largest"),
     [
@@ -39,6 +40,7 @@ def test_blocks_are_few_and_fair(images, actors, largest):
         assert len(sizes) <= BLOCKS + RAMP
 
 
+@pytest.mark.slow
 def test_the_first_block_is_one_image_and_the_next_ones_grow():
     assert cut([f"{number}.jpg" for number in range(640)], 2)[:7] == [1, 2, 4, 8, 16, 32, 32]
     assert cut([f"{number}.jpg" for number in range(600_000)], 2)[:10] == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]

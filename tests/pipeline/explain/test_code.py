@@ -17,6 +17,7 @@ def package(tmp_path_factory):
     return place
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "method", "matters"),
     [

@@ -122,6 +122,7 @@ def test_labels_that_meet_in_one_class_are_one_row(lite0, photographs):
     assert [explained["target"] for explained in row["maps"]] == [282]
 
 
+@pytest.mark.slow
 def test_what_is_stored_of_a_group_is_the_same_in_every_run(lite0, photographs):
     from sess_ray import SESS
 
