@@ -10,7 +10,7 @@ from PIL import Image
 from sess_ray.pipeline.explain import job as explain
 from sess_ray.pipeline.explain.config import ExplainConfig
 from sess_ray.pipeline.explain.prepare import prepare
-from tests.pipeline.evaluate.jobs import BOXES, MEASURED, MISSILE, TABBY, evaluated
+from tests.pipeline.evaluate.jobs import BOXES, MEASURED, MISSILE, SIDE, TABBY, evaluated
 
 
 @pytest.fixture(scope="package")
@@ -53,7 +53,13 @@ def runs(images, tmp_path_factory):
     manifest.write_text("uri,id,label\n" + "\n".join(lines))
     for name, scales in (("base", 0), ("sess", 1)):
         config = ExplainConfig(
-            input=str(manifest), output=str(root / name), targets="label", num_scales=scales, overlays=0, actors="1"
+            input=str(manifest),
+            output=str(root / name),
+            targets="label",
+            num_scales=scales,
+            overlays=0,
+            actors="1",
+            input_size=SIDE,
         )
         assert explain.run(prepare(config)).maps == 7
     (images / "gone.png").unlink()

@@ -11,6 +11,7 @@ from sess_ray.pipeline.evaluate.config import EvaluateConfig
 from sess_ray.pipeline.evaluate.prepare import prepare as prepare_evaluation
 
 TABBY, ESPRESSO, MISSILE = 281, 967, 657
+SIDE = 128  # pixels of a patch: fewer steps of insertion than of the 224 that the model has learned
 BOXES = {
     "cat.png": [TABBY, [40, 20, 250, 230]],
     "cup.png": [ESPRESSO, [100.5, 40, 290, 210]],
@@ -22,7 +23,8 @@ MEASURED = {"gone.png": [0, 0, 200, 200], **{name: BOXES[name][1] for name in ("
 
 
 def evaluated(runs, output, **settings):
-    config = EvaluateConfig(run=tuple(f"{name}={url}" for name, url in runs.items()), output=str(output), **settings)
+    named = tuple(f"{name}={url}" for name, url in runs.items())
+    config = EvaluateConfig(run=named, output=str(output), **{"actors": "1", **settings})
     evaluation = prepare_evaluation(config)
     return evaluation, evaluate.run(evaluation)
 

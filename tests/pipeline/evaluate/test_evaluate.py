@@ -67,7 +67,7 @@ def test_rows_are_what_the_metrics_say_of_each_map_alone(whole, runs, images):
 
 def test_the_model_is_asked_what_the_definitions_need_and_no_more(whole):
     _, _, outcome = whole
-    steps = 28
+    steps = 16
     questions = 2 * (steps + 1) + 2  # insertion and deletion; drop and increase share their two
     assert outcome.forwards == 2 * 6 * questions
 
