@@ -35,7 +35,7 @@ class Sample:
     Attributes
     ----------
     name : str
-        Of files: the image's path without extension, where that is harmless.
+        The files' name: the image's path without extension, where that is harmless.
     content : bytes
         The image as it was explained: upright, of one of `KEPT`.
     kind : str
@@ -64,7 +64,7 @@ class Recipe:
     Attributes
     ----------
     names : mapping
-        Of the classes that images are predicted to be.
+        The classes that images are predicted to be.
     max_pixels : int
         Size of an image that is converted.
     kinds : mapping
