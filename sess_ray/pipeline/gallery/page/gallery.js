@@ -132,7 +132,10 @@
   };
 
   function pressed(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input:not([type=range]), select, textarea")) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input:not([type=range]), textarea")) return;
+    // A list that has just been chosen from takes letters and digits itself, unless they are for the map under the pointer.
+    const meant = /^[1-9b]$/.test(event.key) && document.querySelector("section.map:hover");
+    if (event.target.matches("select") && !meant) return;
     if (event.key === "b") cards.blink(true);
     else if (/^[1-9]$/.test(event.key) && tag(event.key)) event.preventDefault();
     else if (event.target.matches("input")) return; // a slider has keys of its own
