@@ -83,6 +83,7 @@ def neighbours(mask):
     return found
 
 
+@pytest.mark.slow
 @given(MAPS, st.sampled_from([0.0, 0.3, 0.5, 1.0]))
 @settings(deadline=None, derandomize=True)
 def test_instances_are_the_connected_parts(saliency, min_part):

@@ -216,7 +216,7 @@ def test_a_users_own_method_is_one_line(lite0, photographs, brightness):
     ("options", "message"),
     [
         ({"method": "gradcm"}, "unknown method"),
-        ({"num_scales": 0}, "num_scales is 0"),
+        ({"num_scales": -1}, "num_scales is -1"),
         ({"step_size": 0}, "step_size is 0"),
         ({"pre_filter_ratio": 1.5}, "share from 0 to 1"),
         ({"fade": 0.6}, "fade is 0.6: use a share of a window's side from 0 to 0.5"),
@@ -237,7 +237,7 @@ def test_wrong_inputs(squeezenet):
     sess = SESS(squeezenet, num_scales=2, max_patches=8, device="cpu")
     fine = np.zeros((30, 40, 3), np.uint8)
     for images, targets, message in (
-        ([np.zeros((30, 40))], "top1", "give PIL images"),
+        ([np.zeros((30, 40, 7))], "top1", "give a path, a Pillow image, or an array"),
         ([fine], "best", "unknown class 'best'"),
         ([fine], [[1000]], "out of range"),
         ([fine], [[]], "at least one class"),
@@ -262,6 +262,7 @@ PLAN = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "unneeded"),
     [
@@ -308,6 +309,7 @@ def peak_megabytes(*sizes):
     return map(float, subprocess.run(arguments, capture_output=True, text=True, check=True).stdout.split())
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_by_the_batch_not_by_the_images():
     few, many, large = peak_megabytes("400x500x10", "400x500x40", "4000x6000x1")
     # What 30 images leave behind, were they kept: 18 MB of pixels and 48 MB of maps.

@@ -162,6 +162,7 @@ def test_eksctl_takes_its_file():
         jsonschema.validate(cluster, yaml.safe_load(schema.read_text()))
 
 
+@pytest.mark.slow
 def test_the_job_for_a_laptop_needs_no_gpu_and_writes_where_the_node_keeps_it():
     job, cluster = rayjob("kind"), yaml.safe_load((KUBERAY / "kind" / "cluster.yaml").read_text())
     _, given = flags(job["spec"]["entrypoint"])

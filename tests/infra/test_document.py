@@ -36,6 +36,7 @@ def test_the_search_for_what_to_change_finds_it():
         assert f"infra/{name}" in found
 
 
+@pytest.mark.slow
 def test_the_benchmark_takes_its_flags():
     [line] = re.findall(r"^sess-ray benchmark (.*)$", COMMANDS, re.MULTILINE)
     script = ROOT / "jobs" / "benchmark.py"

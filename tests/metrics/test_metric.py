@@ -165,6 +165,7 @@ def test_weights_count_once_and_then_as_poisson_numbers():
     assert abs(between).max() < 0.2
 
 
+@pytest.mark.slow
 def test_weights_are_those_of_any_process():
     code = "from sess_ray.metrics.metric import replicate_weights as w; print(*w('ä/b.jpg')[:40].astype(int))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

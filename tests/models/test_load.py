@@ -186,6 +186,7 @@ assert model.class_index("n02123045") == 281
 """
 
 
+@pytest.mark.slow
 def test_a_model_is_there_without_torchs_compiler_and_torchvision_still_finds_it():
     pytest.importorskip("timm")
     subprocess.run([sys.executable, "-c", QUICK], check=True)

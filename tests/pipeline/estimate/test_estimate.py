@@ -163,6 +163,7 @@ def test_images_of_many_sizes_are_looked_at_evenly(tmp_path, squeezenet):
     assert within(stratum.windows, truth, 0.1)
 
 
+@pytest.mark.slow
 def test_guided_windows_of_several_targets_are_counted_together(tmp_path, monkeypatch, photographs):
     monkeypatch.setattr(trial, "SECONDS", 4.0)
     pictures = [
@@ -193,6 +194,7 @@ class Slow(torch.nn.Module):
         return self.head(self.conv(self.pause(x)).mean((2, 3)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pause", "bound"), [(0.02, False), (9.0, True)])
 def test_a_slow_model_is_measured_with_fewer_scales_or_given_up(tmp_path, monkeypatch, pause, bound):
     from sess_ray import load_model
@@ -225,6 +227,7 @@ def test_a_slow_model_is_measured_with_fewer_scales_or_given_up(tmp_path, monkey
         assert 0.7 < found.seconds_per_image / (pause * passes) < 3  # it sleeps, and on a busy machine oversleeps
 
 
+@pytest.mark.slow
 def test_actors_of_several_threads_are_measured_with_several(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     monkeypatch.setattr(trial, "SECONDS", 3.0)
