@@ -60,12 +60,12 @@ def explain(
     job = prepare(config, meanwhile=lambda: start_early(config.address))
     from sess_ray.pipeline.explain.job import run
 
-    if job.tasks.num_rows:
+    if job.left:
         print(f"explaining {_number(job)} with {job.model.name}, {config.method} on {job.model.layer}")
         print(_notes(job), _groups(job), *(f"{line}\n" for line in job.left_out), sep="", end="", flush=True)
     else:
         print(_nothing_left(job), flush=True)
-    progress = Progress(job.tasks.num_rows if job.countable else None)
+    progress = Progress(job.left if job.countable else None)
     try:
         summary = run(job, progress)
     finally:
@@ -81,7 +81,7 @@ def _number(job: Job) -> str:
     from sess_ray.io.items import shard_rows
 
     shards = pc.sum(shard_rows(job.tasks["uri"])).as_py() or 0
-    kinds = {"image": job.tasks.num_rows - shards, "tar shard": shards}
+    kinds = {"image": job.left - shards, "tar shard": shards}
     number = " and ".join(command.counted(count, unit) for unit, count in kinds.items() if count)
     return (
         f"{number} ({job.finished:,} more {'is' if job.finished == 1 else 'are'} finished)" if job.finished else number
@@ -102,8 +102,8 @@ def _list(*, methods: bool) -> None:
 
 
 def _describe(job: Job, gpus: int | None, price: float | None) -> None:
-    errors = job.tasks.num_rows - job.tasks["error"].null_count
-    if not job.tasks.num_rows:
+    errors = round(job.share * (job.tasks.num_rows - job.tasks["error"].null_count))
+    if not job.left:
         print(_nothing_left(job))
         return
     failing = f", {errors:,} of which will end in errors/," if errors else ""
@@ -183,7 +183,7 @@ def _named(targets: list[list[int]] | None, model: Model) -> str:
 
 def _report(job: Job, summary: Summary) -> None:
     total = summary.total
-    if job.tasks.num_rows:
+    if job.left:
         rate = summary.images / summary.seconds if summary.seconds else 0
         busy = "" if summary.busy is None else f", actors {summary.busy:.0%} busy"
         held = ", ".join([command.counted(summary.images, "image"), command.counted(summary.maps, "map")])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NoReturn
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -123,28 +124,52 @@ def distinct(items: pa.Table, url: str) -> pa.Table:
     twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
     if not len(twice):
         return items
+
+    def refused(row: dict[str, Any], _: int) -> NoReturn:
+        raise SessError(f"{public(url)} has id {row['image_id']!r} for two images")
+
     repeated = pc.is_in(items["image_id"], twice)
     numbers = pc.indices_nonzero(repeated).to_pylist()
-    rows = _apart_by_query(items.filter(repeated).to_pylist())
-    merged: dict[str, dict[str, Any]] = {}
-    where: dict[str, int] = {}
-    for number, row in zip(numbers, rows, strict=True):
-        name = row["image_id"]
-        before = merged.get(name)
-        if before is not None and before["uri"] == row["uri"]:  # one row a target
+    found = joined(items.filter(repeated).to_pylist(), numbers, refused)
+    single = items.append_column("number", pa.array(range(items.num_rows), pa.int64())).filter(pc.invert(repeated))
+    several = pa.Table.from_pylist([row for row, _ in found], ITEMS)
+    several = several.append_column("number", pa.array([rows[0] for _, rows in found], pa.int64()))
+    return pa.concat_tables([single, several]).sort_by("number").drop_columns(["number"])
+
+
+def joined(
+    rows: list[dict[str, Any]], numbers: Iterable[int], other: Callable[[dict[str, Any], int], dict[str, Any]]
+) -> list[tuple[dict[str, Any], list[int]]]:
+    """Join the rows of a table that are of one image.
+
+    Parameters
+    ----------
+    rows : list of dict
+        As `ITEMS` has them.
+    numbers : iterable of int
+        What each is called in the table.
+    other : callable
+        A row that has the id of another image, and its number, to what stands for it.
+
+    Returns
+    -------
+    list of (dict, list of int)
+        Each image, and the numbers of its rows.
+    """
+    found: dict[str, tuple[dict[str, Any], list[int]]] = {}
+    for number, row in zip(numbers, _apart_by_query(rows), strict=True):
+        before = found.get(row["image_id"])
+        if before is not None and before[0]["uri"] == row["uri"]:  # one row a target
             for kind in ("labels", "targets"):
-                before[kind] = list(dict.fromkeys([*(before[kind] or []), *(row[kind] or [])])) or None
+                before[0][kind] = list(dict.fromkeys([*(before[0][kind] or []), *(row[kind] or [])])) or None
+            before[1].append(number)
             continue
+        own = dict(row)
         if before is not None:
             _, member = split_uri(row["uri"])
-            if member is None:
-                raise SessError(f"{public(url)} has id {name!r} for two images")
-            name = f"{name}#{member}"
-        merged[name], where[name] = {**row, "image_id": name}, number
-    single = items.append_column("number", pa.array(range(items.num_rows), pa.int64())).filter(pc.invert(repeated))
-    several = pa.Table.from_pylist(list(merged.values()), ITEMS)
-    several = several.append_column("number", pa.array(list(where.values()), pa.int64()))
-    return pa.concat_tables([single, several]).sort_by("number").drop_columns(["number"])
+            own = other(own, number) if member is None else {**own, "image_id": f"{row['image_id']}#{member}"}
+        found[own["image_id"]] = own, [number]
+    return list(found.values())
 
 
 def _apart_by_query(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

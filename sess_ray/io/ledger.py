@@ -8,6 +8,7 @@ gives smaller blocks), or if a machine that seemed lost went on writing. Both ar
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -50,13 +51,17 @@ class Ledger:
 
 def read_ledger(store: Store, *, repair: bool = True) -> Ledger:
     """Return what an output holds; with `repair`, after whatever it holds twice has been removed."""
-    ledger = Ledger(*(_read(store, folder) for folder in KEYS))
+    ledger = read_files(store, [name for folder in KEYS for name in store.tables(folder)])
     return read_ledger(store) if repair and remove_surplus(store, ledger) else ledger
 
 
-def _read(store: Store, folder: str) -> pa.Table:
-    """Return the keys of all rows of a folder, with the files that they are in."""
-    names = store.tables(folder)
+def read_files(store: Store, files: Sequence[str]) -> Ledger:
+    """Return what some files of an output hold."""
+    return Ledger(*(_read(store, folder, [name for name in files if name.startswith(f"{folder}/")]) for folder in KEYS))
+
+
+def _read(store: Store, folder: str, names: list[str]) -> pa.Table:
+    """Return the keys of all rows of files of a folder, with the files that they are in."""
     tables = []
     for name, table in zip(names, store.read_tables(names, KEYS[folder].names), strict=True):
         file = pa.DictionaryArray.from_arrays(pa.array([0] * table.num_rows, pa.int32()), pa.array([name]))
@@ -65,8 +70,16 @@ def _read(store: Store, folder: str) -> pa.Table:
     return pa.concat_tables([empty, *tables]).unify_dictionaries()
 
 
-def remove_surplus(store: Store, ledger: Ledger) -> int:
+def remove_surplus(store: Store, ledger: Ledger, stem: Callable[[str, pa.Table], str] | None = None) -> int:
     """Keep of each map and each error the one in the first file, and of an image with maps no error.
+
+    Parameters
+    ----------
+    store : Store
+    ledger : Ledger
+    stem : callable, optional
+        Names a file that is written again: its folder and rows to the name, without the extension. Without it, it is
+        named by its rows.
 
     Returns
     -------
@@ -78,7 +91,7 @@ def remove_surplus(store: Store, ledger: Ledger) -> int:
     contradicted = pa.concat_tables([_surplus(ledger.errors, KEYS["errors"].names), ledger.errors.filter(explained)])
     for folder, surplus in (("maps", maps), ("errors", contradicted)):
         for file in surplus["file"].unique().to_pylist():
-            _without(store, folder, file, surplus.filter(pc.equal(surplus["file"].cast(pa.string()), file)))
+            _without(store, folder, file, surplus.filter(pc.equal(surplus["file"].cast(pa.string()), file)), stem)
     return maps.num_rows + contradicted.num_rows
 
 
@@ -93,7 +106,9 @@ def _surplus(table: pa.Table, keys: list[str]) -> pa.Table:
     return table.filter(pc.invert(pc.is_in(numbered["number"], first)))
 
 
-def _without(store: Store, folder: str, file: str, surplus: pa.Table) -> None:
+def _without(
+    store: Store, folder: str, file: str, surplus: pa.Table, stem: Callable[[str, pa.Table], str] | None
+) -> None:
     """Write a file again without some rows: first the new one, then the old one goes; nothing is ever missing."""
     keys = KEYS[folder].names
     gone = Counter(tuple(row[key] for key in keys) for row in surplus.to_pylist())
@@ -105,5 +120,8 @@ def _without(store: Store, folder: str, file: str, surplus: pa.Table) -> None:
         if gone[key] < 0:
             kept.append(number)
     if kept:
-        store.write_table(folder, table.take(kept[::-1]))
+        left = table.take(kept[::-1])
+        named = store.replace_table(folder, stem(folder, left), left) if stem else store.write_table(folder, left)
+        if named == file:
+            return
     store.remove(file)

@@ -52,7 +52,7 @@ class Learned:
     names: dict[tuple[str, ...], None] = field(default_factory=dict)
     unlabelled: tuple[str, ...] = ()
 
-    def add(self, source: _Parquet | Lines) -> None:
+    def add(self, source: Parquet | Lines) -> None:
         """Learn from the table of a source, of which a row has been read, or all."""
         columns, seen = source.table.columns, tuple(source.seen)
         named = source.table.names.get((columns and columns.label) or "")
@@ -96,7 +96,7 @@ def listed_in(
     SessError
         If it has no column that says where images are, or cannot be read.
     """
-    read: type[_Parquet | Lines] = _Parquet if has_extension(path, ".parquet") else Lines
+    read: type[Parquet | Lines] = Parquet if has_extension(path, ".parquet") else Lines
     source = read(filesystem, path, Table(uri_of(filesystem, path), prefix, column, label))
     number = 0
     try:
@@ -116,13 +116,29 @@ def listed_in(
             learned.add(source)
 
 
+def listed_from(
+    filesystem: fsspec.AbstractFileSystem, path: str, first: int, column: str | None = None, label: str | None = None
+) -> Iterator[tuple[int, Item]]:
+    """Yield the images that a Parquet manifest lists from a row on, each with the number of its row, from 0.
+
+    Parameters
+    ----------
+    filesystem, path, column, label
+        As for `listed_in`.
+    first : int
+    """
+    source = Parquet(filesystem, path, Table(uri_of(filesystem, path), None, column, label))
+    rows = persistent(lambda had: source.rows(first + had))
+    return ((number, _item(row, source.table, number)) for number, row in enumerate(rows, first))
+
+
 # --- rows of Parquet ---
 
 PACKED = "packed path"  # stands for the column of image bytes: the path stored beside them, or None
 
 
 @dataclass
-class _Parquet:
+class Parquet:
     """Parquet; of a column of image bytes only the paths beside them are read."""
 
     filesystem: fsspec.AbstractFileSystem
@@ -130,14 +146,14 @@ class _Parquet:
     table: Table
     seen: Sequence[str] = ()  # columns, in their order
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self, first: int = 0) -> Iterator[Row]:
         with self.filesystem.open(self.path, "rb") as handle:
             file = pq.ParquetFile(handle)
             self.seen = file.schema_arrow.names
-            if self._look(file.schema_arrow):
-                yield from self._read(file)
+            if self.look(file.schema_arrow):
+                yield from self._read(file, first)
 
-    def _look(self, schema: pa.Schema) -> bool:
+    def look(self, schema: pa.Schema) -> bool:
         """Find the columns; say whether there are images."""
         table = self.table
         try:
@@ -162,7 +178,7 @@ class _Parquet:
     def check(self) -> None:
         """Find nothing wrong: the columns are known before the rows."""
 
-    def _read(self, file: pq.ParquetFile) -> Iterator[Row]:
+    def _read(self, file: pq.ParquetFile, first: int) -> Iterator[Row]:
         table, packed = self.table, self.table.packed
         assert table.columns is not None
         names = [table.columns.id, table.columns.label, table.columns.targets, None if packed else table.columns.uri]
@@ -172,13 +188,26 @@ class _Parquet:
             if _is_empty(file, f"{packed}.bytes"):
                 table.packed = None  # the paths alone say where the images are
         if not columns:
-            yield from ({PACKED: None} for _ in range(file.metadata.num_rows))
+            yield from ({PACKED: None} for _ in range(first, file.metadata.num_rows))
             return
-        for batch in file.iter_batches(CHUNK, columns=columns):
-            for row in batch.to_pylist():
+        groups, skipped = _from_row(file.metadata, first)
+        for batch in file.iter_batches(CHUNK, row_groups=groups, columns=columns):
+            skip = min(skipped, batch.num_rows)
+            skipped -= skip
+            for row in batch.slice(skip).to_pylist():
                 if packed:
                     row[PACKED] = (row.pop(packed, None) or {}).get("path")
                 yield row
+
+
+def _from_row(metadata: pq.FileMetaData, first: int) -> tuple[list[int], int]:
+    """Return the row groups from a row on, and how many rows of theirs are before it."""
+    for group in range(metadata.num_row_groups):
+        rows = metadata.row_group(group).num_rows
+        if first < rows:
+            return list(range(group, metadata.num_row_groups)), first
+        first -= rows
+    return [], 0
 
 
 def _is_empty(file: pq.ParquetFile, column: str) -> bool:

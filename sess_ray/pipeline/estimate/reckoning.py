@@ -115,6 +115,8 @@ def estimate(job: Job, gpus: int | None = None) -> Estimate:
     sess = SESS(job.model, device="cpu", **config.explainer_options())  # type: ignore[arg-type]
     limits = config.max_pixels, config.needed(job.model.input_size)
     strata, looking = _timed(look, job.tasks, lambda *size: sess.num_scored(sess.plan(*size)), *limits)
+    for stratum in strata:
+        stratum.images *= job.share
     seen = [one for stratum in strata for one in stratum.seen]
     decoded, decoding = _timed(_decode, seen, job)
     wrong = [f"{one.task['image_id']!r}: {one.error}" for one in seen if one.error] + decoded.errors
@@ -137,7 +139,7 @@ def estimate(job: Job, gpus: int | None = None) -> Estimate:
     tasks = looking / len(seen) + decoding / decoded.tried + fmean(encoding or [0]) * maps / good
     return Estimate(
         images=round(total),
-        errors=round(total - good) + job.tasks.num_rows - job.tasks["error"].null_count,
+        errors=round(total - good + job.share * (job.tasks.num_rows - job.tasks["error"].null_count)),
         windows=round(windows * _several(trials)),
         maps=round(maps),
         counted=not any(stratum.shards for stratum in strata),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,9 @@ from sess_ray.pipeline.cluster.rows import Row, cells, tables
 from sess_ray.pipeline.explain import metering
 from sess_ray.pipeline.explain.stages import EXPLAINED, died, failed, succeeded, targets_of
 
+if TYPE_CHECKING:
+    from sess_ray.pipeline.explain.targets import Declared
+
 
 class ExplainActor:
     """Holds the model and explains blocks of images.
@@ -32,10 +35,13 @@ class ExplainActor:
         A `Model`, which the driver keeps for actors that are started again.
     options : dict
         Keyword arguments of `SESS`.
+    declared : Declared, optional
+        What the words of a large manifest mean.
     """
 
-    def __init__(self, model: ray.ObjectRef, options: dict[str, Any]) -> None:
-        self._another = partial(ExplainActor, model, options)
+    def __init__(self, model: ray.ObjectRef, options: dict[str, Any], declared: Declared | None = None) -> None:
+        self._another = partial(ExplainActor, model, options, declared)
+        self._targets = declared.of if declared else targets_of
         self._sess = SESS(ray.get(model), **options)
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
@@ -52,7 +58,7 @@ class ExplainActor:
                 if row["error"] is None:
                     self._sess.plan(row["rows"], row["columns"])
                     stage = "targets"
-                    row["targets"] = targets_of(row, self._sess.model)
+                    row["targets"] = self._targets(row, self._sess.model)
                     todo.append(index)
                     continue
             except SessError as error:

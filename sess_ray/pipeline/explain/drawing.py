@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import Any
 
 import pyarrow.compute as pc
 
 from sess_ray.io.decode import decode
-from sess_ray.io.ledger import Ledger
 from sess_ray.io.maps import decode_map
 from sess_ray.io.reading import read_items
 from sess_ray.pictures.overlay import overlay, windows_in_words
@@ -45,9 +45,11 @@ class Pictures:
         if name and not self.are_enough:
             self._draw(self._job.store.read_table(name).to_pylist())
 
-    def draw_finished(self, ledger: Ledger) -> None:
-        """Draw what is explained already, until there are enough pictures."""
-        for file in ledger.maps["file"].unique().to_pylist():
+    def draw_finished(self, files: Iterable[str]) -> None:
+        """Draw what is explained already, in these files of maps, until there are enough pictures."""
+        for file in files:
+            if self.are_enough:
+                return
             self.draw(file)
 
     def _draw(self, rows: list[dict[str, Any]]) -> None:

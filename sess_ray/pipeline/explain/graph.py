@@ -9,10 +9,16 @@ from sess_ray.pipeline.cluster.session import map_blocks
 
 if TYPE_CHECKING:
     from sess_ray.models import Model
+    from sess_ray.pipeline.explain.targets import Declared
 
 
 def explained(
-    decoded: Any, model: Model, options: Mapping[str, Any], workers: Mapping[str, Any], actor: type | None = None
+    decoded: Any,
+    model: Model,
+    options: Mapping[str, Any],
+    workers: Mapping[str, Any],
+    actor: type | None = None,
+    declared: Declared | None = None,
 ) -> Any:
     """Return the Dataset of explained images.
 
@@ -28,6 +34,8 @@ def explained(
         What `session.pool` returns.
     actor : type, optional
         Stands in for `ExplainActor` where the graph itself is measured.
+    declared : Declared, optional
+        What the words of a large manifest mean.
 
     Returns
     -------
@@ -39,4 +47,5 @@ def explained(
     from sess_ray.pipeline.explain.actor import ExplainActor
 
     # A name of its own keeps the model for actors that are started again: the Dataset holds it.
-    return map_blocks(decoded, actor or ExplainActor, fn_constructor_args=(ray.put(model), dict(options)), **workers)
+    arguments = (ray.put(model), dict(options), declared)
+    return map_blocks(decoded, actor or ExplainActor, fn_constructor_args=arguments, **workers)

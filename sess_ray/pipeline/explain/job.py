@@ -17,12 +17,14 @@ from typing import Any
 
 from sess_ray import methods
 from sess_ray.io.ledger import read_ledger
+from sess_ray.io.pieces import settled
 from sess_ray.io.store import FINISHED
 from sess_ray.pipeline.cluster.session import OF_TASKS, arriving, connect, pool
 from sess_ray.pipeline.explain import metering
 from sess_ray.pipeline.explain.blocks import blocks, most_rows
 from sess_ray.pipeline.explain.drawing import Pictures
 from sess_ray.pipeline.explain.graph import explained
+from sess_ray.pipeline.explain.lines import lines
 from sess_ray.pipeline.explain.prepare import Job
 from sess_ray.pipeline.explain.record import Summary, Total, record
 from sess_ray.pipeline.explain.stages import read_and_decode, write
@@ -38,16 +40,18 @@ def stream(job: Job, actor: type | None = None, compute: Any = None, lanes: int 
     import ray
 
     config, model = job.config, job.model
-    workers = pool(config.actors, config.gpus_per_actor, job.tasks.num_rows if job.countable else None, config.address)
+    workers = pool(config.actors, config.gpus_per_actor, job.left if job.countable else None, config.address)
     workers["compute"] = compute = compute or workers["compute"]
     options = {**config.explainer_options(), "method": methods.get(config.method)}
     access, needed = config.access(), config.needed(model.input_size)
     reading = {"access": access, "max_pixels": config.max_pixels, "needed": needed}
+    reading["source"] = job.large.source if job.large else None
     writing = {"access": access, "output": job.store.location, "method": config.method, "model": model.name}
 
-    cut = blocks(job.tasks, compute.max_size * lanes, most_rows(config, model.input_size))
+    lanes, most = compute.max_size * lanes, most_rows(config, model.input_size)
+    cut = lines(job.large.source, job.large.held, lanes, most) if job.large else blocks(job.tasks, lanes, most)
     decoded = ray.data.from_blocks(cut).map_batches(read_and_decode, fn_kwargs=reading, **OF_TASKS)
-    maps = explained(decoded, model, options, workers, actor)
+    maps = explained(decoded, model, options, workers, actor, job.large.declared if job.large else None)
     for counts in arriving(maps.map_batches(write, fn_kwargs=writing, **OF_TASKS)):
         yield {**counts, "actors": compute.max_size}
 
@@ -69,7 +73,7 @@ def run(job: Job, progress: Any = None) -> Summary:
     job.start()
     summary, pictures = Summary(), Pictures(job)
     begin, started = time.perf_counter(), datetime.now(UTC)
-    if job.tasks.num_rows:
+    if job.left:
         connect(config.address)
         begin = time.perf_counter()
         with metering.running():
@@ -79,10 +83,15 @@ def run(job: Job, progress: Any = None) -> Summary:
                 pictures.draw(counts["maps_file"])
                 if progress:
                     progress(summary)
-    ledger = read_ledger(store)
+    if job.large:
+        found = settled(store, job.large.source.spans)
+        summary.total = Total(found.images, found.maps, found.errors)
+    else:
+        ledger = read_ledger(store)
+        summary.total = Total(ledger.images, ledger.maps.num_rows, ledger.errors.num_rows)
     store.tidy()
-    pictures.draw_finished(ledger)
+    if not pictures.are_enough:
+        pictures.draw_finished(store.tables("maps"))
     summary.overlays = pictures.drawn
-    summary.total = Total(ledger.images, ledger.maps.num_rows, ledger.errors.num_rows)
     store.write_json(FINISHED, record(job, summary, started))
     return summary

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +19,11 @@ from sess_ray.io.items import ITEMS, shard_rows
 from sess_ray.io.ledger import Ledger, read_ledger
 from sess_ray.io.names import read_class_names
 from sess_ray.io.store import FINISHED, STARTED, Store
+from sess_ray.pipeline.explain import large
 from sess_ray.pipeline.explain.config import DEMO_MODEL, ExplainConfig
 from sess_ray.pipeline.explain.rehearsal import rehearse
 from sess_ray.pipeline.explain.resume import made_with, refuse_other_code, refuse_other_settings, remaining, settings
+from sess_ray.pipeline.explain.stages import TASKS
 
 if TYPE_CHECKING:
     from sess_ray.engine.sess import SESS
@@ -37,9 +39,9 @@ class Job:
     config : ExplainConfig
     model : Model
     inputs : int
-        Images (and tar shards) of the input.
+        Images (and tar shards) of the input; of a large manifest its rows.
     tasks : pa.Table
-        As `TASKS` has them: those that the output does not hold.
+        As `TASKS` has them: those that the output does not hold. Of a large manifest none, or with ``dry_run`` some.
     store : Store
     settings : dict
         Those that make a map what it is, none of them left open.
@@ -47,6 +49,8 @@ class Job:
         Versions of what the maps depend on.
     left_out : list of str
         Lines on what of the annotations, or of the labels, is not explained, and why.
+    large : Large or None
+        What is left of a manifest whose ids nobody holds.
     """
 
     config: ExplainConfig
@@ -57,11 +61,22 @@ class Job:
     settings: dict[str, Any]
     made_with: dict[str, str]
     left_out: list[str] = field(default_factory=list)
+    large: large.Large | None = None
+
+    @property
+    def left(self) -> int:
+        """Images (and tar shards) of the input that are still to be explained."""
+        return self.large.left if self.large else self.tasks.num_rows
 
     @property
     def finished(self) -> int:
         """Images of the input that another run has finished."""
-        return self.inputs - self.tasks.num_rows
+        return self.inputs - self.left
+
+    @property
+    def share(self) -> float:
+        """How many images each of the tasks stands for."""
+        return self.left / self.tasks.num_rows if self.tasks.num_rows else 1.0
 
     def start(self) -> None:
         """Say in the output of what run it is."""
@@ -69,6 +84,8 @@ class Job:
             self.store.clear()
         self.store.remove(FINISHED)
         told = {"settings": self.settings, "made_with": self.made_with, "groups": self.groups}
+        if self.large:
+            told["spans"] = self.large.source.spans.told()
         self.store.write_json(STARTED, told)
 
     @property
@@ -100,16 +117,15 @@ def prepare(config: ExplainConfig, meanwhile: Callable[[], None] | None = None) 
     use(config.access())
     store = Store(config.output)
     started = None if config.overwrite else _started(store, config)
-    if config.input is None:
-        found = Inputs(_demo_items().slice(0, config.limit))
-    else:
-        found = read_inputs(config.input, config.limit, config.output, config.image_column, config.label_column)
-        if config.model == DEMO_MODEL and config.weights is not None:
-            raise SessError("--weights need the --model that they are of")
+    known = large.known(config, store, started)
+    found = Inputs(ITEMS.empty_table(), known.names) if known else _inputs(config)
+    if config.input is not None and config.model == DEMO_MODEL and config.weights is not None:
+        raise SessError("--weights need the --model that they are of")
     if meanwhile:
         meanwhile()
     model, sess = _engine(config)
-    tasks, left_out = _targets(config, found, model)
+    many = large.planned(config, known, model) if known else None
+    tasks, left_out = (TASKS.empty_table(), []) if known else _targets(config, found, model)
     made = made_with(config, model, sess)
     if started:
         refuse_other_settings(store, config, sess)
@@ -117,11 +133,28 @@ def prepare(config: ExplainConfig, meanwhile: Callable[[], None] | None = None) 
         refuse_other_code(started, made, config.output)
     if not config.dry_run:
         store.check_writable()
-    if started:
+    if many:
+        tasks = large.looked_at(
+            config,
+            store if started else None,
+            many,
+            lambda items: _targets(config, replace(found, images=items), model)[0],
+        )
+    elif started:
         tasks = _left(store, tasks, config)
-    if tasks["error"].null_count:
+    if many.left if many else tasks["error"].null_count:
         rehearse(sess)
-    return Job(config, model, found.images.num_rows, tasks, store, settings(config, sess), made, left_out)
+    inputs = many.source.stop if many else found.images.num_rows
+    return Job(config, model, inputs, tasks, store, settings(config, sess), made, left_out, many)
+
+
+def _inputs(config: ExplainConfig) -> Inputs:
+    if config.input is None:
+        return Inputs(_demo_items().slice(0, config.limit))
+    found = read_inputs(config.input, config.limit, config.output, config.image_column, config.label_column)
+    if config.targets == "label":
+        _refuse_unlabelled(config, found)
+    return found
 
 
 def _started(store: Store, config: ExplainConfig) -> dict[str, Any] | None:

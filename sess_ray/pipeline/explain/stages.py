@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,7 @@ from sess_ray.errors import SessError
 from sess_ray.io.decode import Sides, shrunk
 from sess_ray.io.items import is_shard
 from sess_ray.io.maps import encode_map, quantize
+from sess_ray.io.pieces import piece, place_of
 from sess_ray.io.reading import stream_items
 from sess_ray.io.shards import read_shard
 from sess_ray.io.store import ERRORS, MAPS, Store, digest, stored_target
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from sess_ray.engine.explanation import Explanation
     from sess_ray.engine.targets import TargetSpec
     from sess_ray.models import Model
+    from sess_ray.pipeline.explain.source import Source
 
 TASKS = pa.schema(
     [
@@ -37,14 +40,18 @@ TASKS = pa.schema(
         ("error", pa.string()),
     ]
 )
-# What else the row of a Dataset of the user's own holds; null in the job.
+# What else the row of a Dataset of the user's own holds; in the job the place of an image in a large manifest, or null.
 CARRIED = pa.field("carried", pa.large_binary())
 MEMBERS = pa.schema([*TASKS, ("label", pa.string()), ("content", pa.large_binary())])  # of tar shards
 DECODED = pa.schema(
     [
         *(field for field in TASKS if field.name != "done"),
         ("label", pa.string()),
-        ("names", pa.list_(pa.string())),  # of classes, where a Dataset of the user's own says them
+        (
+            "names",
+            pa.list_(pa.string()),
+        ),  # of classes, where a Dataset of the user's own, or a large manifest, says them
+        ("labels", pa.list_(pa.string())),  # by a large manifest
         CARRIED,
         ("height", pa.int32()),
         ("width", pa.int32()),
@@ -74,16 +81,35 @@ NO_LABEL = "the image has no label"
 
 
 def read_and_decode(
-    table: pa.Table, access: Access, max_pixels: int, needed: Sides | None = None
+    table: pa.Table, access: Access, max_pixels: int, needed: Sides | None = None, source: Source | None = None
 ) -> Iterator[pa.Table]:
-    """Read the images of a block and yield them with their pixels, or with the reason why there are none."""
+    """Read the images of a block and yield them with their pixels, or with the reason why there are none.
+
+    With a `source` the block has lines of a large manifest, whose tasks are read here.
+    """
 
     def reading(block: pa.Table) -> Iterator[pa.Table]:
         use(access)
         yield from tables(_read(block.to_pylist(), max_pixels, needed), DECODED)
 
     lost = partial(died, schema=DECODED, stage="decode")
-    yield from survived(table, reading, lambda: reading, lost, partial(_alone, access=access))
+    if source is None:
+        yield from survived(table, reading, lambda: reading, lost, partial(_alone, access=access))
+        return
+
+    def reading_lines(block: pa.Table) -> Iterator[pa.Table]:
+        use(access)
+        tasks = chain.from_iterable(_read(some, max_pixels, needed) for some in source.together(block))
+        yield from tables(tasks, DECODED)
+
+    yield from survived(table, reading_lines, lambda: reading, lost, partial(_each, access=access, source=source))
+
+
+def _each(table: pa.Table, access: Access, source: Source) -> Iterator[pa.Table]:
+    """Yield the tasks of lines as tables of one row."""
+    use(access)
+    for some in source.together(table):
+        yield from (pa.Table.from_pylist([row], DECODED) for row in some)
 
 
 def _read(tasks: list[Row], max_pixels: int, needed: Sides | None) -> Iterator[Row]:
@@ -231,7 +257,7 @@ def write(table: pa.Table, access: Access, output: str, method: str, model: str)
     errors = [row for row in rows if row["error"] is not None]
     images = [row for row in rows if row["error"] is None]
     maps = [row for image in images for row in map_rows(image, method, model)]
-    name = digest([row["image_id"] for row in rows])
+    of_maps, of_errors = _names(images, errors, len(maps))
     return pa.Table.from_pylist(
         [
             {
@@ -243,11 +269,22 @@ def write(table: pa.Table, access: Access, output: str, method: str, model: str)
                 "patches": sum(row["num_patches"] for row in maps),
                 "kept": sum(row["num_kept"] for row in maps),
                 "actor_seconds": sum(row["seconds"] for row in images),
-                "maps_file": store.replace_table("maps", name, pa.Table.from_pylist(maps, MAPS)),
-                "errors_file": store.replace_table("errors", name, pa.Table.from_pylist(errors, ERRORS)),
+                "maps_file": store.replace_table("maps", of_maps, pa.Table.from_pylist(maps, MAPS)),
+                "errors_file": store.replace_table("errors", of_errors, pa.Table.from_pylist(errors, ERRORS)),
             }
         ]
     )
+
+
+def _names(images: list[Row], errors: list[Row], maps: int) -> tuple[str, str]:
+    """Return what the files of a block's maps and errors are called: by the rows of their span, or by the ids."""
+    cells = [row[CARRIED.name] for row in (*images, *errors)]
+    if None in cells or not cells:
+        name = digest([row["image_id"] for row in (*images, *errors)])
+        return name, name
+    [span] = {place_of(cell)[0] for cell in cells}  # a block is of one line
+    own = [[number for row in some for number in place_of(row[CARRIED.name])[1]] for some in (images, errors)]
+    return piece(span, own[0], len(images), maps).stem, piece(span, own[1], len(errors)).stem
 
 
 def map_rows(image: Row, method: str, model: str) -> list[Row]:

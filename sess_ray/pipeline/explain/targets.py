@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
@@ -17,11 +18,11 @@ from sess_ray.io.items import CHUNK, is_shard, shard_rows
 from sess_ray.models import Model
 from sess_ray.models.groups import members
 from sess_ray.pipeline.explain.labels import Meaning, Words, folder_classes, table_classes
+from sess_ray.pipeline.explain.source import INPUT_STAGE
 from sess_ray.pipeline.explain.stages import NO_LABEL, TASKS
 
 Several = Literal["group", "best"]
 TOLD = 5  # of many names or reasons, in a message
-INPUT_STAGE = "input"  # of what a manifest says of an image
 Targets = list[tuple[int, ...]]  # for each target its alternatives, of which the model's favourite is explained
 
 
@@ -92,6 +93,62 @@ def resolve(
         return found
 
     return _tasks(items, declared, model)
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What the words of a manifest mean to a model, for who has both: the rows of a large one are seen by actors.
+
+    Attributes
+    ----------
+    mode : str
+        ``auto`` or ``label``.
+    class_map : ClassMap
+    labels : dict of str to Meaning
+        What the classes mean that the manifest names.
+    known : dict
+        What was asked before.
+    """
+
+    mode: str
+    class_map: ClassMap
+    labels: Mapping[str, Meaning]
+    known: dict[Any, str | Targets] = field(default_factory=dict)
+
+    def of(self, row: Mapping[str, Any], model: Model) -> str | Targets:
+        """Return what to explain of an image; the model learns the groups.
+
+        Raises
+        ------
+        SessError
+            If the model does not know what the manifest says of it.
+        """
+        key = (tuple(row["labels"] or ()), tuple(row["names"] or ()))
+        if key not in self.known:
+            self.known[key] = _declared(*key, Words(model, self.class_map), self.labels) or _undeclared(self.mode)
+        return self.known[key]
+
+
+def meant(
+    targets: str, model: Model, class_map: str | None, class_names: Sequence[tuple[str, ...]], *, own: bool
+) -> str | Targets | Declared:
+    """Return what to explain of each image of a large manifest, or who knows it.
+
+    Parameters
+    ----------
+    targets, model, class_map, class_names
+        As for `resolve`.
+    own : bool
+        Whether the manifest has a column of targets.
+    """
+    words = Words(model, ClassMap.read(class_map) if class_map else ClassMap())
+    if is_chosen(targets):
+        return targets
+    if targets not in ("auto", "label"):
+        return [(index,) for index in _named(targets, words)]
+    if targets == "auto" and not own:
+        return "top1"
+    return Declared(targets, words.known, table_classes(class_names, words))
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:

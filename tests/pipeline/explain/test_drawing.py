@@ -9,7 +9,6 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from sess_ray.io.ledger import read_ledger
 from sess_ray.io.maps import encode_map
 from sess_ray.io.store import MAPS, Store
 from sess_ray.pipeline.explain.config import ExplainConfig
@@ -41,7 +40,7 @@ def pictures(store, overlays, tasks=()):
 def test_a_finished_run_is_drawn_as_far_as_is_asked_for(output):
     for asked, drawn, there in ((0, 0, 0), (2, 2, 2), (2, 0, 2), (20, 3, 5), (20, 0, 5)):
         found = pictures(output, asked)
-        found.draw_finished(read_ledger(output))
+        found.draw_finished(output.tables("maps"))
         assert (len(found.drawn), len(output.files("overlays", ".png"))) == (drawn, there)
 
 
@@ -53,7 +52,7 @@ def test_images_that_are_gone_are_tried_as_often_as_pictures_are_asked_for(outpu
         "sess_ray.pipeline.explain.drawing.read_items", lambda uris: [tried.append(uris) or FileNotFoundError()]
     )
     found = pictures(output, 3)
-    found.draw_finished(read_ledger(output))
+    found.draw_finished(output.tables("maps"))
     assert (found.drawn, len(tried)) == ([], 3)
 
 

@@ -1,0 +1,81 @@
+"""Where the tasks of a large manifest come from: read in the process that reads their images. Nothing needs torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from sess_ray.io.items import is_shard, split_uri
+from sess_ray.io.pieces import Held, images_in, place
+from sess_ray.io.spans import Image, Spans
+from sess_ray.io.store import Store
+from sess_ray.pipeline.cluster.rows import Row
+
+TOGETHER = 128  # images of which the bytes are held at the same time
+INPUT_STAGE = "input"  # of what a manifest says of an image
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the tasks of lines come from, for the process that reads them.
+
+    Attributes
+    ----------
+    spans : Spans
+    output : str
+        Where the files of spans lie that another run has begun.
+    stop : int
+        The row behind the last that is explained.
+    top : str or None
+        What to explain of each image: "topK" or "p>T".
+    targets : list of tuples of int, or None
+        Or these, of each its alternatives. With neither, the manifest says it of each image.
+    """
+
+    spans: Spans
+    output: str
+    stop: int
+    top: str | None = None
+    targets: list[tuple[int, ...]] | None = None
+
+    def left(self, held: Held) -> dict[int, int]:
+        """Return the spans that are not finished, and how many of their rows are not there."""
+        found = {}
+        for span in range(-(-self.stop // self.spans.size)):
+            begin, end = self.spans.bounds(span)
+            rows = min(end, self.stop) - begin - held.rows.get(span, 0)
+            if span not in held.finished and (rows > 0 or span in held.crowded):
+                found[span] = max(1, rows)
+        return found
+
+    def tasks(self, span: int, begin: int, end: int, files: list[str] | None) -> list[Row]:
+        """Return the tasks of a line, with what they say of themselves in `DECODED`."""
+        done = images_in(Store(self.output), files or ())
+        return [
+            self._task(image, span)
+            for image in self.spans.images(span)
+            if begin <= image[1][0] < end and image[0]["image_id"] not in done
+        ]
+
+    def _task(self, image: Image, span: int) -> Row:
+        row, rows = image
+        if row["error"] is None and is_shard(row["uri"]):
+            row["error"] = "a tar shard in a large manifest: give --input the folder of the shards, or a glob"
+        return {
+            **row,
+            "top": self.top,
+            "names": row["targets"],
+            "targets": self.targets,
+            "stage": row["error"] and INPUT_STAGE,
+            "carried": place(span, rows),
+        }
+
+    def together(self, table: pa.Table) -> Iterator[list[Row]]:
+        """Yield the tasks of lines, as many as are read together: rows of one Parquet file, or some files."""
+        for line in table.to_pylist():
+            tasks = self.tasks(**line)
+            packed = any(split_uri(task["uri"])[1] is not None for task in tasks[:1])
+            size = len(tasks) if packed else TOGETHER
+            yield from (tasks[start : start + size] for start in range(0, len(tasks), size))
