@@ -57,19 +57,22 @@ def explain(
         return 0
     if gpus is not None or price_per_gpu_hour is not None:
         raise SessError("--gpus and --price-per-gpu-hour are what --dry-run reckons with: a run takes --actors")
-    job = prepare(config, meanwhile=lambda: start_early(config.address))
-    from sess_ray.pipeline.explain.job import run
+    from sess_ray.io.lease import Lease
 
-    if job.left:
-        print(f"explaining {_number(job)} with {job.model.name}, {config.method} on {job.model.layer}")
-        print(_notes(job), _groups(job), *(f"{line}\n" for line in job.left_out), sep="", end="", flush=True)
-    else:
-        print(_nothing_left(job), flush=True)
-    progress = Progress(job.left if job.countable else None)
-    try:
-        summary = run(job, progress)
-    finally:
-        progress.close()
+    with Lease(wait=config.wait) as lease:
+        job = prepare(config, meanwhile=lambda: start_early(config.address), claim=lease.take)
+        from sess_ray.pipeline.explain.job import run
+
+        if job.left:
+            print(f"explaining {_number(job)} with {job.model.name}, {config.method} on {job.model.layer}")
+            print(_notes(job), _groups(job), *(f"{line}\n" for line in job.left_out), sep="", end="", flush=True)
+        else:
+            print(_nothing_left(job), flush=True)
+        progress = Progress(job.left if job.countable else None)
+        try:
+            summary = run(job, progress, lease)
+        finally:
+            progress.close()
     _report(job, summary)
     too_many = config.max_errors is not None and summary.total.errors > config.max_errors
     return command.FAILED if too_many or not summary.total.images else 0

@@ -14,6 +14,8 @@ from PIL import Image
 from sess_ray import access
 from sess_ray.access import Access
 from sess_ray.io.inputs import list_images
+from sess_ray.io.lease import create
+from sess_ray.io.store import Store
 from sess_ray.pipeline.explain import job as explain
 from sess_ray.pipeline.explain.config import ExplainConfig
 from sess_ray.pipeline.explain.prepare import prepare
@@ -57,6 +59,9 @@ def test_all_rows_once_and_a_second_run_goes_on(options, monkeypatch):
     }
     first = explain.run(prepare(ExplainConfig(**config, limit=4)))
     assert first.total.images + first.total.errors == 4
+    store = Store("gs://results/run")
+    assert create(store, "new", b"1")
+    assert not create(store, "new", b"2")
     last = explain.run(prepare(ExplainConfig(**config)))
     assert (last.total.images, last.total.errors) == (IMAGES, 1)
     tables = [pq.read_table(io.BytesIO(files.cat_file(path))) for path in files.glob("results/run/maps/*.parquet")]

@@ -19,6 +19,7 @@ from sess_ray import SessError, access
 from sess_ray.access import Access, parse_options
 from sess_ray.cli import main
 from sess_ray.io.inputs import list_images
+from sess_ray.io.lease import Lease, create
 from sess_ray.io.store import Store
 from sess_ray.pipeline.evaluate import job as evaluate
 from sess_ray.pipeline.evaluate.config import EvaluateConfig
@@ -78,6 +79,19 @@ def rows(server, name, folder="maps"):
 def whole(server):
     job = prepare(settings(server, "whole"))
     return explain.run(job)
+
+
+def test_one_of_several_runs_has_an_output(server):
+    access.use(settings(server, "leased").access())
+    store = Store("s3://results/leased")
+    assert create(store, "new", b"1")
+    assert not create(store, "new", b"2")
+    with Lease() as first, Lease() as second:
+        first.take(store)
+        with pytest.raises(SessError, match=r"has worked on output s3://results/leased since"):
+            second.take(store)
+        first.release()
+        second.take(store)
 
 
 def test_all_rows_once(server, whole):

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
@@ -24,7 +25,9 @@ from PIL import Image
 from sess_ray.io.pieces import piece, piece_of
 from sess_ray.io.spans import Spans
 from sess_ray.io.store import MAPS, Store
+from sess_ray.pipeline.explain.blocks import MAX_BLOCK_ROWS
 from sess_ray.pipeline.explain.config import ExplainConfig
+from sess_ray.pipeline.explain.lines import lines
 from sess_ray.pipeline.explain.prepare import prepare
 
 ROOT = Path(__file__).parents[2]
@@ -77,12 +80,29 @@ def measure(manifest: Path, output: Path) -> None:
     while not _has_more(output / "maps") and running.poll() is None:
         time.sleep(0.1)
     seconds, memory = time.perf_counter() - begin, peak(running.pid)
+    used = psutil.Process(running.pid).cpu_times()
     time.sleep(ON)
     later = peak(running.pid)
     running.send_signal(signal.SIGINT)
     code = running.wait()
     print(
-        f"first rows after {seconds:.1f} s; peak of the driver {memory:.0f} MiB, {ON} s later {later:.0f} MiB ({code})"
+        f"first rows after {seconds:.1f} s ({used.user + used.system:.1f} s of CPU in the driver);"
+        f" peak of the driver {memory:.0f} MiB, {ON} s later {later:.0f} MiB ({code})"
+    )
+
+
+def plan(manifest: Path, output: Path) -> None:
+    """Say what the driver's own steps take, which a busy machine does not change."""
+    before, begin = peak(os.getpid()), time.process_time()
+    job = prepare(ExplainConfig(input=str(manifest), output=str(output), **SETTINGS))
+    planned = time.process_time() - begin
+    assert job.large
+    found = lines(job.large.source, job.large.held, 1, MAX_BLOCK_ROWS)
+    seconds = time.process_time() - begin
+    print(
+        f"{job.left} rows left in {len(found)} lines: {planned:.1f} and {seconds - planned:.1f} s of CPU,"
+        f" {before:.0f} MiB before and {peak(os.getpid()):.0f} after",
+        flush=True,
     )
 
 
@@ -107,6 +127,7 @@ def main() -> None:
         print(
             f"{given.rows} rows, {job.large.source.spans.count} spans, {files} files of the finished half", flush=True
         )
+        plan(manifest, output)
         for _ in range(given.times):
             measure(manifest, output)
             for path in Path(output, "maps").iterdir():

@@ -16,7 +16,20 @@ DEMO_MODEL = "sess_ray.demo:efficientnet_lite0"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExplainConfig(ReadsModel, OpensUrls):
+class TakesOutput:
+    """The setting of a job that has its output for itself.
+
+    Parameters
+    ----------
+    wait
+        Wait for another run that works on the output, and do what it leaves; without it, say who it is, and stop.
+    """
+
+    wait: Annotated[bool, OUTPUT] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainConfig(ReadsModel, OpensUrls, TakesOutput):
     """Settings of `sess_ray.pipeline.explain.job.run`.
 
     Parameters

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sess_ray import methods
+from sess_ray.io.lease import Lease
 from sess_ray.io.ledger import read_ledger
 from sess_ray.io.pieces import settled
 from sess_ray.io.store import FINISHED
@@ -25,7 +26,7 @@ from sess_ray.pipeline.explain.blocks import blocks, most_rows
 from sess_ray.pipeline.explain.drawing import Pictures
 from sess_ray.pipeline.explain.graph import explained
 from sess_ray.pipeline.explain.lines import lines
-from sess_ray.pipeline.explain.prepare import Job
+from sess_ray.pipeline.explain.prepare import Job, prepare
 from sess_ray.pipeline.explain.record import Summary, Total, record
 from sess_ray.pipeline.explain.stages import read_and_decode, write
 
@@ -56,7 +57,7 @@ def stream(job: Job, actor: type | None = None, compute: Any = None, lanes: int 
         yield {**counts, "actors": compute.max_size}
 
 
-def run(job: Job, progress: Any = None) -> Summary:
+def run(job: Job, progress: Any = None, lease: Lease | None = None) -> Summary:
     """Run a job to its end: started.json, maps/, errors/, overlays/ and, last, run.json.
 
     Parameters
@@ -64,11 +65,27 @@ def run(job: Job, progress: Any = None) -> Summary:
     job : Job
     progress : callable, optional
         Called with the `Summary` so far after each written block.
+    lease : Lease, optional
+        That the output is taken with; it is given back. Without it, one is taken here.
 
     Returns
     -------
     Summary
+
+    Raises
+    ------
+    SessError
+        If another run works on the output.
+    RunError
+        If one has taken it over.
     """
+    with lease or Lease(wait=job.config.wait) as held:
+        if not held.is_taken and held.take(job.store):
+            job = prepare(job.config)  # what is left is what another run has left
+        return _run(job, progress, held)
+
+
+def _run(job: Job, progress: Any, lease: Lease) -> Summary:
     config, store = job.config, job.store
     job.start()
     summary, pictures = Summary(), Pictures(job)
@@ -78,11 +95,13 @@ def run(job: Job, progress: Any = None) -> Summary:
         begin = time.perf_counter()
         with metering.running():
             for counts in stream(job):
+                lease.check()
                 summary.add(counts, time.perf_counter() - begin)
                 metering.add_block(counts)
                 pictures.draw(counts["maps_file"])
                 if progress:
                     progress(summary)
+    lease.check()
     if job.large:
         found = settled(store, job.large.source.spans)
         summary.total = Total(found.images, found.maps, found.errors)

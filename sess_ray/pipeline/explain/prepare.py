@@ -99,7 +99,11 @@ class Job:
         return not pc.any(shard_rows(self.tasks["uri"])).as_py()
 
 
-def prepare(config: ExplainConfig, meanwhile: Callable[[], None] | None = None) -> Job:
+def prepare(
+    config: ExplainConfig,
+    meanwhile: Callable[[], None] | None = None,
+    claim: Callable[[Store], bool] | None = None,
+) -> Job:
     """Check everything that can be checked before Ray starts.
 
     Parameters
@@ -108,6 +112,9 @@ def prepare(config: ExplainConfig, meanwhile: Callable[[], None] | None = None) 
     meanwhile : callable, optional
         Called when the input and the output are right, before torch is imported and the model is loaded, which take
         seconds; such as `sess_ray.pipeline.cluster.session.start_early`.
+    claim : callable, optional
+        Called with the output, before it is looked at what is left to explain: `sess_ray.io.lease.Lease.take`. Without
+        it, `run` takes the output.
 
     Raises
     ------
@@ -133,6 +140,8 @@ def prepare(config: ExplainConfig, meanwhile: Callable[[], None] | None = None) 
         refuse_other_code(started, made, config.output)
     if not config.dry_run:
         store.check_writable()
+        if claim and _is_late(store, claim, started, config):
+            return prepare(config)
     if many:
         tasks = large.looked_at(
             config,
@@ -146,6 +155,13 @@ def prepare(config: ExplainConfig, meanwhile: Callable[[], None] | None = None) 
         rehearse(sess)
     inputs = many.source.stop if many else found.images.num_rows
     return Job(config, model, inputs, tasks, store, settings(config, sess), made, left_out, many)
+
+
+def _is_late(
+    store: Store, claim: Callable[[Store], bool], started: dict[str, Any] | None, config: ExplainConfig
+) -> bool:
+    """Claim an output; say whether another run was there till then, and has left who knows what."""
+    return claim(store) or (not config.overwrite and store.read_json(STARTED) != started)
 
 
 def _inputs(config: ExplainConfig) -> Inputs:

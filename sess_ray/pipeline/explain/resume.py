@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 # Settings that do not change what a map is: only where and how fast it is made, and how many.
 FREE = frozenset(
     (
-        *("output", "limit", "overwrite", "resume_anyway", "retry_errors", "dry_run", "max_errors", "overlays"),
+        *("output", "limit", "overwrite", "resume_anyway", "retry_errors", "wait", "dry_run", "max_errors"),
+        "overlays",
         *("batch_size", "actors", "gpus_per_actor", "address", "max_pixels", "max_patches", "max_bytes"),
         *("storage_option", "read_timeout", "retry_seconds"),
         "weights",  # their sha256 counts, wherever they lie
