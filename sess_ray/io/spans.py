@@ -23,7 +23,7 @@ from sess_ray.io.items import Item, joined
 from sess_ray.io.lines import has_extension
 from sess_ray.io.listing import uri_of
 from sess_ray.io.manifests import Parquet, listed_from
-from sess_ray.opening import is_chain
+from sess_ray.opening import is_chain, is_local
 
 LARGE = 50_000  # rows; of fewer the ids are held, and compared one by one
 SPANS = 1024  # of a manifest, about
@@ -40,7 +40,7 @@ class Spans:
     Attributes
     ----------
     url : str
-        The Parquet manifest.
+        The Parquet manifest, from any process.
     rows : int
         How many it has.
     size : int
@@ -149,7 +149,8 @@ def cut(url: str, column: str | None = None, label: str | None = None) -> Known 
     rows = file.metadata.num_rows
     if rows < LARGE:
         return None
-    return _known(filesystem, path, file, Spans(url, rows, size_of(rows), sha256, column, label))
+    place = path if is_local(filesystem) else url  # workers have another working folder
+    return _known(filesystem, path, file, Spans(place, rows, size_of(rows), sha256, column, label))
 
 
 def size_of(rows: int) -> int:

@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from sess_ray import SessError
@@ -89,6 +90,7 @@ def test_who_shall_wait_goes_on_when_the_other_ends(store, caplog):
         assert len(files(store)) == 1
 
 
+@pytest.mark.slow
 def test_the_place_of_a_process_that_died_here_is_taken_at_once(store):
     """Killed, it cannot give it back."""
     program = (
@@ -100,6 +102,7 @@ def test_the_place_of_a_process_that_died_here_is_taken_at_once(store):
         with Lease() as alive, pytest.raises(SessError, match=f"process {process.pid} has worked on output"):
             alive.take(store)
         process.kill()
+        until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE)
         begin = time.monotonic()
         with Lease() as lease:  # also while it is a zombie, whose parent has not heard of it
             assert not lease.take(store)

@@ -42,17 +42,23 @@ def lines(source: Source, held: Held, actors: int, most: int) -> list[pa.Table]:
     Returns
     -------
     list of pa.Table
-        Each a block of one line. First come small ones of a span that is untouched; a span that another run has begun
-        is one line, whose process compares ids.
+        Each a block of one line. First come small ones of a span that is untouched; of a span that another run has
+        begun, the process that reads it compares ids.
     """
     left = source.left(held)
     fresh = [span for span in left if span not in held.files]
     begun = [span for span in left if span in held.files]
     images = sum(left[span] for span in fresh)
     small, *others = _parts(source, fresh, images, actors, most) or [[]]
-    whole = ([span, *_bounds(source, span), held.files[span]] for span in begun)
-    found = chain(small, whole, *others)
+    found = chain(small, chain.from_iterable(_begun(source, span, held.files[span], most) for span in begun), *others)
     return [pa.table([[cell] for cell in line], schema=LINES) for line in found]
+
+
+def _begun(source: Source, span: int, files: list[str], most: int) -> list[list[object]]:
+    """Return the lines of a span that another run has begun: one, but for a slow method, which is written often."""
+    begin, end = _bounds(source, span)
+    rows = end - begin if most == MAX_BLOCK_ROWS else most
+    return [[span, at, min(at + rows, end), files] for at in range(begin, end, rows)]
 
 
 def _bounds(source: Source, span: int) -> tuple[int, int]:
