@@ -44,6 +44,9 @@ def test_probabilities_logits_and_shares_are_the_definitions(activation):
         (share,) = torch.autograd.grad(logit.sum(), recorded)
         torch.testing.assert_close(found[:, target], probability.detach().float(), rtol=1e-5, atol=1e-7)
         targets = torch.full((4,), target)
+        told = model.log_probability_of(logits, targets)
+        least = 1e-6 if activation == "none" else 0
+        torch.testing.assert_close(told, probability.detach().clamp(min=least).log().float(), rtol=1e-4, atol=1e-5)
         own = logits.clone().requires_grad_()
         ours = model.logit_of(own, targets)
         (gradient,) = torch.autograd.grad(ours.sum(), own)
