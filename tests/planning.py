@@ -18,6 +18,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sess_ray.io import spans
 from sess_ray.io.items import CHUNK
 from sess_ray.io.ledger import read_ledger
 from sess_ray.io.store import MAPS, Store
@@ -56,6 +57,7 @@ def peak() -> float:
 
 
 def plan(folder: Path, count: int) -> None:
+    spans.LARGE = count + 1  # the ids shall be held; `tests.scale.spans` measures how it is without
     manifest, output = folder / "manifest.parquet", folder / "out"
     write_manifest(manifest, count)
     config = ExplainConfig(input=str(manifest), output=str(output), model=MODEL, targets="top1")
