@@ -22,7 +22,8 @@ from sess_ray.pipeline.explain.stages import TASKS
 
 def job(uris, finished=0, output="out"):
     tasks = pa.table({name: [None] * len(uris) if name != "uri" else uris for name in TASKS.names}, TASKS)
-    return SimpleNamespace(tasks=tasks, finished=finished, inputs=len(uris) + finished, store=Store(output), groups={})
+    held = {"tasks": tasks, "left": len(uris), "finished": finished, "inputs": len(uris) + finished}
+    return SimpleNamespace(**held, store=Store(output), groups={})
 
 
 @pytest.mark.parametrize(
