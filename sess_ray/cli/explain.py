@@ -105,10 +105,10 @@ def _list(*, methods: bool) -> None:
 
 
 def _describe(job: Job, gpus: int | None, price: float | None) -> None:
-    errors = round(job.share * (job.tasks.num_rows - job.tasks["error"].null_count))
     if not job.left:
         print(_nothing_left(job))
         return
+    errors = round(job.share * (job.tasks.num_rows - job.tasks["error"].null_count))
     failing = f", {errors:,} of which will end in errors/," if errors else ""
     print(f"would explain {_number(job)}{failing} into {public(job.store.url)}")
     print(
