@@ -18,7 +18,8 @@ from sess_ray.io.inputs import Inputs, read_inputs
 from sess_ray.io.items import ITEMS, shard_rows
 from sess_ray.io.ledger import Ledger, read_ledger
 from sess_ray.io.names import read_class_names
-from sess_ray.io.store import FINISHED, STARTED, Store
+from sess_ray.io.places import is_below, resolved
+from sess_ray.io.store import FINISHED, RUN, STARTED, Store
 from sess_ray.pipeline.explain import large
 from sess_ray.pipeline.explain.config import DEMO_MODEL, ExplainConfig
 from sess_ray.pipeline.explain.rehearsal import rehearse
@@ -123,6 +124,7 @@ def prepare(
     """
     use(config.access())
     store = Store(config.output)
+    _refuse_what_is_written(config)
     started = None if config.overwrite else _started(store, config)
     known = large.known(config, store, started)
     found = Inputs(ITEMS.empty_table(), known.names) if known else _inputs(config)
@@ -162,6 +164,17 @@ def _is_late(
 ) -> bool:
     """Claim an output; say whether another run was there till then, and has left who knows what."""
     return claim(store) or (not config.overwrite and store.read_json(STARTED) != started)
+
+
+def _refuse_what_is_written(config: ExplainConfig) -> None:
+    """Refuse an input among the files of the output, which `--overwrite` removes."""
+    place = resolved(config.input or "")
+    for name in RUN if config.input else ():
+        if is_below(place, resolved(f"{config.output.rstrip('/')}/{name}")):
+            raise SessError(
+                f"--input {public(config.input or '')} is where --output {public(config.output)} is written, in {name}:"
+                " choose another --output"
+            )
 
 
 def _inputs(config: ExplainConfig) -> Inputs:

@@ -11,9 +11,12 @@ import pytest
 from sess_ray import SessError
 from sess_ray.io.annotations import Annotation, Annotations, Object
 from sess_ray.io.items import ITEMS
+from sess_ray.pipeline.explain.config import ExplainConfig
+from sess_ray.pipeline.explain.prepare import prepare
 from sess_ray.pipeline.explain.targets import annotated, label_classes, malformed, unclassed
 from tests.io.pictures import PNG
 
+FEW = {"model": "tests.fragile:model", "num_scales": 1}
 BOX = (0.0, 0.0, 1.0, 1.0)
 
 
@@ -101,3 +104,16 @@ def test_the_job_says_what_is_left_out(tmp_path, capsys):
     assert "an object without a box of 4 numbers (1, the first: a.png)\n" in out
     assert "1 object left out, Tiny has no class for person (1): a --class-map gives them one\n" in out
     assert "'b.png': the image shows person, and Tiny has no such class\n" in out
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+@pytest.mark.parametrize("given", ["maps", "overlays/x.png", "../data/overlays/", "maps/*.png"])
+def test_an_input_among_what_is_written_is_refused_and_stays(tmp_path, monkeypatch, given, overwrite):
+    monkeypatch.chdir(tmp_path)
+    pictures = [tmp_path / "data" / folder / "x.png" for folder in ("maps", "overlays")]
+    for picture in pictures:
+        picture.parent.mkdir(parents=True)
+        picture.write_bytes(PNG)
+    with pytest.raises(SessError, match=r"--input data/.* is where --output data/? is written, in (maps|overlays): "):
+        prepare(ExplainConfig(input=f"data/{given}", output="data/", overwrite=overwrite, **FEW))
+    assert all(picture.exists() for picture in pictures)
