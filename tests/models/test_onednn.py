@@ -38,7 +38,6 @@ def scores(module, dtype=torch.float32, count=3, side=96):
         ("densenet121", 120, 62),
         ("mobilenet_v3_small", 52, 0),
         ("efficientnet_b0", 81, 0),
-        ("vgg11_bn", 8, 0),
         ("lite0", 49, 0),
     ],
 )
