@@ -6,6 +6,7 @@ import os
 import re
 from functools import cache
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 
 import sess_ray
+import sess_ray.models.vision  # before a test imports torchvision, and with it torch's compiler
 from sess_ray import demo
 
 # gcsfs asks over gRPC for the kind of a bucket, which the test's server does not speak. Before Ray starts its workers.
@@ -32,6 +34,12 @@ NOT_FAST = {"ray", "server", "browser", "slow"}
 def _threads():
     """As an actor computes; for nets as small as the tests' more of them wait for one another."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seed(request):
+    """A test's random weights are its own, whatever ran before it."""
+    torch.manual_seed(crc32(request.node.nodeid.encode()))
 
 
 def pytest_addoption(parser):

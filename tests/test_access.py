@@ -74,6 +74,7 @@ def read(server, *paths, **settings):
     return read_files([f"{server.url}{path}" for path in paths])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failures", ["503", "429-503", "500-502", "reset", "cut", "stall"])
 def test_what_passes_is_tried_again(server, failures):
     assert read(server, f"/{failures}/a") == [b"0123456789"]
@@ -90,6 +91,7 @@ def test_what_does_not_pass_is_not_and_costs_nobody_else(server):
     assert server.asked["/404-404/416"] == server.asked["/403-403/b"] == 1
 
 
+@pytest.mark.slow
 def test_patience_ends(server):
     begin = time.monotonic()
     [found] = read(server, "/" + "-".join(["503"] * 50) + "/c", patience=3.0)

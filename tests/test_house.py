@@ -52,7 +52,10 @@ MODULES = {name_of(path): path for path in SOURCES}
 
 @cache
 def tree(path):
-    return ast.parse(path.read_text())
+    try:
+        return ast.parse(path.read_text())
+    except SystemError:  # CPython 3.11, where another thread parses at the same time
+        return ast.parse(path.read_text())
 
 
 def later(node):

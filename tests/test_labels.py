@@ -101,6 +101,7 @@ def test_instances_are_the_connected_parts(saliency, min_part):
     )
 
 
+@pytest.mark.slow
 @given(MAPS, st.sampled_from([0.0, 0.25, 0.6, 1.0]), st.booleans(), st.sampled_from([0.0, 0.4]))
 @settings(deadline=None, derandomize=True)
 def test_the_box_of_coco_is_that_of_its_own_mask(saliency, threshold, instances, min_part):

@@ -54,6 +54,7 @@ def clock(monkeypatch):
     return now
 
 
+@pytest.mark.slow
 def test_the_windows_lie_ready_as_the_engine_batches_them(config, small_images):
     sess = engine(config)
     assert (sess.batch_size, sess.pre_filter_ratio) == (4, 0)
@@ -96,6 +97,7 @@ def test_operations_are_those_that_torchvision_publishes(name):
     assert flops_of_window(model) / 2e9 == pytest.approx(published, abs=2e-3)
 
 
+@pytest.mark.slow
 def test_stages_are_all_there(config):
     items, images = inputs(config)
     stages = core.measure_stages(config, items, images[:1])

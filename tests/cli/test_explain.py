@@ -70,6 +70,7 @@ def test_wrong_usage_is_one_line_and_2(arguments, message, tmp_path, capfd):
     assert not (tmp_path / "out" / "run.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"), [(["--nope"], "Unknown option"), (["--input", "no/such/folder"], "no such input")]
 )
@@ -93,6 +94,7 @@ def test_a_cluster_that_is_not_there_is_one_line_at_once(tmp_path, image):
     assert done.stderr.strip().splitlines()[-1].startswith("error: the run failed: cannot connect to Ray at ray://loc")
 
 
+@pytest.mark.slow
 def test_help_explains_every_setting_fast():
     begin = time.perf_counter()
     done = job("--help")

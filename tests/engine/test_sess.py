@@ -204,6 +204,7 @@ def brightness():
     del registry._METHODS["brightness"]
 
 
+@pytest.mark.slow
 def test_a_users_own_method_is_one_line(lite0, photographs, brightness):
     pixels = photographs["rocket.jpg"]
     [[found]] = SESS(lite0, method=brightness, num_scales=2, pre_filter_ratio=0.5, device="cpu").explain([pixels])

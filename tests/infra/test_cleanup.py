@@ -127,6 +127,7 @@ def test_aws_knows_its_commands(deleted):
         assert asked <= takes | {"--region", "--query", "--output", "--max-items"}, (operation, asked - takes)
 
 
+@pytest.mark.slow
 def test_gcloud_knows_its_commands(deleted):
     found = shutil.which("gcloud")
     table = Path(found).resolve().parents[1] / "data" / "cli" / "gcloud_completions.py" if found else Path("none")

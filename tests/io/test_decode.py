@@ -63,6 +63,7 @@ def test_of_an_animation_the_first_frame():
     assert tuple(pixels[0, 0].astype(int)) == pytest.approx(RED, abs=3)
 
 
+@pytest.mark.slow
 def test_what_is_no_image_is_refused_with_a_reason():
     photograph = np.random.default_rng(1).integers(0, 256, (200, 300, 3), dtype=np.uint8)
     jpeg = encoded(Image.fromarray(photograph), "JPEG")

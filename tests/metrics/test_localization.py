@@ -27,6 +27,7 @@ pytestmark = pytest.mark.filterwarnings("error")
 edges = st.floats(-4, 16, allow_nan=False).map(lambda edge: round(edge * 4) / 4)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(boxes=st.lists(st.tuples(edges, edges, edges, edges), max_size=3))
 def test_a_box_covers_the_pixels_whose_centres_it_holds(boxes):
