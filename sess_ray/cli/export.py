@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from sess_ray.access import public
 from sess_ray.cli import command
-from sess_ray.pipeline.datasets.config import DatasetConfig
+from sess_ray.pipeline.export.config import ExportConfig
 
 app = command.command("sess-ray export", __doc__)
 TOLD = 3  # images that are left out, and why
@@ -21,13 +21,13 @@ OPENED = {
 
 @app.default
 def main(
-    config: Annotated[DatasetConfig, Parameter(name="*")] = DatasetConfig(),  # noqa: B008 - frozen
+    config: Annotated[ExportConfig, Parameter(name="*")] = ExportConfig(),  # noqa: B008 - frozen
     *,
     config_file: command.ConfigFile = None,
 ) -> int:
     """Export; return the exit code."""
-    from sess_ray.pipeline.datasets.job import run
-    from sess_ray.pipeline.datasets.prepare import prepare
+    from sess_ray.pipeline.export.job import run
+    from sess_ray.pipeline.export.prepare import prepare
 
     del config_file  # read by command.run, before the flags are
     export = prepare(config)

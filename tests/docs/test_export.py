@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.datasets.runs import export, store_run
+from tests.pipeline.export.runs import export, store_run
 
 PAGE = Path(__file__).parents[2] / "docs" / "export.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
@@ -44,7 +44,7 @@ def test_what_the_page_says_of_a_tool_runs(module, folder, monkeypatch):
         pytest.skip(f"needs {TOOLS[module]}: uv run --with {TOOLS[module]} pytest")
     monkeypatch.chdir(folder)
     if module == "fiftyone" and find_spec("mongomock"):
-        from tests.pipeline.datasets.mongo import pretend
+        from tests.pipeline.export.mongo import pretend
 
         pretend(monkeypatch)
     [block] = [block for block in BLOCKS if re.search(rf"^(import|from) {re.escape(module)}\b", block, re.MULTILINE)]

@@ -168,11 +168,13 @@ def _is_late(
 
 def _refuse_what_is_written(config: ExplainConfig) -> None:
     """Refuse an input among the files of the output, which `--overwrite` removes."""
-    place = resolved(config.input or "")
-    for name in RUN if config.input else ():
+    if config.input is None:
+        return
+    place = resolved(config.input)
+    for name in RUN:
         if is_below(place, resolved(f"{config.output.rstrip('/')}/{name}")):
             raise SessError(
-                f"--input {public(config.input or '')} is where --output {public(config.output)} is written, in {name}:"
+                f"--input {public(config.input)} is where --output {public(config.output)} is written, in {name}:"
                 " choose another --output"
             )
 

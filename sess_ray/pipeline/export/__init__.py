@@ -1,1 +1,1 @@
-"""The job that makes labels of maps."""
+"""Runs as datasets that other tools open: FiftyOne's, Hugging Face's, WebDataset's."""

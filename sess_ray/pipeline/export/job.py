@@ -1,103 +1,120 @@
-"""The export job: a Ray Data graph from stored maps to labels for training.
+"""The job that exports a run into another tool: a Ray Data graph from stored maps and their images to files.
 
-files of maps         a table in the driver, one block a file
-  -> label            CPU tasks; label images and XML, and what COCO says of each object
-annotations.json      in the driver
+shards (files of maps, and where their images are)   a table in the driver, one block a shard
+  -> pack                                            CPU tasks; the files of a shard
+what is said of all                                  in the driver, export.json last
 """
 
 from __future__ import annotations
 
-import json
 import sys
-from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Any
 
-from sess_ray.access import public_command
+import pyarrow as pa
+
+from sess_ray.access import Access, public_command, use
 from sess_ray.io.store import Store
 from sess_ray.pipeline.cluster.output import versions
-from sess_ray.pipeline.cluster.session import ARROW, TASK_CPUS, arriving, connect
-from sess_ray.pipeline.export.prepare import EXPORT, Export
-from sess_ray.pipeline.export.stages import LEFT_OUT, label
-from sess_ray.refinement import opencv
+from sess_ray.pipeline.cluster.rows import Row
+from sess_ray.pipeline.cluster.session import ARROW, arriving, connect
+from sess_ray.pipeline.export.formats import FORMATS
+from sess_ray.pipeline.export.prepare import DATASET, Export
+from sess_ray.pipeline.export.samples import Recipe, Sample, samples
 
 ERRORS = 100  # images that export.json names
+PACKED = pa.schema(
+    [
+        ("number", pa.int64()),
+        ("images", pa.int64()),
+        ("maps", pa.int64()),
+        ("damaged", pa.int64()),  # maps
+        ("documents", pa.list_(pa.string())),
+        ("left_out", pa.list_(pa.string())),  # images,
+        ("reasons", pa.list_(pa.string())),  # and why
+    ]
+)
 
 
-def run(export: Export, progress: Any = None) -> Counter[str]:
-    """Run an export to its end: label images, annotations.json in COCO's layout, and, last, export.json.
+def pack(table: pa.Table, access: Access, run: str, output: str, to: str, recipe: Recipe, shards: int) -> pa.Table:
+    """Write the files of a shard; return a row of `PACKED`."""
+    use(access)
+    [shard] = table.to_pylist()
+    problems: dict[str, str] = {}
+    counts = {"images": 0, "maps": 0, "damaged": 0}
+
+    def counted(found: Iterable[Sample]) -> Iterator[Sample]:
+        for sample in found:
+            counts["images"] += 1
+            counts["maps"] += len(sample.maps)
+            counts["damaged"] += sample.damaged
+            yield sample
+
+    found = counted(samples(shard, Store(run), recipe, problems))
+    documents = list(FORMATS[to].pack(found, Store(output), shard["number"], shards))
+    told = {"number": shard["number"], **counts, "documents": documents}
+    return pa.Table.from_pylist([{**told, "left_out": list(problems), "reasons": list(problems.values())}], PACKED)
+
+
+def run(export: Export, progress: Callable[[int], None] | None = None) -> dict[str, str]:
+    """Run an export to its end: the files of all shards, what is said of all, and, last, export.json.
 
     Parameters
     ----------
     export : Export
+        What is written is counted in its `facts`.
     progress : callable, optional
-        Called with the number of maps of each image.
+        Called with the number of maps of each shard.
 
     Returns
     -------
-    Counter
-        Numbers of maps, images and objects; of objects that lie wholly under others in the label images (covered); of
-        maps that could not be refined, and of those that show nothing (empty), are damaged or are below `min_score`
-        (unlikely).
+    dict of str to str
+        The images that are left out, and why.
     """
     import ray
 
     config, store = export.config, export.store
     connect(config.address)
-    store.clear(EXPORT)
+    store.clear(DATASET)
     given = {"access": config.access(), "run": Store(config.run).location, "output": store.location}
-    given |= {"recipe": export.recipe}
-    cpus = TASK_CPUS if export.recipe.refinement is None else 1  # a refinement computes longer than it waits
-    dataset = ray.data.from_blocks(export.blocks).map_batches(label, fn_kwargs=given, **ARROW, num_cpus=cpus)
-    rows: list[dict[str, Any]] = []
-    for row in arriving(dataset):
-        rows.append(row)
-        if progress:
-            progress(row["maps"])
-    rows.sort(key=lambda row: row["image_id"])
-    labelled = [row for row in rows if row["objects"]]
-    counts = Counter(
-        images=len(labelled),
-        objects=sum(len(row["objects"]) for row in rows),
-        **{name: sum(row[name] for row in rows) for name in ("maps", "covered", "unrefined", *LEFT_OUT)},
-    )
-    errors = {row["image_id"]: row["error"] for row in rows if row["error"]}
-    _write(export, labelled, counts, errors)
-    return counts
+    given |= {"to": config.to, "recipe": export.recipe, "shards": len(export.blocks)}
+    # It decodes and writes for longer than it waits.
+    dataset = ray.data.from_blocks(export.blocks).map_batches(pack, fn_kwargs=given, **ARROW, num_cpus=1)
+    return finish(export, arriving(dataset), progress)
 
 
-def _write(export: Export, labelled: list[dict[str, Any]], counts: Counter[str], errors: dict[str, str]) -> None:
-    store, classes = export.store, export.recipe.classes
-    store.write("annotations.json", as_json(labelled, classes).encode())
-    names = ["__background__", *(name for _, name in classes.values())]
-    store.write("labels.txt", "".join(f"{name}\n" for name in names).encode())
-    for kind in ("Main", "Segmentation"):
-        store.write(f"ImageSets/{kind}/train.txt", "".join(f"{row['name']}\n" for row in labelled).encode())
-    refined = export.recipe.refinement
-    known = versions("sess-ray", "numpy", "pillow")
-    if refined:
-        known["opencv"] = opencv().__version__
+def finish(export: Export, rows: Iterable[Row], progress: Callable[[int], None] | None = None) -> dict[str, str]:
+    """Write what is said of all, as rows of `PACKED` come in any order; return what is left out, as `run` does."""
+    facts, store = export.facts, export.store
+    problems: dict[str, str] = {}
+
+    def documents() -> Iterator[str]:
+        for row in in_order(rows):
+            facts.written.update({name: row[name] for name in ("images", "maps", "damaged")})
+            problems.update(zip(row["left_out"], row["reasons"], strict=True))
+            if progress:
+                progress(row["maps"])
+            yield from row["documents"]
+
+    FORMATS[export.config.to].finish(documents(), store, facts)
     record = {
         "config": export.config.public(),
-        "threshold": export.recipe.threshold,
-        "min_score": export.recipe.min_score,
-        "min_part": export.recipe.min_part,
-        "refinement": refined and {"name": export.config.refine, **vars(refined)},
-        "counts": dict(counts),
-        "unreadable_images": dict(islice(errors.items(), ERRORS)),
-        "versions": known,
+        "counts": {**facts.written, "left_out": len(problems)},
+        "left_out": dict(islice(problems.items(), ERRORS)),
+        "run": facts.record,
+        "versions": versions("sess-ray", "pyarrow", "pillow"),
         "command": public_command(sys.argv),
     }
     store.write_json("export.json", record)
+    return problems
 
 
-def as_json(rows: list[dict[str, Any]], classes: dict[int, tuple[int, str]]) -> str:
-    """Return the rows of images as COCO's instances JSON."""
-    images = [
-        {"id": number, "file_name": row["image_id"], "height": row["height"], "width": row["width"]}
-        for number, row in enumerate(rows, 1)
-    ]
-    objects = [(number, json.loads(text)) for number, row in enumerate(rows, 1) for text in row["objects"]]
-    annotations = [{"id": place, "image_id": number, **found} for place, (number, found) in enumerate(objects, 1)]
-    categories = [{"id": number, "name": name, "target": target} for target, (number, name) in classes.items()]
-    return json.dumps({"images": images, "annotations": annotations, "categories": categories})
+def in_order(rows: Iterable[Row]) -> Iterator[Row]:
+    """Yield rows by their numbers, from 0 on, as soon as all before them are there."""
+    waiting: dict[int, Row] = {}
+    following = 0
+    for row in rows:
+        waiting[row["number"]] = row
+        while following in waiting:
+            yield waiting.pop(following)
+            following += 1

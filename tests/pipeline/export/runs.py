@@ -8,9 +8,9 @@ from PIL import ExifTags, Image
 
 from sess_ray.io.maps import encode_map
 from sess_ray.io.store import MAPS, Store
-from sess_ray.pipeline.datasets.config import DatasetConfig
-from sess_ray.pipeline.datasets.job import finish, pack
-from sess_ray.pipeline.datasets.prepare import prepare
+from sess_ray.pipeline.export.config import ExportConfig
+from sess_ray.pipeline.export.job import finish, pack
+from sess_ray.pipeline.export.prepare import prepare
 
 HEIGHT, WIDTH = 30, 40
 HOSTILE = '<i>"a" & b.dot.jpg'
@@ -70,7 +70,7 @@ def store_run(root):
 
 def export(run, output, to, **settings):
     """Export a run; return what `finish` returns."""
-    checked = prepare(DatasetConfig(to=to, run=run, output=str(output), **settings))
+    checked = prepare(ExportConfig(to=to, run=run, output=str(output), **settings))
     given = (checked.config.access(), run, str(output), to, checked.recipe, len(checked.blocks))
     rows = [row for block in checked.blocks[::-1] for row in pack(block, *given).to_pylist()]
     return finish(checked, rows)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sess_ray.io.store import MAPS, Store
-from sess_ray.pipeline.datasets.samples import FACTS, Facts, Sample
+from sess_ray.pipeline.export.samples import FACTS, Facts, Sample
 from sess_ray.tables import markdown
 
 CONTENTS = ("README.md", "data")

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from sess_ray.cli import main
-from sess_ray.pipeline.datasets.fiftyone import heatmap, metadata
-from sess_ray.pipeline.datasets.huggingface import SCHEMA
-from tests.pipeline.datasets.mongo import pretend
-from tests.pipeline.datasets.runs import HEIGHT, NAMES, TARGETS, WIDTH, export, levels, pixels, store_run
+from sess_ray.pipeline.export.fiftyone import heatmap, metadata
+from sess_ray.pipeline.export.huggingface import SCHEMA
+from tests.pipeline.export.mongo import pretend
+from tests.pipeline.export.runs import HEIGHT, NAMES, TARGETS, WIDTH, export, levels, pixels, store_run
 
 PAIRS = [(name, target) for name, targets in sorted(TARGETS.items()) for target in targets]
 

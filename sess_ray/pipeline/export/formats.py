@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from sess_ray.io.store import Store
-from sess_ray.pipeline.datasets import fiftyone, huggingface, tars
-from sess_ray.pipeline.datasets.samples import KEPT, Facts, Sample
+from sess_ray.pipeline.export import fiftyone, huggingface, tars
+from sess_ray.pipeline.export.samples import KEPT, Facts, Sample
 
 
 @dataclass(frozen=True)

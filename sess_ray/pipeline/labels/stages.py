@@ -1,4 +1,4 @@
-"""The stage of an export: from a file of maps, and the pixels of their images, to label images and objects."""
+"""The stage of labelling: from a file of maps, and the pixels of their images, to label images and objects."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Recipe:
     threshold : float
     instances : bool
     min_part, min_score : float
-        As in `ExportConfig`.
+        As in `LabelsConfig`.
     refinement : Refinement or None
     max_pixels : int
         Size of an image that is read for its refinement.

@@ -12,12 +12,12 @@ from PIL import Image
 
 from sess_ray import SessError
 from sess_ray.io.store import Store
-from sess_ray.pipeline.datasets.config import DatasetConfig
-from sess_ray.pipeline.datasets.formats import FORMATS
-from sess_ray.pipeline.datasets.job import in_order
-from sess_ray.pipeline.datasets.prepare import prepare
-from sess_ray.pipeline.datasets.samples import KEPT, Recipe, portable, samples
-from tests.pipeline.datasets.runs import DAMAGED, GONE, HEIGHT, NAMES, TARGETS, WIDTH, export, pixels, store_run
+from sess_ray.pipeline.export.config import ExportConfig
+from sess_ray.pipeline.export.formats import FORMATS
+from sess_ray.pipeline.export.job import in_order
+from sess_ray.pipeline.export.prepare import prepare
+from sess_ray.pipeline.export.samples import KEPT, Recipe, portable, samples
+from tests.pipeline.export.runs import DAMAGED, GONE, HEIGHT, NAMES, TARGETS, WIDTH, export, pixels, store_run
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def run(tmp_path_factory):
 
 
 def all_samples(run, kinds=KEPT):
-    checked = prepare(DatasetConfig(run=run, output=f"{run}/none"))
+    checked = prepare(ExportConfig(run=run, output=f"{run}/none"))
     problems = {}
     recipe = Recipe(checked.recipe.names, 10**6, kinds)
     found = [s for block in checked.blocks for s in samples(*block.to_pylist(), Store(run), recipe, problems)]
@@ -75,7 +75,7 @@ def test_an_output_is_not_written_over_and_says_what_it_is_of(run, to, tmp_path)
     assert record["left_out"] == problems
     assert not list(output.rglob(".writing-*"))
     with pytest.raises(SessError, match="has a dataset already: add --overwrite"):
-        prepare(DatasetConfig(to="hf", run=run, output=str(output)))
+        prepare(ExportConfig(to="hf", run=run, output=str(output)))
     before = {
         path.relative_to(output): path.read_bytes()
         for path in output.rglob("*")

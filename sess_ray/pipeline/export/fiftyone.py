@@ -11,7 +11,7 @@ from typing import Any
 
 from sess_ray.io.maps import MAP_LEVELS
 from sess_ray.io.store import Store
-from sess_ray.pipeline.datasets.samples import Facts, Sample
+from sess_ray.pipeline.export.samples import Facts, Sample
 
 CONTENTS = ("metadata.json", "samples.json", "fields", "data")
 VERSION = "1.0.0"  # of FiftyOne, whose documents these are: later ones bring them up to date, earlier ones refuse them

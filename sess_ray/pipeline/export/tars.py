@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from tempfile import TemporaryDirectory
 
 from sess_ray.io.store import Store
-from sess_ray.pipeline.datasets.samples import FACTS, Facts, Sample
+from sess_ray.pipeline.export.samples import FACTS, Facts, Sample
 
 CONTENTS = ("shards",)
 

@@ -20,7 +20,7 @@ from sess_ray.io.maps import encode_map, quantize
 from sess_ray.io.store import MAPS, Store
 from sess_ray.metrics.localization import reaches
 from sess_ray.metrics.thresholds import THRESHOLDS
-from sess_ray.pipeline.export.prepare import best_threshold, default_min_score
+from sess_ray.pipeline.labels.prepare import best_threshold, default_min_score
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 

@@ -1,1 +1,0 @@
-"""Runs as datasets that other tools open: FiftyOne's, Hugging Face's, WebDataset's."""
