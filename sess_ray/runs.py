@@ -10,10 +10,12 @@ from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sess_ray.access import one_line, public
 from sess_ray.errors import SessError
 from sess_ray.io.decode import decode
+from sess_ray.io.groups import count_maps, group_of, read_groups
 from sess_ray.io.inputs import find_images
 from sess_ray.io.maps import decode_map
 from sess_ray.io.reading import read_items
@@ -21,7 +23,7 @@ from sess_ray.io.store import ERRORS, FINISHED, MAPS, Store
 from sess_ray.pictures.notebook import Html, figure, several, sliders
 from sess_ray.pictures.overlay import OPACITY, windows_in_words
 
-FILES_IN_MEMORY = 4
+GROUPS_IN_MEMORY = 4  # row groups, of some dozens or hundreds of maps
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -116,7 +118,7 @@ class StoredMap:
 
 
 class Run:
-    """The maps of a run, in the order of their files; each is read when it is asked for.
+    """The maps of a run, in the order of their files; each is read when it is asked for, with its row group.
 
     Parameters
     ----------
@@ -136,7 +138,7 @@ class Run:
         self._names = Store(url).tables("maps")
         if not self._names:
             raise SessError(f"{public(url)} has no maps: give the output of sess-ray explain")
-        self._recent: dict[str, pa.Table] = {}
+        self._recent: list[tuple[str, int, pa.Table]] = []  # file, number of the first row there, rows
         self._moved = None if images is None else {item.image_id: item.uri for item in find_images(images)}
 
     @cached_property
@@ -146,8 +148,9 @@ class Run:
 
     @cached_property
     def rows(self) -> pa.Table:
-        """All columns of maps/ but the maps."""
-        return pa.concat_tables(self._parts, promote_options="default")
+        """All columns of maps/ but the maps, in memory: some 200 bytes a row."""
+        parts = Store(self.url).read_tables(self._names, [name for name in MAPS.names if name != "saliency"])
+        return pa.concat_tables(parts, promote_options="default")
 
     @cached_property
     def errors(self) -> pa.Table:
@@ -156,12 +159,11 @@ class Run:
         return pa.concat_tables([ERRORS.empty_table(), *store.read_tables(store.tables("errors"))])
 
     def find(self, image_id: str) -> list[StoredMap]:
-        """Return the maps of an image."""
-        ids = self.rows["image_id"].to_pylist()
-        return [self[number] for number, found in enumerate(ids) if found == image_id]
+        """Return the maps of an image; the first time all ids are read, and stay in memory."""
+        return [self[number] for number in pc.indices_nonzero(pc.equal(self._ids, image_id)).to_pylist()]
 
     def __len__(self) -> int:
-        return self.rows.num_rows
+        return int(self._ends[-1])
 
     @overload
     def __getitem__(self, number: int) -> StoredMap: ...
@@ -172,14 +174,14 @@ class Run:
             return [self[found] for found in range(len(self))[number]]
         place = range(len(self))[index(number)]
         part = int(np.searchsorted(self._ends, place, side="right"))
-        table = self._table(self._names[part])
-        return self._map(table, place - int(self._ends[part]) + table.num_rows)
+        table, first = self._group(self._names[part], place - int(self._ends[part] - self._counts[part]))
+        return self._map(table, first)
 
     def __iter__(self) -> Iterator[StoredMap]:
         for name in self._names:
-            table = Store(self.url).read_table(name)
-            for number in range(table.num_rows):
-                yield self._map(table, number)
+            for table in read_groups(Store(self.url), name):
+                for number in range(table.num_rows):
+                    yield self._map(table, number)
 
     def __repr__(self) -> str:
         return f"<run {public(self.url)}, {len(self)} maps>"
@@ -189,20 +191,28 @@ class Run:
         return show(self)._repr_html_()
 
     @cached_property
-    def _parts(self) -> list[pa.Table]:
-        return Store(self.url).read_tables(self._names, [name for name in MAPS.names if name != "saliency"])
+    def _counts(self) -> np.ndarray:
+        """Rows in each file."""
+        return np.array(count_maps(Store(self.url), self._names))
 
     @cached_property
     def _ends(self) -> np.ndarray:
         """Rows in each file and all before it."""
-        return np.cumsum([part.num_rows for part in self._parts])
+        return np.cumsum(self._counts)
 
-    def _table(self, name: str) -> pa.Table:
-        if name not in self._recent:
-            while len(self._recent) >= FILES_IN_MEMORY:
-                del self._recent[next(iter(self._recent))]
-            self._recent[name] = Store(self.url).read_table(name)
-        return self._recent[name]
+    @cached_property
+    def _ids(self) -> pa.ChunkedArray:
+        tables = Store(self.url).read_tables(self._names, ["image_id"])
+        return pa.chunked_array([chunk for table in tables for chunk in table["image_id"].chunks], pa.string())
+
+    def _group(self, name: str, row: int) -> tuple[pa.Table, int]:
+        """Return rows of a file that lie together, and the place among them of the row of some number."""
+        for file, first, table in self._recent:
+            if file == name and first <= row < first + table.num_rows:
+                return table, row - first
+        table, first = group_of(Store(self.url), name, row)
+        self._recent = [*self._recent[1 - GROUPS_IN_MEMORY :], (name, first, table)]
+        return table, row - first
 
     def _map(self, table: pa.Table, number: int) -> StoredMap:
         [row] = table.slice(number, 1).to_pylist()

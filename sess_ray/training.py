@@ -27,8 +27,8 @@ class MapDataset(Dataset[tuple[Any, Any, int]]):
 
     Notes
     -----
-    A row is read with its file, some dozens of maps, and a few files stay in memory: shuffling a large run over a
-    network reads each file many times. Sort by file within a buffer, or copy the run to a local disk first.
+    A row is read with its row group, some dozens or hundreds of maps, of which a few stay in memory: shuffling a large
+    run over a network reads each many times. Sort by place within a buffer, or copy the run to a local disk first.
     """
 
     def __init__(self, run: Run | str, transform: Callable[[Any, Any], tuple[Any, Any]] | None = None) -> None:

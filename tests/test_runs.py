@@ -6,6 +6,7 @@ import io
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -14,6 +15,7 @@ from torchvision.transforms import v2
 import sess_ray
 from sess_ray import MapDataset, SessError, open_run
 from sess_ray.io.maps import encode_map, quantize
+from sess_ray.io.pieces import piece
 from sess_ray.io.store import ERRORS, MAPS, Store
 
 SIDES = [(30, 40), (24, 24), (50, 20), (33, 47), (21, 64)]
@@ -85,6 +87,32 @@ def test_a_run_is_a_sequence_of_its_maps(output, levels):
     assert run.rows.column_names == [name for name in MAPS.names if name != "saliency"]
     assert run.errors.to_pylist()[0]["error"] == "the file is empty"
     assert run.record == {"counts": {"maps": 10}}
+
+
+def test_a_map_is_read_with_its_row_group_alone(output, levels, tmp_path):
+    store = Store(output)
+    rows = pa.concat_tables(store.read_tables(store.tables("maps")))
+    path = tmp_path / "maps" / "whole.parquet"
+    path.parent.mkdir()
+    pq.write_table(rows, path, row_group_size=3)
+    run, known = open_run(str(tmp_path)), list(open_run(output))
+    assert [row.png for row in run] == [row.png for row in known]
+    assert [run[number].png for number in range(-1, -len(run) - 1, -1)] == [row.png for row in known][::-1]
+    place = pq.read_metadata(path).row_group(0).column(0).data_page_offset
+    content = bytearray(path.read_bytes())
+    content[place : place + 40] = bytes(40)
+    path.write_bytes(content)
+    damaged = open_run(str(tmp_path))
+    assert (len(damaged), damaged[9].png, damaged[3].png) == (len(levels), known[9].png, known[3].png)
+    with pytest.raises((OSError, pa.ArrowException)):
+        damaged[2]
+
+
+def test_names_that_say_what_files_hold_are_believed(tmp_path):
+    store = Store(str(tmp_path))
+    for span, maps in ((0, 5), (1, 7)):
+        store.write(f"maps/{piece(span, range(4), 4, maps).stem}.parquet", b"not looked at")
+    assert len(open_run(store.url)) == 12
 
 
 def test_an_output_without_the_number_of_scored_windows_has_scored_all(output, tmp_path):

@@ -15,7 +15,7 @@ import uuid
 import zlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -160,11 +160,15 @@ class Store:
         self.write(name, buffer.getvalue())
         return name
 
+    def open(self, name: str) -> IO[bytes]:
+        """Open a file of the store to read it, from any place in it."""
+        return self._filesystem.open(self._place(name), "rb")
+
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """Read one Parquet file of the store, or those of some columns that it has."""
 
         def read() -> pa.Table:
-            with self._filesystem.open(self._place(name), "rb") as file:
+            with self.open(name) as file:
                 parquet = pq.ParquetFile(file)
                 names = parquet.schema_arrow.names
                 return parquet.read(names if columns is None else [name for name in columns if name in names])

@@ -1,0 +1,66 @@
+"""Row groups of an output's Parquet files, one at a time: a file may hold more than memory should."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sess_ray.access import patiently, persistent
+from sess_ray.io.pieces import piece_of
+from sess_ray.io.store import READERS, Store
+
+
+def read_groups(store: Store, name: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """Yield a file's rows, a row group at a time, or those of some columns that it has."""
+
+    def groups(had: int) -> Iterator[pa.Table]:
+        with store.open(name) as file:
+            parquet = pq.ParquetFile(file)
+            known = [column for column in columns or () if column in parquet.schema_arrow.names]
+            for group in range(had, parquet.num_row_groups):
+                yield parquet.read_row_group(group, None if columns is None else known)
+
+    return persistent(groups)
+
+
+def group_of(store: Store, name: str, row: int) -> tuple[pa.Table, int]:
+    """Read the row group that has a row of a file.
+
+    Returns
+    -------
+    pa.Table, int
+        Its rows, and the number of the first of them in the file.
+    """
+
+    def read() -> tuple[pa.Table, int]:
+        with store.open(name) as file:
+            parquet = pq.ParquetFile(file)
+            first = 0
+            for group in range(parquet.num_row_groups):
+                rows = parquet.metadata.row_group(group).num_rows
+                if row < first + rows:
+                    return parquet.read_row_group(group), first
+                first += rows
+        raise IndexError(f"{name} has {first} rows, and no row {row}")
+
+    return patiently(read)
+
+
+def count_maps(store: Store, names: Sequence[str]) -> list[int]:
+    """Return how many maps each of some files has, by its name if that says it, else by its metadata."""
+
+    def count(name: str) -> int:
+        said = piece_of(name)
+        return patiently(_rows, store, name) if said is None else said.maps
+
+    with ThreadPoolExecutor(READERS) as pool:
+        return list(pool.map(count, names))
+
+
+def _rows(store: Store, name: str) -> int:
+    with store.open(name) as file:
+        rows: int = pq.read_metadata(file).num_rows
+    return rows
