@@ -23,13 +23,12 @@ import pyarrow as pa
 from PIL import Image
 
 from sess_ray.pipeline.cluster.rows import tables
-from sess_ray.pipeline.explain import job as explain
+from sess_ray.pipeline.explain import blocks
 from sess_ray.pipeline.explain.config import ExplainConfig
 from sess_ray.pipeline.explain.job import stream
 from sess_ray.pipeline.explain.prepare import prepare
 from sess_ray.pipeline.explain.stages import EXPLAINED, TASKS
 
-SIDE = 32  # pixels of an image: it shall cost little to read
 FILES = 64
 SETTLED = 0.8  # of a run: when workers end, they take with them what they have used
 TASK_CPUS = 4  # logical, for tasks of half a CPU each
@@ -83,6 +82,7 @@ class Load:
     seconds: float
     images: int
     gpus_per_process: float = 0
+    side: int = 32  # pixels of an image: it shall cost little to read
 
     @property
     def lanes(self) -> int:
@@ -161,7 +161,7 @@ def measure(load: Load, folder: Path) -> Found:
 def _job(load: Load, folder: Path):
     rng = np.random.default_rng(0)
     for number in range(FILES):
-        Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 3), np.uint8)).save(folder / f"{number}.jpg")
+        Image.fromarray(rng.integers(0, 256, (load.side, load.side, 3), np.uint8)).save(folder / f"{number}.jpg")
     settings = {"model": MODEL, "targets": "top1", "overlays": 0, "actors": str(load.processes)}
     config = ExplainConfig(
         input=str(folder), output=str(folder / "out"), gpus_per_actor=load.gpus_per_process, **settings
@@ -222,10 +222,11 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=8, help="at the same time in a process; each has a GPU")
     parser.add_argument("--milliseconds", type=float, default=50)
     parser.add_argument("--images", type=int, default=8192)
-    parser.add_argument("--blocks-per-actor", type=int, default=explain.BLOCKS_PER_ACTOR, help="fewer: a shorter run")
+    parser.add_argument("--blocks-per-actor", type=int, default=blocks.BLOCKS_PER_ACTOR, help="fewer: a shorter run")
+    parser.add_argument("--side", type=int, default=Load.side, help="pixels of an image")
     given = parser.parse_args()
-    explain.BLOCKS_PER_ACTOR = given.blocks_per_actor
-    load = Load(given.processes, given.calls, given.milliseconds / 1000, given.images, given.calls)
+    blocks.BLOCKS_PER_ACTOR = given.blocks_per_actor
+    load = Load(given.processes, given.calls, given.milliseconds / 1000, given.images, given.calls, given.side)
     os.environ["RAY_AUTH_MODE"] = "disabled"
     import ray
 

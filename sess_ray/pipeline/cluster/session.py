@@ -26,6 +26,8 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 SPARE_CPUS = 2  # for reading and writing, beside the actors: without them the plan waits for itself
 KNOCK_SECONDS = 15
 BLOCK_BYTES = 32 * 2**20  # some dozens of photographs: what a worker that dies takes with it
+# One driver passes some 48 blocks a second, so many actors need large ones; 2 MiB are four photographs.
+BYTES_PER_ACTOR, MAX_BLOCK_BYTES = 2 * 2**20, 2**30
 # Of map_batches: whole blocks as Arrow tables, without a copy.
 ARROW: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None, "zero_copy_batch": True}
 OF_TASKS: dict[str, Any] = {**ARROW, "num_cpus": TASK_CPUS}
@@ -36,6 +38,7 @@ __all__ = [
     "TASK_CPUS",
     "Workers",
     "arriving",
+    "block_bytes",
     "connect",
     "fitting",
     "map_blocks",
@@ -207,6 +210,15 @@ def resources_here() -> dict[str, float]:
     import torch
 
     return {"CPU": _own_cpus(), "GPU": torch.cuda.device_count()}
+
+
+def block_bytes(actors: int) -> int:
+    """Return how many bytes a block of pixels may have; among many actors it is more.
+
+    >>> [block_bytes(actors) // 2**20 for actors in (1, 16, 64, 1000)]
+    [32, 32, 128, 1024]
+    """
+    return min(MAX_BLOCK_BYTES, max(BLOCK_BYTES, actors * BYTES_PER_ACTOR))
 
 
 def _own_cpus() -> int:

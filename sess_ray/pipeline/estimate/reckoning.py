@@ -22,7 +22,7 @@ from sess_ray.errors import SessError
 from sess_ray.io.decode import shrunk
 from sess_ray.io.items import split_uri
 from sess_ray.io.store import MAPS
-from sess_ray.pipeline.cluster.session import BLOCK_BYTES, SPARE_CPUS, connect, fitting, resources_here
+from sess_ray.pipeline.cluster.session import SPARE_CPUS, block_bytes, connect, fitting, resources_here
 from sess_ray.pipeline.estimate.sampling import Seen, Stratum, look
 from sess_ray.pipeline.estimate.trial import PATIENCE, Image, Trials, least, measure
 from sess_ray.pipeline.explain.blocks import block_sizes, most_rows
@@ -131,7 +131,7 @@ def estimate(job: Job, gpus: int | None = None) -> Estimate:
 
     good = intact * sum(stratum.good for stratum in strata)
     windows = intact * sum(stratum.windows for stratum in strata)
-    most = most_rows(config, job.model.input_size)
+    most = most_rows(config, job.model.input_size, place.actors)
     maps = good * fmean(_number_of_targets(targets, job.model) for _, _, targets in decoded.images)
     kept = fmean(least(sess, image, sess.num_scales)[1] for image in decoded.images) * maps / good
     seconds, at_least = _seconds(trials, windows / good + 1, kept, sess, decoded.images[0])
@@ -282,7 +282,7 @@ def _files(strata: Sequence[Stratum], actors: int, most: int) -> tuple[float, fl
         packed = split_uri(stratum.seen[0].task["uri"])[1] is not None
         in_shards = [stratum.good / stratum.shards] * stratum.shards if stratum.shards else ()
         blocks = in_shards or block_sizes(ceil(stratum.good), actors, most, packed=packed)
-        files += sum(ceil(rows * 3 * pixels / BLOCK_BYTES) for rows in blocks)
+        files += sum(ceil(rows * 3 * pixels / block_bytes(actors)) for rows in blocks)
     return pixels, files
 
 

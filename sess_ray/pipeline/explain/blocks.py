@@ -21,17 +21,20 @@ BLOCKS = 1024
 MAX_BLOCK_ROWS = 512
 # What is lost with a block that is cut short: a quarter of an hour of a core with SqueezeNet.
 MAX_BLOCK_PASSES = 2**17
+# For each so many actors blocks are larger by as much again: the driver passes some 48 a second, whatever is in them.
+LARGE_POOL = 256
 TYPICAL_IMAGE = (375, 500)
 TYPICAL_CHANNELS = 512
 
 
-def most_rows(config: ExplainConfig, input_size: int) -> int:
+def most_rows(config: ExplainConfig, input_size: int, actors: int) -> int:
     """Return how many images of a common size a block may have, lest an actor works for hours before it is written."""
     plan = sess_plan(*TYPICAL_IMAGE, input_size, config.num_scales, config.step_size or input_size)
     windows = plan.num_patches or 1
     kept = num_kept(windows, config.ratio())
     passes = windows + kept * methods.get(config.method).num_passes(TYPICAL_CHANNELS)
-    return min(MAX_BLOCK_ROWS, max(1, MAX_BLOCK_PASSES // passes))
+    larger = ceil(actors / LARGE_POOL)
+    return min(larger * MAX_BLOCK_ROWS, max(1, larger * MAX_BLOCK_PASSES // passes))
 
 
 def block_rows(number: int, left: float, images: float, actors: int, most: int, *, packed: bool = False) -> int:

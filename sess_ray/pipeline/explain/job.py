@@ -20,7 +20,7 @@ from sess_ray.io.lease import Lease
 from sess_ray.io.ledger import read_ledger
 from sess_ray.io.pieces import settled
 from sess_ray.io.store import FINISHED
-from sess_ray.pipeline.cluster.session import OF_TASKS, arriving, connect, pool
+from sess_ray.pipeline.cluster.session import OF_TASKS, arriving, block_bytes, connect, pool
 from sess_ray.pipeline.explain import metering
 from sess_ray.pipeline.explain.blocks import blocks, most_rows
 from sess_ray.pipeline.explain.drawing import Pictures
@@ -49,7 +49,9 @@ def stream(job: Job, actor: type | None = None, compute: Any = None, lanes: int 
     reading["source"] = job.large.source if job.large else None
     writing = {"access": access, "output": job.store.location, "method": config.method, "model": model.name}
 
-    lanes, most = compute.max_size * lanes, most_rows(config, model.input_size)
+    lanes = compute.max_size * lanes
+    most = most_rows(config, model.input_size, lanes)
+    ray.data.DataContext.get_current().target_max_block_size = block_bytes(lanes)
     cut = lines(job.large.source, job.large.held, lanes, most) if job.large else blocks(job.tasks, lanes, most)
     decoded = ray.data.from_blocks(cut).map_batches(read_and_decode, fn_kwargs=reading, **OF_TASKS)
     maps = explained(decoded, model, options, workers, actor, job.large.declared if job.large else None)

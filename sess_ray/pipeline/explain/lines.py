@@ -57,7 +57,7 @@ def lines(source: Source, held: Held, actors: int, most: int) -> list[pa.Table]:
 def _begun(source: Source, span: int, files: list[str], most: int) -> list[list[object]]:
     """Return the lines of a span that another run has begun: one, but for a slow method, which is written often."""
     begin, end = _bounds(source, span)
-    rows = end - begin if most == MAX_BLOCK_ROWS else most
+    rows = end - begin if most >= MAX_BLOCK_ROWS else most
     return [[span, at, min(at + rows, end), files] for at in range(begin, end, rows)]
 
 
@@ -68,7 +68,7 @@ def _bounds(source: Source, span: int) -> tuple[int, int]:
 
 def _parts(source: Source, spans: list[int], images: int, actors: int, most: int) -> list[list[list[object]]]:
     """Return the lines of untouched spans, in each a list of its own."""
-    few = ceil(images / MOST_LINES) if most == MAX_BLOCK_ROWS else 0
+    few = ceil(images / MOST_LINES) if most >= MAX_BLOCK_ROWS else 0
     left, number, found = images, 0, []
     for span in spans:
         at, end = _bounds(source, span)

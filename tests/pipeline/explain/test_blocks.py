@@ -7,6 +7,7 @@ import pytest
 
 from sess_ray import SESS, SessError, load_model
 from sess_ray.pipeline.cluster.rows import TABLE_BYTES, tables
+from sess_ray.pipeline.cluster.session import block_bytes
 from sess_ray.pipeline.explain.blocks import BLOCK_ROWS, BLOCKS, MAX_BLOCK_ROWS, block_sizes, blocks, most_rows
 from sess_ray.pipeline.explain.config import ExplainConfig
 from sess_ray.pipeline.explain.stages import DECODED, EXPLAINED, TASKS
@@ -73,10 +74,22 @@ def test_sizes_are_those_of_the_blocks():
     ],
 )
 def test_blocks_of_slow_methods_are_small(method, scales, passes):
-    rows = most_rows(ExplainConfig(method=method, num_scales=scales), 224)
+    rows = most_rows(ExplainConfig(method=method, num_scales=scales), 224, actors=2)
     assert rows == min(MAX_BLOCK_ROWS, max(1, 2**17 // passes))
     sizes = cut([f"{number}.jpg" for number in range(3000)] + ["a.parquet#1"] * 600, 1, most=rows)
     assert max(sizes) == min(rows, 225)
+
+
+@pytest.mark.parametrize("actors", [16, 64, 256, 500, 1000])
+def test_one_driver_feeds_many_gpus(actors):
+    """At 20 ms an image, photographs of 500 x 375 are no more blocks a second than the driver passes."""
+    photographs = min(block_bytes(actors) // (375 * 500 * 3), most_rows(ExplainConfig(), 224, actors))
+    assert actors / 0.02 / photographs <= 28
+    assert photographs * 0.02 <= 45  # seconds of a GPU that are lost with it
+
+
+def test_slow_methods_stay_short_among_many():
+    assert most_rows(ExplainConfig(method="rise"), 224, 1000) <= 4
 
 
 @pytest.mark.parametrize(
