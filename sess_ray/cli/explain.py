@@ -194,9 +194,8 @@ def _report(job: Job, summary: Summary) -> None:
     if (total.images, total.errors) != (summary.images, summary.errors):
         numbers = {"image": total.images, "map": total.maps, "error": total.errors}
         print(f"the output now holds {', '.join(command.counted(number, unit) for unit, number in numbers.items())}")
-    if summary.errors_file:
-        for row in job.store.read_table(summary.errors_file).to_pylist()[:3]:
-            print(f"  {row['image_id']!r}, {row['stage']}: {row['error']}")
+    for row in summary.examples:
+        print(f"  {row['image_id']!r}, {row['stage']}: {row['error']}")
     if total.errors:
         print(f"errors:   {job.store.path('errors/')} (--retry-errors tries them again)")
     print(f"maps:     {job.store.path('maps/')}")

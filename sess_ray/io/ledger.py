@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sess_ray.io.pieces import newest, piece_of
 from sess_ray.io.store import DICTIONARY, ERRORS, MAPS, Store
 
 KEYS = {
@@ -51,13 +52,56 @@ class Ledger:
 
 def read_ledger(store: Store, *, repair: bool = True) -> Ledger:
     """Return what an output holds; with `repair`, after whatever it holds twice has been removed."""
-    ledger = read_files(store, [name for folder in KEYS for name in store.tables(folder)])
-    return read_ledger(store) if repair and remove_surplus(store, ledger) else ledger
+    every = [name for folder in KEYS for name in store.files(folder, ".parquet")]
+    files, outdated = by_weight(every)
+    ledger = read_files(store, [*files, *outdated] if repair else files)
+    return read_ledger(store) if repair and put_right(store, outdated, ledger) else ledger
 
 
 def read_files(store: Store, files: Sequence[str]) -> Ledger:
     """Return what some files of an output hold."""
     return Ledger(*(_read(store, folder, [name for name in files if name.startswith(f"{folder}/")]) for folder in KEYS))
+
+
+def by_weight(files: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return files in the order in which they keep what several hold; and those that a joined one stands for."""
+    count = {name for folder in KEYS for name in newest([name for name in files if name.startswith(f"{folder}/")])}
+
+    def weight(name: str) -> tuple[int, str]:
+        one = piece_of(name)
+        return (-one.rows if one else 0), name  # what is removed of a large file is written again with all the rest
+
+    return sorted(count, key=weight), sorted(set(files) - count, key=weight)
+
+
+def put_right(
+    store: Store, outdated: Sequence[str], ledger: Ledger, stem: Callable[[str, pa.Table], str] | None = None
+) -> bool:
+    """Remove what an output holds twice, and files that a joined one stands for; return whether there was any.
+
+    A run that was killed while it joined files leaves them. Should one hold rows that no other has, since its writer
+    was late, then these are written again.
+
+    Parameters
+    ----------
+    store : Store
+    outdated : sequence of str
+        The files that a joined one stands for.
+    ledger : Ledger
+        What all files hold; of these, last.
+    stem : callable, optional
+        As for `remove_surplus`.
+    """
+    removed = remove_surplus(store, ledger, stem)
+    for name in outdated:
+        if store.is_used([name]):
+            _written(store, name.partition("/")[0], store.read_table(name), stem)
+            store.remove(name)
+    return bool(removed or outdated)
+
+
+def _written(store: Store, folder: str, table: pa.Table, stem: Callable[[str, pa.Table], str] | None) -> str:
+    return store.replace_table(folder, stem(folder, table), table) if stem else store.write_table(folder, table)
 
 
 def _read(store: Store, folder: str, names: list[str]) -> pa.Table:
@@ -119,9 +163,6 @@ def _without(
         gone[key] -= 1
         if gone[key] < 0:
             kept.append(number)
-    if kept:
-        left = table.take(kept[::-1])
-        named = store.replace_table(folder, stem(folder, left), left) if stem else store.write_table(folder, left)
-        if named == file:
-            return
+    if kept and _written(store, folder, table.take(kept[::-1]), stem) == file:
+        return
     store.remove(file)

@@ -3,24 +3,22 @@
 What they say is enough to know what is finished, without one of them being opened: of each file, how many rows of the
 manifest it holds, and a sum over them that no other rows have. Where some were written twice or are missing, the sums
 of a span's files are not those of its rows.
+
+The files of a finished span are joined to one, of the next generation. Of a span and a folder only files of the highest
+generation count: so the joined file takes the place of the others in the moment in which it is there.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from sess_ray.io.ledger import read_files, remove_surplus
-from sess_ray.io.spans import Spans
-from sess_ray.io.store import Store
-
-_PIECE = re.compile(r"(?:.*/)?(\d{6,})-(\d+)-(\d+)-(\d+)-([0-9a-f]{16})\.parquet")
+_PIECE = re.compile(r"(?:.*/)?(\d{6,})-(\d+)-(\d+)-(\d+)-([0-9a-f]{16})(?:-g([1-9]\d*))?\.parquet")
+_JOINED = "-g"  # in the names of files that are not of the first generation
+MARKS = 2**64
 
 
 class Piece(NamedTuple):
@@ -35,6 +33,8 @@ class Piece(NamedTuple):
         In the file; among errors there are no maps.
     mark : int
         As `mark_of` the rows.
+    generation : int
+        How often the files of the span, in this folder, had been joined when it was written.
     """
 
     span: int
@@ -42,30 +42,55 @@ class Piece(NamedTuple):
     images: int
     maps: int
     mark: int
+    generation: int = 0
 
     @property
     def stem(self) -> str:
         """The name of the file, without its extension."""
-        return f"{self.span:06}-{self.rows}-{self.images}-{self.maps}-{self.mark:016x}"
+        joined = f"{_JOINED}{self.generation}" if self.generation else ""
+        return f"{self.span:06}-{self.rows}-{self.images}-{self.maps}-{self.mark:016x}{joined}"
 
 
 def piece_of(name: str) -> Piece | None:
     """Return what the name of a file says; None where it is not of a span.
 
     >>> piece_of("maps/000012-59-59-118-00000000000000ff.parquet")
-    Piece(span=12, rows=59, images=59, maps=118, mark=255)
+    Piece(span=12, rows=59, images=59, maps=118, mark=255, generation=0)
+    >>> piece_of("maps/000012-59-59-118-00000000000000ff-g1.parquet").generation
+    1
     >>> piece_of("maps/5b2c8cdd36a7d5e5b5a5.parquet")
     """
     found = _PIECE.fullmatch(name)
     if found is None:
         return None
     span, rows, images, maps = map(int, found.groups()[:4])
-    return Piece(span, rows, images, maps, int(found[5], 16))
+    return Piece(span, rows, images, maps, int(found[5], 16), int(found[6] or 0))
 
 
-def piece(span: int, rows: Sequence[int], images: int, maps: int = 0) -> Piece:
+def piece(span: int, rows: Sequence[int], images: int, maps: int = 0, generation: int = 0) -> Piece:
     """Return what the name of a file says that holds rows of a span."""
-    return Piece(span, len(rows), images, maps, mark_of(rows))
+    return Piece(span, len(rows), images, maps, mark_of(rows), generation)
+
+
+def joined(pieces: Sequence[Piece]) -> Piece:
+    """Return what the name of the file says that several of a span, in one folder, are joined to."""
+    rows, images, maps, mark = (sum(numbers) for numbers in list(zip(*pieces, strict=True))[1:5])
+    return Piece(pieces[0].span, rows, images, maps, mark % MARKS, 1 + max(one.generation for one in pieces))
+
+
+def newest(names: list[str]) -> list[str]:
+    """Return those files of a folder that count: of a span those of the highest generation, and all that are of none.
+
+    >>> newest(["maps/000012-59-59-59-00000000000000ff.parquet", "maps/000012-99-99-99-000000000000ffff-g1.parquet"])
+    ['maps/000012-99-99-99-000000000000ffff-g1.parquet']
+    """
+    highest: dict[int, int] = {}
+    for one in (piece_of(name) for name in names if _JOINED in name):
+        if one is not None:
+            highest[one.span] = max(one.generation, highest.get(one.span, 0))
+    if not highest:
+        return names
+    return [name for name in names if not (one := piece_of(name)) or one.generation >= highest.get(one.span, 0)]
 
 
 def mark_of(rows: Sequence[int]) -> int:
@@ -80,101 +105,46 @@ def mark_of(rows: Sequence[int]) -> int:
 # --- places: what travels with an image ---
 
 
-def place(span: int, rows: Sequence[int]) -> bytes:
-    """Return a span and rows of it as a cell."""
-    return np.array([span, *rows], np.int64).tobytes()
+class Generations(NamedTuple):
+    """The generation that the files of a span have, in each folder."""
 
-
-def place_of(cell: bytes) -> tuple[int, list[int]]:
-    """Return the span and the rows of a cell.
-
-    >>> place_of(place(3, [1538, 1539]))
-    (3, [1538, 1539])
-    """
-    span, *rows = np.frombuffer(cell, np.int64).tolist()
-    return span, rows
-
-
-# --- what an output holds ---
-
-
-@dataclass
-class Held:
-    """What an output of spans holds, by the names of its files.
-
-    Attributes
-    ----------
-    images, maps, errors : int
-    rows : dict of int to int
-        How many rows the files of a span hold.
-    files : dict of int to list of str
-        The files of each span that is begun and not finished.
-    finished : set of int
-        Spans of which each row is there once.
-    crowded : set of int
-        Those that have as many rows, and not each once.
-    strangers : int
-        Files that are of no span.
-    """
-
-    images: int = 0
     maps: int = 0
     errors: int = 0
-    rows: dict[int, int] = field(default_factory=dict)
-    files: dict[int, list[str]] = field(default_factory=dict)
-    finished: set[int] = field(default_factory=set)
-    crowded: set[int] = field(default_factory=set)
-    strangers: int = 0
 
 
-def held(store: Store, spans: Spans, folders: Sequence[str] = ("maps", "errors")) -> Held:
-    """List what an output holds; with `folders`, those alone."""
-    found, marks = Held(), dict[int, int]()
-    for folder in folders:
-        for name in store.tables(folder):
-            one = piece_of(name)
-            if one is None or one.span >= spans.count:
-                found.strangers += 1
-                continue
-            if folder == "maps":
-                found.images, found.maps = found.images + one.images, found.maps + one.maps
-            else:
-                found.errors += one.images
-            found.files.setdefault(one.span, []).append(name)
-            found.rows[one.span] = found.rows.get(one.span, 0) + one.rows
-            marks[one.span] = (marks.get(one.span, 0) + one.mark) % 2**64
-    for span, rows in found.rows.items():
-        begin, end = spans.bounds(span)
-        if rows == end - begin and marks[span] == mark_of(range(begin, end)):
-            found.finished.add(span)
-            del found.files[span]
-        elif rows >= end - begin:
-            found.crowded.add(span)
-    return found
+def generations(files: Sequence[str]) -> Generations:
+    """Return of which generation files are, so that those that are written beside them count as they do.
+
+    >>> generations(["maps/000012-99-99-99-000000000000ffff-g1.parquet"])
+    Generations(maps=1, errors=0)
+    """
+    pieces = [(name.partition("/")[0], piece_of(name)) for name in files]
+    return Generations(
+        *(
+            max((one.generation for own, one in pieces if one and own == folder), default=0)
+            for folder in Generations._fields
+        )
+    )
 
 
-def images_in(store: Store, files: Iterable[str]) -> set[str]:
-    """Return the ids of all images that some files hold."""
-    ids: set[str] = set()
-    for table in store.read_tables(list(files), ["image_id"]):
-        ids.update(table["image_id"].to_pylist())
-    return ids
+class Place(NamedTuple):
+    """Where an image belongs: rows of a span, and the generation of the files that it will be in."""
+
+    span: int
+    generations: Generations
+    rows: list[int]
 
 
-def settled(store: Store, spans: Spans) -> Held:
-    """List what an output holds, after whatever it holds twice has been removed."""
-    found = held(store, spans)
-    mended = [_mend(store, spans, span, found.files[span]) for span in sorted(found.crowded)]
-    return held(store, spans) if any(mended) else found
+def place(span: int, rows: Sequence[int], generations: Generations = Generations()) -> bytes:  # noqa: B008
+    """Return where an image belongs as a cell."""
+    return np.array([span, *generations, *rows], np.int64).tobytes()
 
 
-def _mend(store: Store, spans: Spans, span: int, files: Sequence[str]) -> int:
-    """Remove what a span holds twice, as `remove_surplus` does; return the number of rows."""
-    rows = {image["image_id"]: numbers for image, numbers in spans.images(span)}
+def place_of(cell: bytes) -> Place:
+    """Return what a cell says.
 
-    def stem(folder: str, table: pa.Table) -> str:
-        ids = pc.unique(table["image_id"]).to_pylist()
-        own = [number for name in ids for number in rows.get(name, ())]
-        return piece(span, own, len(ids), table.num_rows if folder == "maps" else 0).stem
-
-    return remove_surplus(store, read_files(store, files), stem)
+    >>> place_of(place(3, [1538, 1539])).rows
+    [1538, 1539]
+    """
+    span, maps, errors, *rows = np.frombuffer(cell, np.int64).tolist()
+    return Place(span, Generations(maps, errors), rows)

@@ -11,10 +11,12 @@ import json
 import os
 import posixpath
 import shutil
+import tempfile
 import uuid
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from typing import IO, Any
 
 import pyarrow as pa
@@ -23,6 +25,7 @@ import pyarrow.parquet as pq
 from sess_ray.access import one_line, open_filesystem, patiently, public
 from sess_ray.errors import RunError, SessError
 from sess_ray.io.listing import BEGUN, WRITTEN, walk
+from sess_ray.io.pieces import newest
 from sess_ray.opening import is_chain
 
 DICTIONARY = pa.dictionary(pa.int32(), pa.string())
@@ -72,6 +75,10 @@ def stored_target(classes: Sequence[int]) -> int:
     if len(classes) == 1:
         return classes[0]
     return -1 - (zlib.crc32(",".join(map(str, sorted(classes))).encode()) >> 1)
+
+
+class GoneError(SessError, FileNotFoundError):
+    """A table that was listed is not there any more."""
 
 
 class Store:
@@ -161,8 +168,19 @@ class Store:
         return name
 
     def open(self, name: str) -> IO[bytes]:
-        """Open a file of the store to read it, from any place in it."""
-        return self._filesystem.open(self._place(name), "rb")
+        """Open a file of the store to read it, from any place in it.
+
+        Raises
+        ------
+        GoneError
+            If it is not there any more.
+        """
+        try:
+            return self._filesystem.open(self._place(name), "rb")
+        except FileNotFoundError as error:
+            raise GoneError(
+                f"{self.path(name)} is gone: a run has put its rows into another file; try again"
+            ) from error
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """Read one Parquet file of the store, or those of some columns that it has."""
@@ -205,8 +223,8 @@ class Store:
         self.write(name, json.dumps(content, indent=2).encode() + b"\n")
 
     def tables(self, folder: str) -> list[str]:
-        """Return the names of the Parquet files in a folder of the store, sorted."""
-        return self.files(folder, ".parquet")
+        """Return the names of the Parquet files in a folder of the store that count, sorted: see `newest`."""
+        return newest(self.files(folder, ".parquet"))
 
     def files(self, folder: str, ending: str) -> list[str]:
         """Return the names of the files in a folder of the store that end so, sorted."""
@@ -249,6 +267,22 @@ class Store:
 
     def _place(self, name: str) -> str:
         return posixpath.join(self._root, name)
+
+
+@contextmanager
+def whole(store: Store, name: str) -> Iterator[str]:
+    """Give a path on this machine to write to; what is there without an error becomes a file of the store."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = _beside(store._place(name)) if store._local else os.path.join(folder, posixpath.basename(name))
+        try:
+            yield path
+            if store._local:
+                os.replace(path, store._place(name))
+            else:
+                store.put(name, path)
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
 
 
 def digest(keys: Iterable[object]) -> str:

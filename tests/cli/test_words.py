@@ -103,7 +103,7 @@ def blocks(*blocks):
     for seconds, images, spent, failed in blocks:
         counts = dict.fromkeys(("maps", "patches", "kept", "windows"), 10 * images)
         counts |= {"images": images, "errors": len(failed), "failed": failed, "actor_seconds": spent, "actors": 2}
-        summary.add({**counts, "errors_file": ""}, seconds)
+        summary.add(counts, seconds)
     return summary
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sess_ray.io.pieces import held, images_in, mark_of, piece, piece_of, settled
+from sess_ray.io.held import held, images_in, settled
+from sess_ray.io.pieces import mark_of, piece, piece_of
 from sess_ray.io.store import Store
 from tests.io.manifest import errors, maps, written
 

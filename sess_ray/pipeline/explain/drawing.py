@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from sess_ray.io.decode import decode
+from sess_ray.io.groups import read_groups
 from sess_ray.io.maps import decode_map
 from sess_ray.io.reading import read_items
 from sess_ray.pictures.overlay import overlay, windows_in_words
@@ -43,7 +44,10 @@ class Pictures:
     def draw(self, name: str) -> None:
         """Draw the images of a file of maps, until there are enough pictures."""
         if name and not self.are_enough:
-            self._draw(self._job.store.read_table(name).to_pylist())
+            for group in read_groups(self._job.store, name):
+                self._draw(group.to_pylist())
+                if self.are_enough:
+                    return
 
     def draw_finished(self, files: Iterable[str]) -> None:
         """Draw what is explained already, in these files of maps, until there are enough pictures."""

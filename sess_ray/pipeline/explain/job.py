@@ -16,19 +16,22 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sess_ray import methods
+from sess_ray.io.held import settled
 from sess_ray.io.lease import Lease
 from sess_ray.io.ledger import read_ledger
-from sess_ray.io.pieces import settled
 from sess_ray.io.store import FINISHED
 from sess_ray.pipeline.cluster.session import OF_TASKS, arriving, block_bytes, connect, pool
 from sess_ray.pipeline.explain import metering
 from sess_ray.pipeline.explain.blocks import blocks, most_rows
+from sess_ray.pipeline.explain.compacting import Compaction
 from sess_ray.pipeline.explain.drawing import Pictures
 from sess_ray.pipeline.explain.graph import explained
 from sess_ray.pipeline.explain.lines import lines
 from sess_ray.pipeline.explain.prepare import Job, prepare
 from sess_ray.pipeline.explain.record import Summary, Total, record
 from sess_ray.pipeline.explain.stages import read_and_decode, write
+
+EXAMPLES = 3  # errors that are told
 
 
 def stream(job: Job, actor: type | None = None, compute: Any = None, lanes: int = 1) -> Iterator[dict[str, Any]]:
@@ -92,22 +95,28 @@ def _run(job: Job, progress: Any, lease: Lease) -> Summary:
     job.start()
     summary, pictures = Summary(), Pictures(job)
     begin, started = time.perf_counter(), datetime.now(UTC)
-    if job.left:
-        connect(config.address)
-        begin = time.perf_counter()
-        with metering.running():
-            for counts in stream(job):
-                lease.check()
-                summary.add(counts, time.perf_counter() - begin)
-                metering.add_block(counts)
-                pictures.draw(counts["maps_file"])
-                if progress:
-                    progress(summary)
-    lease.check()
-    if job.large:
-        found = settled(store, job.large.source.spans)
-        summary.total = Total(found.images, found.maps, found.errors)
-    else:
+    with Compaction(job) as compaction:
+        if job.left:
+            connect(config.address)
+            begin = time.perf_counter()
+            with metering.running():
+                for counts in stream(job):
+                    lease.check()
+                    summary.add(counts, time.perf_counter() - begin)
+                    metering.add_block(counts)
+                    pictures.draw(counts["maps_file"])
+                    if counts["errors_file"] and not summary.examples:
+                        summary.examples = store.read_table(counts["errors_file"]).slice(0, EXAMPLES).to_pylist()
+                    compaction.add(counts)
+                    if progress:
+                        progress(summary)
+        lease.check()
+        if job.large:
+            compaction.finish({}, lease.check)
+            found = settled(store, job.large.source.spans)
+            summary.total = Total(found.images, found.maps, found.errors)
+            compaction.finish(found.scattered, lease.check)
+    if not job.large:
         ledger = read_ledger(store)
         summary.total = Total(ledger.images, ledger.maps.num_rows, ledger.errors.num_rows)
     store.tidy()

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from sess_ray.io.held import Held, held, settled
 from sess_ray.io.items import ITEMS
-from sess_ray.io.pieces import Held, held, settled
 from sess_ray.io.spans import Known, cut
 from sess_ray.io.store import Store
 from sess_ray.pipeline.explain.config import ExplainConfig

@@ -10,7 +10,7 @@ from math import ceil
 
 import pyarrow as pa
 
-from sess_ray.io.pieces import Held
+from sess_ray.io.held import Held
 from sess_ray.pipeline.explain.blocks import MAX_BLOCK_ROWS, block_rows
 from sess_ray.pipeline.explain.source import Source
 

@@ -61,7 +61,7 @@ class Summary:
     failed: Counter[str] = field(default_factory=Counter)
     total: Total = Total(0, 0, 0)
     overlays: list[str] = field(default_factory=list)
-    errors_file: str = ""  # the first
+    examples: list[dict[str, Any]] = field(default_factory=list)  # rows of errors/, the first
 
     def add(self, counts: dict[str, Any], seconds: float) -> None:
         """Add what `stages.write` says of a block that was there after so many seconds."""
@@ -69,7 +69,6 @@ class Summary:
             setattr(self, name, getattr(self, name) + counts[name])
         self.failed.update(counts["failed"])
         self.seconds, self.actors = seconds, counts.get("actors", 0)
-        self.errors_file = self.errors_file or counts["errors_file"]
         if not self.first_seconds:
             self.first_seconds, self.first_done, self.first_actor_seconds = seconds, self.done, self.actor_seconds
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from sess_ray.io.held import Held, images_in
 from sess_ray.io.items import is_shard, split_uri
-from sess_ray.io.pieces import Held, images_in, place
+from sess_ray.io.pieces import Generations, generations, place
 from sess_ray.io.spans import Image, Spans
 from sess_ray.io.store import Store
 from sess_ray.pipeline.cluster.rows import Row
@@ -52,14 +53,14 @@ class Source:
 
     def tasks(self, span: int, begin: int, end: int, files: list[str] | None) -> list[Row]:
         """Return the tasks of a line, with what they say of themselves in `DECODED`."""
-        done = images_in(Store(self.output), files or ())
+        done, beside = images_in(Store(self.output), files or ()), generations(files or ())
         return [
-            self._task(image, span)
+            self._task(image, span, beside)
             for image in self.spans.images(span)
             if begin <= image[1][0] < end and image[0]["image_id"] not in done
         ]
 
-    def _task(self, image: Image, span: int) -> Row:
+    def _task(self, image: Image, span: int, beside: Generations) -> Row:
         row, rows = image
         if row["error"] is None and is_shard(row["uri"]):
             row["error"] = "a tar shard in a large manifest: give --input the folder of the shards, or a glob"
@@ -69,7 +70,7 @@ class Source:
             "names": row["targets"],
             "targets": self.targets,
             "stage": row["error"] and INPUT_STAGE,
-            "carried": place(span, rows),
+            "carried": place(span, rows, beside),
         }
 
     def together(self, table: pa.Table) -> Iterator[list[Row]]:

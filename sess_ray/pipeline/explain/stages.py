@@ -282,9 +282,10 @@ def _names(images: list[Row], errors: list[Row], maps: int) -> tuple[str, str]:
     if None in cells or not cells:
         name = digest([row["image_id"] for row in (*images, *errors)])
         return name, name
-    [span] = {place_of(cell)[0] for cell in cells}  # a block is of one line
-    own = [[number for row in some for number in place_of(row[CARRIED.name])[1]] for some in (images, errors)]
-    return piece(span, own[0], len(images), maps).stem, piece(span, own[1], len(errors)).stem
+    [(span, beside)] = {place_of(cell)[:2] for cell in cells}  # a block is of one line
+    own = [[number for row in some for number in place_of(row[CARRIED.name]).rows] for some in (images, errors)]
+    of_maps = piece(span, own[0], len(images), maps, beside.maps)
+    return of_maps.stem, piece(span, own[1], len(errors), 0, beside.errors).stem
 
 
 def map_rows(image: Row, method: str, model: str) -> list[Row]:

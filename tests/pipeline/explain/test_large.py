@@ -11,8 +11,10 @@ import pytest
 
 from sess_ray import load_model
 from sess_ray.io import spans
-from sess_ray.io.pieces import Held
+from sess_ray.io.held import Held, held, settled
+from sess_ray.io.pieces import piece, piece_of
 from sess_ray.io.store import Store
+from sess_ray.pipeline.explain import job as module
 from sess_ray.pipeline.explain.config import ExplainConfig
 from sess_ray.pipeline.explain.job import run
 from sess_ray.pipeline.explain.lines import MOST_LINES, lines
@@ -71,16 +73,38 @@ def test_a_large_manifest_gives_what_a_small_one_gives_and_goes_on(manifest, lar
     output = tmp_path / "large"
     first = run(prepare(ExplainConfig(**large, output=str(output), limit=3)))
     assert (first.images, first.total.images) == (3, 3)
-    job = prepare(ExplainConfig(**large, output=str(output)))
+    going_on = ExplainConfig(**large, output=str(output))
+    job = prepare(going_on)
     assert (job.inputs, job.left, job.finished, job.tasks.num_rows) == (13, 10, 3, 0)
+    in_the_end = []
+    monkeypatch.setattr(module, "settled", lambda *given: in_the_end.append(held(*given)) or settled(*given))
     summary = run(job)
     assert facts(output) == (maps, errors)
     assert (summary.total.images, summary.total.maps, summary.total.errors) == (9, 13, 2)
+    [found] = in_the_end
+    assert (found.finished, found.scattered, found.disputed) == ({0, 1, 2}, {}, {})
     whole = contents(output)
-    again = prepare(ExplainConfig(**large, output=str(output)))
+    assert [(path.parent.name, path.name[:6]) for path in sorted(whole)] == [
+        ("errors", "000001"),
+        ("errors", "000002"),
+        *(("maps", f"00000{span}") for span in range(2)),
+    ]
+    again = prepare(going_on)
     assert again.left == 0
     assert run(again).total == summary.total
     assert contents(output) == whole
+    scatter(Store(str(output)))
+    assert run(prepare(going_on)).total == summary.total
+    assert sorted(contents(output).values()) == sorted(whole.values())
+
+
+def scatter(store):
+    """Cut the maps of the first span apart, behind its first image, in the generation that they have."""
+    name = store.tables("maps")[0]
+    table, generation = store.read_table(name), piece_of(name).generation
+    store.replace_table("maps", piece(0, range(1), 1, 1, generation).stem, table.slice(0, 1))
+    store.replace_table("maps", piece(0, range(1, 6), 4, table.num_rows - 1, generation).stem, table.slice(1))
+    store.remove(name)
 
 
 def started(large, output):
