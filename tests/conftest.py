@@ -27,6 +27,7 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("SESS_RAY_DATA", ROOT.parent / "shared" / "data"))
 NEEDS = {"ray_session": "ray", "browser": "browser"}  # fixture -> mark
+ORDER = ("session", "own", "")  # by what tests start of Ray
 NOT_FAST = {"ray", "server", "browser", "slow"}
 
 
@@ -57,27 +58,30 @@ def pytest_collection_modifyitems(items):
             item.add_marker("fast")
         if "ray" in marks and not starts_ray(item.nodeid.partition("::")[0]):
             raise pytest.UsageError(f"{item.nodeid} starts Ray, but its file names neither ray_session nor mark.ray")
+    items.sort(key=lambda item: ORDER.index(starts_ray(item.nodeid.partition("::")[0])))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Leave everything that starts Ray to one of pytest-xdist's workers, which does it first, beside the rest.
+    """Leave all that use the shared session to one of pytest-xdist's workers; the others begin with whole clusters.
 
-    Ray's workers are nice: beside a second cluster's daemons, which are not, they would hardly come to work.
+    Tests by themselves, which are short, come last, so that all workers end at about the same time.
     """
     from xdist.scheduler import LoadScopeScheduling
 
-    class OneWithRay(LoadScopeScheduling):
+    class SessionFirst(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            return "ray" if starts_ray(nodeid.partition("::")[0]) else nodeid
+            file = nodeid.partition("::")[0]
+            return {"session": "session", "own": file}.get(starts_ray(file), nodeid)
 
-    return OneWithRay(config, log)
+    return SessionFirst(config, log)
 
 
 @cache
 def starts_ray(file):
-    """Say whether tests of a file start Ray, as their fixtures or marks say; the scheduler knows no more than names."""
-    return re.search(r"ray_session|mark\.ray\b", (ROOT / file).read_text()) is not None
+    """Say how tests of a file start Ray, as their fixtures or marks say; the scheduler knows no more than names."""
+    text = (ROOT / file).read_text()
+    return "session" if "ray_session" in text else "own" if re.search(r"mark\.ray\b", text) else ""
 
 
 @pytest.fixture(scope="session")
