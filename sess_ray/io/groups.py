@@ -49,6 +49,38 @@ def group_of(store: Store, name: str, row: int) -> tuple[pa.Table, int]:
     return patiently(read)
 
 
+def read_rows(
+    store: Store, name: str, first: int, count: int, columns: Sequence[str] | None = None
+) -> Iterator[tuple[int, pa.Table]]:
+    """Yield rows of a file that follow one another, those of each row group together, and the number of the first."""
+
+    def parts(had: int) -> Iterator[tuple[int, pa.Table]]:
+        with store.open(name) as file:
+            parquet = pq.ParquetFile(file)
+            known = [column for column in columns or () if column in parquet.schema_arrow.names]
+            begin, number = 0, 0
+            for group in range(parquet.num_row_groups):
+                end = begin + parquet.metadata.row_group(group).num_rows
+                low, high = max(begin, first), min(end, first + count)
+                if low < high:
+                    if number >= had:
+                        table = parquet.read_row_group(group, None if columns is None else known)
+                        yield low, table.slice(low - begin, high - low)
+                    number += 1
+                begin = end
+
+    return persistent(parts)
+
+
+def stream_tables(
+    store: Store, names: Sequence[str], columns: list[str] | None = None, at_once: int = READERS
+) -> Iterator[tuple[str, pa.Table]]:
+    """Yield files and their rows, or those of some columns, in order; so many files are read, and held, at a time."""
+    for first in range(0, len(names), at_once):
+        some = names[first : first + at_once]
+        yield from zip(some, store.read_tables(some, columns), strict=True)
+
+
 def count_maps(store: Store, names: Sequence[str]) -> list[int]:
     """Return how many maps each of some files has, by its name if that says it, else by its metadata."""
 

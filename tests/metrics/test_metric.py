@@ -10,7 +10,7 @@ import warnings
 import numpy as np
 import pytest
 
-from sess_ray.metrics.metric import CONFIDENCE, REPLICATES, Metric, Summary, replicate_weights
+from sess_ray.metrics.metric import CONFIDENCE, REPLICATES, Metric, Summary, replicate_weights, weights_of
 
 
 class Value(Metric):
@@ -95,6 +95,36 @@ def test_parts_merge_to_the_whole(kind):
         np.testing.assert_array_equal(merged._counts[group], whole._counts[group])
     # Classes are added up in the order in which they came.
     np.testing.assert_allclose(merged.replicates(), whole.replicates(), rtol=1e-14)
+
+
+@pytest.mark.parametrize("kind", [Value, PerClass, Best])
+def test_sums_are_exact_in_whatever_order_and_parts(kind):
+    rng = np.random.default_rng(9)
+    values = rng.random((3000, 5) if kind is Best else 3000) ** 4
+    keys = [f"{index % 700}.jpg" for index in range(3000)]
+    labels = [f"{index % 7}" for index in range(3000)]
+    found = []
+    for seed, at_once in ((None, 3000), (1, 3000), (2, 1), (3, 251)):
+        order = np.arange(3000) if seed is None else np.random.default_rng(seed).permutation(3000)
+        metric = kind()
+        for first in range(0, 3000, at_once):
+            own = order[first : first + at_once]
+            part = kind()
+            part.count(values[own], weights_of([keys[i] for i in own]), [labels[i] for i in own])
+            metric.merge(part)
+        found.append(metric.replicates())
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])
+    # And they are the sums of the values themselves, to rounding.
+    weights = np.stack([replicate_weights(key) for key in keys])
+    shares = np.ones(3000)
+    if kind is PerClass:
+        shares = 1 / np.array([labels.count(label) for label in labels])
+    total = [math.fsum(weights[:, place] * shares) for place in (0, 1, 1000)]
+    for place, weight in zip((0, 1, 1000), total, strict=True):
+        columns = values.T if kind is Best else values[None]
+        means = [math.fsum(weights[:, place] * shares * column) / weight for column in columns]
+        assert found[0][place] == pytest.approx(max(means), rel=1e-12)
 
 
 def test_a_merged_part_stays_as_it_is():

@@ -1,9 +1,10 @@
 """The evaluation job: a Ray Data graph from stored maps to metrics.
 
-    maps (run, file, row, uri)    a table in the driver, one block a file of maps
+    parts (run, file, rows)       a line in the driver for each file of maps, or part of one
       -> read_maps                CPU tasks; stored maps, and pixels where the model is asked
       -> EvaluateActor            GPU actors; annotations, and perturbed images of many maps in one batch
       -> write_results            CPU tasks; Parquet, then one line of counts for the driver
+    summary, report.html          in the driver, which reads results/ some thousand rows at a time and holds sums
 
 What cannot be measured becomes a row of problems/ with the reason; what a run lacks, the driver adds there.
 """
@@ -16,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -26,17 +28,20 @@ from sess_ray.metrics.suite import SUITE, choose
 from sess_ray.pipeline.cluster.output import versions
 from sess_ray.pipeline.cluster.session import OF_TASKS, arriving, connect, map_blocks, pool
 from sess_ray.pipeline.evaluate.config import EvaluateConfig
-from sess_ray.pipeline.evaluate.judging import PROBLEMS, EvaluateActor, read_maps, results_schema, write_results
+from sess_ray.pipeline.evaluate.judging import PROBLEMS, EvaluateActor, read_maps, write_results
 from sess_ray.pipeline.evaluate.page import Report, page
 from sess_ray.pipeline.evaluate.pictures import pictures
 from sess_ray.pipeline.evaluate.prepare import EVALUATION, Evaluation
 from sess_ray.pipeline.evaluate.report import Line, as_csv, as_markdown, as_records, report
+from sess_ray.pipeline.evaluate.results import Chunks, measured
 from sess_ray.tables import markdown
 
 # Settings on which no number depends.
 FREE = frozenset(
     ("output", "overwrite", "batch_size", "actors", "gpus_per_actor", "address", "read_timeout", "retry_seconds")
 )
+ACTOR_MAPS = 512  # for more actors than there are blocks: a block's maps travel on some dozens or hundreds at a time
+PROBLEM_ROWS = 100_000  # of a file
 
 
 @dataclass
@@ -73,8 +78,12 @@ def stream(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
     reading = {"access": config.access(), "runs": urls, "pixels": asks, "max_pixels": config.max_pixels}
     writing = {"access": config.access(), "output": evaluation.store.location, "metrics": metrics}
     settings = (model, known, metrics, config.region, config.precision, config.batch_size, evaluation.smooth)
-    workers = pool(config.actors, config.gpus_per_actor, len(evaluation.blocks), config.address)
-    maps = ray.data.from_blocks(evaluation.blocks).map_batches(read_maps, fn_kwargs=reading, **OF_TASKS)
+    listing = evaluation.listing
+    if listing.moved:
+        reading["moved"] = ray.put(listing.moved)
+    most = max(len(listing.blocks), listing.maps // ACTOR_MAPS)
+    workers = pool(config.actors, config.gpus_per_actor, most, config.address)
+    maps = ray.data.from_blocks(listing.blocks).map_batches(read_maps, fn_kwargs=reading, **OF_TASKS)
     judged = map_blocks(maps, EvaluateActor, fn_constructor_args=settings, **workers)
     written = judged.map_batches(write_results, fn_kwargs=writing, **OF_TASKS)
     yield from arriving(written)
@@ -97,9 +106,11 @@ def run(evaluation: Evaluation, progress: Any = None) -> Outcome:
     store, config = evaluation.store, evaluation.config
     if config.overwrite:
         store.clear(EVALUATION)
-    problems: Counter[tuple[str, str]] = Counter((row["run"], row["problem"]) for row in evaluation.missing)
-    if evaluation.missing:
-        store.write_table("problems", pa.Table.from_pylist(evaluation.missing, PROBLEMS))
+    problems: Counter[tuple[str, str]] = Counter()
+    known = evaluation.problems()
+    while some := list(islice(known, PROBLEM_ROWS)):
+        problems.update((row["run"], row["problem"]) for row in some)
+        store.write_table("problems", pa.Table.from_pylist(some, PROBLEMS))
     begin, forwards = time.perf_counter(), 0
     for counts in stream(evaluation):
         problems.update({(row["run"], row["problem"]): row["count"] for row in counts["problems"]})
@@ -107,11 +118,7 @@ def run(evaluation: Evaluation, progress: Any = None) -> Outcome:
         if progress:
             progress(counts["maps"])
     seconds = time.perf_counter() - begin
-    nothing = results_schema(evaluation.metrics).empty_table()
-    results = {
-        name: pa.concat_tables([nothing, *store.read_tables(store.tables(f"results/{name}"))])
-        for name in evaluation.runs
-    }
+    results = {name: measured(store, name) for name in evaluation.runs}
     outcome = Outcome(report(results, evaluation.metrics, config.compared()), problems, forwards, seconds)
     store.write("summary.md", as_text(evaluation, outcome).encode())
     store.write("summary.csv", as_csv(outcome.lines))
@@ -135,7 +142,7 @@ def as_text(evaluation: Evaluation, outcome: Outcome) -> str:
     return "\n".join(parts)
 
 
-def _report(evaluation: Evaluation, outcome: Outcome, results: dict[str, pa.Table]) -> Report:
+def _report(evaluation: Evaluation, outcome: Outcome, results: dict[str, Chunks]) -> Report:
     metric, shown = pictures(evaluation, results, evaluation.config.compared())
     return Report(
         title=f"Evaluation of {' and '.join(evaluation.runs)}",

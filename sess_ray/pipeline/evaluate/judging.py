@@ -18,6 +18,7 @@ from sess_ray.errors import SessError
 from sess_ray.io.annotations import Annotations, Kind
 from sess_ray.io.decode import decode
 from sess_ray.io.maps import decode_map
+from sess_ray.io.moved import Moved
 from sess_ray.io.reading import read_items
 from sess_ray.io.store import MAPS, Store
 from sess_ray.metrics.localization import peak_of
@@ -27,20 +28,11 @@ from sess_ray.models import Model
 from sess_ray.pipeline.cluster.isolation import REASON, survived
 from sess_ray.pipeline.cluster.rows import Row, cells, flat, tables
 from sess_ray.pipeline.evaluate.facts import Unmeasured, facts_of, meant
+from sess_ray.pipeline.evaluate.parts import PARTS, read_part
 from sess_ray.pipeline.evaluate.report import SIZES
 from sess_ray.precision import Precision
 
-MAP_ROWS = pa.schema(
-    [
-        ("run", pa.string()),
-        ("image_id", pa.string()),
-        ("target", pa.int32()),
-        ("file", pa.string()),  # of maps, in the run's store
-        ("number", pa.int64()),  # of the map's row there
-        ("uri", pa.string()),  # of the image
-    ]
-)
-KEY = [MAP_ROWS.field(name) for name in ("run", "image_id", "target")]
+KEY = [pa.field("run", pa.string()), MAPS.field("image_id"), MAPS.field("target")]
 PROBLEM = [("problem", pa.string()), ("detail", pa.string())]
 PROBLEMS = pa.schema([*KEY, *PROBLEM])
 READ = pa.schema(
@@ -51,6 +43,7 @@ READ = pa.schema(
         *PROBLEM,
     ]
 )
+IMAGES_AT_ONCE = 512  # maps whose images' files are in memory
 COPIED = ("target_name", "score", "num_patches", "num_scored", "num_kept")  # from maps/ to results/
 
 
@@ -67,46 +60,66 @@ def results_schema(metrics: Sequence[str]) -> pa.Schema:
 
 
 def read_maps(
-    table: pa.Table, access: Access, runs: dict[str, str], *, pixels: bool, max_pixels: int
+    table: pa.Table, access: Access, runs: dict[str, str], *, pixels: bool, max_pixels: int, moved: Any = None
 ) -> Iterator[pa.Table]:
-    """Read a block of maps, all of one file, and yield them with their images or with the reason why there is none.
+    """Read some maps, and yield them with their images or with the reason why there is none.
 
     Parameters
     ----------
     table : pa.Table
-        Rows of `MAP_ROWS`.
+        Rows of `PARTS`, of one run.
     access : Access
     runs : dict
         Where the runs are, by name.
     pixels : bool
         Whether the images are needed.
     max_pixels : int
+    moved : ray.ObjectRef, optional
+        A `Moved`: where the images are now.
     """
 
     def reading(block: pa.Table) -> Iterator[pa.Table]:
         use(access)
-        yield from tables(_read(block.to_pylist(), runs, pixels=pixels, max_pixels=max_pixels), READ)
+        yield from tables(_read(block.to_pylist(), runs, moved, pixels=pixels, max_pixels=max_pixels), READ)
 
     def lost(row: pa.Table) -> pa.Table:
         use(access)
-        [found] = _read(row.to_pylist(), runs, pixels=False, max_pixels=max_pixels)
+        [found] = _read(row.to_pylist(), runs, moved, pixels=False, max_pixels=max_pixels)
         return pa.Table.from_pylist([{**found, "problem": "no image", "detail": REASON}], READ)
 
-    yield from survived(table, reading, lambda: reading, lost)
+    yield from survived(table, reading, lambda: reading, lost, _one_by_one)
 
 
-def _read(wanted: list[Row], runs: dict[str, str], *, pixels: bool, max_pixels: int) -> Iterator[Row]:
-    stored = Store(runs[wanted[0]["run"]]).read_table(wanted[0]["file"])
-    maps = stored.take([row["number"] for row in wanted]).to_pylist()
-    places = list(dict.fromkeys(row["uri"] for row in wanted)) if pixels else []
+def _one_by_one(table: pa.Table) -> Iterator[pa.Table]:
+    """Cut parts into parts of a row."""
+    for part in table.to_pylist():
+        for number in range(part["first"], part["first"] + part["rows"]):
+            yield pa.Table.from_pylist([{**part, "first": number, "rows": 1}], PARTS)
+
+
+def _read(parts: list[Row], runs: dict[str, str], moved: Any, *, pixels: bool, max_pixels: int) -> Iterator[Row]:
+    known: Moved | None = None
+    if moved is not None:
+        import ray
+
+        known = ray.get(moved)
+    for part in parts:
+        for table in read_part(part, Store(runs[part["run"]]), known):
+            for first in range(0, len(table), IMAGES_AT_ONCE):
+                stored = table.slice(first, IMAGES_AT_ONCE).drop_columns(["number"]).to_pylist()
+                yield from _with_images(stored, part["run"], pixels=pixels, max_pixels=max_pixels)
+
+
+def _with_images(stored: list[Row], run: str, *, pixels: bool, max_pixels: int) -> Iterator[Row]:
+    places = list(dict.fromkeys(row["uri"] for row in stored)) if pixels else []
     contents = dict(zip(places, read_items(places), strict=True))
-    for row, stored_row in zip(wanted, maps, strict=True):
-        result = {**stored_row, **row, "pixels": None, "problem": None, "detail": None}
+    for row in stored:
+        result = {**row, "run": run, "pixels": None, "problem": None, "detail": None}
         content = contents.get(row["uri"])
         if isinstance(content, Exception):
             result |= {"problem": "no image", "detail": one_line(content)}
         elif content is not None:
-            result |= _pixels(content, (stored_row["height"], stored_row["width"]), max_pixels)
+            result |= _pixels(content, (row["height"], row["width"]), max_pixels)
         yield result
 
 

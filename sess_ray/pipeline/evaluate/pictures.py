@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import base64
+import heapq
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image
 
 from sess_ray.io.decode import decode
+from sess_ray.io.groups import group_of
 from sess_ray.io.maps import map_of
 from sess_ray.io.reading import read_items
 from sess_ray.io.store import Store
 from sess_ray.metrics.suite import SUITE
 from sess_ray.pictures.overlay import blend
+from sess_ray.pipeline.evaluate.pairing import matched, partitions
 from sess_ray.pipeline.evaluate.prepare import Evaluation
+from sess_ray.pipeline.evaluate.results import Chunks
 
 SIDE = 240  # of a thumbnail, in pixels
 EACH = 4  # images of a kind
+AMONG = 3 * EACH  # of each kind those that may be shown, where all before them are of another kind already
 TITLES = ("Best", "Worst", "Most different")
 Key = tuple[str, int]  # image_id, target
 
@@ -92,23 +99,24 @@ def chosen(
 
 
 def pictures(
-    evaluation: Evaluation, results: Mapping[str, pa.Table], compared: Sequence[tuple[str, str]]
+    evaluation: Evaluation, results: Mapping[str, Chunks], compared: Sequence[tuple[str, str]]
 ) -> tuple[str, list[Picture]]:
     """Return the metric that images are ordered by, empty for none, and the images to show."""
     metric = telling(evaluation.metrics)
     if metric is None:
         return "", []
-    values: dict[str, dict[Key, float]] = {}
-    labels: dict[Key, str] = {}
-    for run, table in results.items():
-        rows = table.select(["image_id", "target", "label", metric]).to_pylist()
-        values[run] = {(row["image_id"], row["target"]): row[metric] for row in rows if row[metric] is not None}
-        labels |= {(row["image_id"], row["target"]): row["label"] or "" for row in rows}
-    values = {run: own for run, own in values.items() if own}
-    if not values:
+    better = SUITE[metric].make().better
+    ends = {run: _ends(chunks, metric, better) for run, chunks in results.items()}
+    there = {run: results[run] for run, own in ends.items() if own.count}
+    if not there:
         return "", []
-    pair = next((pair for pair in compared if all(name in values for name in pair)), None)
-    wanted = chosen(values, pair, SUITE[metric].make().better)
+    pair = next((pair for pair in compared if all(name in there for name in pair)), None)
+    among = ends[pair[0] if pair else next(iter(there))].keys
+    if pair:
+        among |= _apart(there[pair[0]], there[pair[1]], metric, sum(ends[run].count for run in pair))
+    values, labels = _told(results, metric, among)
+    values = {run: values[run] for run in there}
+    wanted = chosen(values, pair, better)
     places = _places(evaluation, {key for _, key in wanted})
     return metric, [
         Picture(
@@ -122,14 +130,82 @@ def pictures(
     ]
 
 
+@dataclass
+class _Ends:
+    """How many maps of a run have a value, and the keys of the first and the last of them."""
+
+    count: int
+    keys: set[Key]
+
+
+def _ends(chunks: Chunks, metric: str, better: str) -> _Ends:
+    sign = 1 if better == "higher" else -1
+    count = 0
+    first: list[tuple[float, Key]] = []
+    last: list[tuple[float, Key]] = []
+    for table in chunks(["image_id", "target", metric]):
+        own = table.filter(table[metric].is_valid())
+        count += len(own)
+        worth = -sign * own[metric].to_numpy()
+        # As `chosen` orders them: by value, then by key.
+        first = heapq.nsmallest(AMONG, [*first, *_keyed(own, worth, worth)])
+        last = heapq.nlargest(AMONG, [*last, *_keyed(own, worth, -worth)])
+    return _Ends(count, {key for _, key in (*first, *last)})
+
+
+def _apart(ours: Chunks, theirs: Chunks, metric: str, rows: int) -> set[Key]:
+    """Return the keys of the maps of two runs that differ most."""
+
+    def known(chunks: Chunks) -> Iterator[pa.Table]:
+        return (table.filter(table[metric].is_valid()) for table in chunks(["image_id", "target", metric]))
+
+    found: list[tuple[float, Key]] = []
+    for both in partitions([known(ours), known(theirs)], rows):
+        for places in matched(both, ["target"]):
+            first, second = (table.take(own) for table, own in zip(both, places, strict=True))
+            apart = -np.abs(first[metric].to_numpy() - second[metric].to_numpy())
+            found = heapq.nsmallest(AMONG, [*found, *_keyed(first, apart, apart)])
+    return {key for _, key in found}
+
+
+def _keyed(table: pa.Table, values: np.ndarray, order: np.ndarray) -> Iterator[tuple[float, Key]]:
+    """Yield values with the keys of their rows, those that may be among the first by their order."""
+    if len(order) > AMONG:
+        chosen_ = np.flatnonzero(order <= np.partition(order, AMONG)[AMONG])
+        table, values = table.take(chosen_), values[chosen_]
+    keys = zip(table["image_id"].to_pylist(), table["target"].to_pylist(), strict=True)
+    return zip(values.tolist(), keys, strict=True)
+
+
+def _told(
+    results: Mapping[str, Chunks], metric: str, among: set[Key]
+) -> tuple[dict[str, dict[Key, float]], dict[Key, str]]:
+    """Return what each run says of some maps, and their labels."""
+    values: dict[str, dict[Key, float]] = {}
+    labels: dict[Key, str] = {}
+    for run, chunks in results.items():
+        rows = {key: row for table in chunks(["image_id", "target", "label", metric]) for key, row in _of(table, among)}
+        values[run] = {key: row[metric] for key, row in rows.items() if row[metric] is not None}
+        labels |= {key: row["label"] or "" for key, row in rows.items()}
+    return values, labels
+
+
+def _of(table: pa.Table, wanted: set[Key]) -> Iterator[tuple[Key, dict[str, Any]]]:
+    """Yield the rows of some maps, by their keys."""
+    ids = pa.array(sorted({image_id for image_id, _ in wanted}), pa.string())
+    for row in table.filter(pc.is_in(table["image_id"], ids)).to_pylist():
+        key = row["image_id"], row["target"]
+        if key in wanted:
+            yield key, row
+
+
 def _places(evaluation: Evaluation, wanted: set[Key]) -> dict[tuple[str, str, int], dict[str, Any]]:
-    """Return where the maps of some images are: rows of `MAP_ROWS` by run, image and target."""
-    return {
-        (row["run"], row["image_id"], row["target"]): row
-        for block in evaluation.blocks
-        for row in block.to_pylist()
-        if (row["image_id"], row["target"]) in wanted
-    }
+    """Return where the maps of some images are by run, image and target: file, number and uri."""
+    found = {}
+    for run, file, table in evaluation.listing.stream(["target", "uri"]):
+        for key, row in _of(table, wanted):
+            found[(run, *key)] = row | {"file": file}
+    return found
 
 
 def _thumbnails(runs: Mapping[str, Store], places: Mapping[str, dict[str, Any]]) -> dict[str, str]:
@@ -143,7 +219,8 @@ def _thumbnails(runs: Mapping[str, Store], places: Mapping[str, dict[str, Any]])
         return {}
     found = {"image": _data_uri(Image.fromarray(image))}
     for run, place in places.items():
-        [row] = runs[run].read_table(place["file"]).slice(place["number"], 1).to_pylist()
+        table, first = group_of(runs[run], place["file"], place["number"])
+        [row] = table.slice(place["number"] - first, 1).to_pylist()
         saliency = map_of(row)
         if saliency is not None and saliency.shape == image.shape[:2]:
             found[run] = _data_uri(blend(image, saliency))

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from typing import Any
-
-import pyarrow as pa
 
 from sess_ray import methods
 from sess_ray.access import public, use
 from sess_ray.errors import SessError
 from sess_ray.io.annotation_formats import read_annotations
 from sess_ray.io.annotations import Annotations
-from sess_ray.io.inputs import find_images
+from sess_ray.io.groups import stream_tables
+from sess_ray.io.moved import Moved
 from sess_ray.io.names import prompts_of, read_class_names
 from sess_ray.io.store import FINISHED, STARTED, Store, stored_target
 from sess_ray.metrics.suite import SUITE, choose
@@ -21,7 +21,8 @@ from sess_ray.models import Model, load_model
 from sess_ray.pipeline.cluster.output import map_files, refuse_used
 from sess_ray.pipeline.cluster.settings import ReadsModel
 from sess_ray.pipeline.evaluate.config import EvaluateConfig
-from sess_ray.pipeline.evaluate.judging import MAP_ROWS, problem
+from sess_ray.pipeline.evaluate.judging import problem
+from sess_ray.pipeline.evaluate.parts import Listing, list_maps
 from sess_ray.pipeline.explain.targets import label_classes
 
 EVALUATION = ("summary.json", "summary.csv", "summary.md", "report.html", "results", "problems")
@@ -47,10 +48,10 @@ class Evaluation:
     annotations : Annotations or None
     classes : dict of str to tuple of int
         What each label of the annotations means to the model; nothing for some.
-    blocks : list of pa.Table
-        The maps, those of a file together.
+    listing : Listing
+        Where the maps are.
     missing : list of dict
-        Rows of problems/ that are known before any map is read.
+        Rows of problems/ that the annotations alone give rise to.
     smooth : dict of str to float
         For each run, by how much its maps are blurred for the pointing game, as a share of the longer side.
     settings : dict of str to dict
@@ -64,7 +65,7 @@ class Evaluation:
     model: Model
     annotations: Annotations | None
     classes: dict[str, tuple[int, ...]]
-    blocks: list[pa.Table]
+    listing: Listing
     missing: list[dict[str, Any]]
     smooth: dict[str, float]
     settings: dict[str, dict[str, Any]]
@@ -72,7 +73,13 @@ class Evaluation:
     @property
     def maps(self) -> int:
         """Number of maps."""
-        return sum(block.num_rows for block in self.blocks)
+        return self.listing.maps
+
+    def problems(self) -> Iterator[dict[str, Any]]:
+        """Yield the rows of problems/ that are known before any map is read."""
+        for run, image_id, target in self.listing.unplaced():
+            yield problem(run, image_id, target, "no image", f"not in {self.config.images}")
+        yield from self.missing
 
 
 def prepare(config: EvaluateConfig) -> Evaluation:
@@ -98,14 +105,12 @@ def prepare(config: EvaluateConfig) -> Evaluation:
     annotations = read_annotations(config.annotations) if config.annotations else None
     _check_packages(metrics, annotations if config.region == "segments" else None)
     classes = label_classes(annotations, config.class_map, model) if annotations else {}
-    images = {item.image_id: item.uri for item in find_images(config.images)} if config.images else None
-    blocks, missing = _blocks(config, runs, images)
-    if annotations:
-        missing += _without_map(annotations, classes, blocks, runs)
+    listing = list_maps(runs, files, config.limit, Moved(config.images) if config.images else None)
+    missing = _without_map(annotations, classes, listing) if annotations else []
     smooth = {name: _smooth(config, found, files[name]) for name, found in runs.items()}
     settings = {name: (found.read_json(STARTED) or {}).get("settings", {}) for name, found in runs.items()}
     store.check_writable()
-    return Evaluation(config, metrics, runs, store, model, annotations, classes, blocks, missing, smooth, settings)
+    return Evaluation(config, metrics, runs, store, model, annotations, classes, listing, missing, smooth, settings)
 
 
 def _smooth(config: EvaluateConfig, run: Store, files: list[str]) -> float:
@@ -154,42 +159,20 @@ def _model(config: EvaluateConfig, runs: dict[str, Store]) -> Model:
     return load_model(first["model"], first["weights"], first["layer"], class_names=names, **told_of)
 
 
-def _blocks(
-    config: EvaluateConfig, runs: dict[str, Store], images: dict[str, str] | None
-) -> tuple[list[pa.Table], list[dict[str, Any]]]:
-    """List the maps of the runs; and those whose image is not among `images`."""
-    blocks, missing = [], []
-    for run, store in runs.items():
-        left = config.limit
-        names = store.tables("maps")
-        for name, table in zip(names, store.read_tables(names, ["image_id", "uri", "target"]), strict=True):
-            rows = []
-            for number, row in enumerate(table.to_pylist()):
-                uri = images.get(row["image_id"]) if images is not None else row["uri"]
-                if uri is None:
-                    missing.append(problem(run, row["image_id"], row["target"], "no image", f"not in {config.images}"))
-                else:
-                    rows.append({**row, "run": run, "file": name, "number": number, "uri": uri})
-            rows = rows[:left]
-            left = None if left is None else left - len(rows)
-            if rows:
-                blocks.append(pa.Table.from_pylist(rows, MAP_ROWS))
-    return blocks, missing
-
-
 def _without_map(
-    annotations: Annotations, classes: dict[str, tuple[int, ...]], blocks: list[pa.Table], runs: dict[str, Store]
+    annotations: Annotations, classes: dict[str, tuple[int, ...]], listing: Listing
 ) -> list[dict[str, Any]]:
     """List what is annotated and has no map, and what is wrong with the annotations themselves.
 
     An image that no run was given is nobody's loss: it is left out.
     """
+    runs = listing.runs
     targets: dict[str, dict[str, set[int]]] = {run: {} for run in runs}
-    for block in blocks:
-        for row in block.to_pylist():
-            annotation = annotations.find(row["image_id"])
+    for run, _, table in listing.stream(["target"]):
+        for image_id, target in zip(table["image_id"].to_pylist(), table["target"].to_pylist(), strict=True):
+            annotation = annotations.find(image_id)
             if annotation:
-                targets[row["run"]].setdefault(annotation.image_id, set()).add(row["target"])
+                targets[run].setdefault(annotation.image_id, set()).add(target)
     given = {image_id for found in targets.values() for image_id in found} | _failed(annotations, runs)
     meant = {label: {*own, stored_target(own)} for label, own in classes.items() if own}
     missing = [problem("", image_id, None, "annotation", detail) for image_id, detail in annotations.problems]
@@ -210,11 +193,11 @@ def _without_map(
     return missing
 
 
-def _failed(annotations: Annotations, runs: dict[str, Store]) -> set[str]:
+def _failed(annotations: Annotations, runs: Mapping[str, Store]) -> set[str]:
     """Return the annotated images that a run could not explain."""
     found = set()
     for store in runs.values():
-        for table in store.read_tables(store.tables("errors"), ["image_id"]):
+        for _, table in stream_tables(store, store.tables("errors"), ["image_id"]):
             found |= {
                 annotation.image_id for annotation in map(annotations.find, table["image_id"].to_pylist()) if annotation
             }

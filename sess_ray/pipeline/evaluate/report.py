@@ -5,20 +5,18 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, replace
 from math import isnan, nan
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
-from sess_ray.metrics.metric import Metric, Summary
+from sess_ray.metrics.metric import Summary
 from sess_ray.metrics.suite import SUITE
+from sess_ray.pipeline.evaluate import pairing
+from sess_ray.pipeline.evaluate.counting import counted
+from sess_ray.pipeline.evaluate.results import Chunks
 from sess_ray.tables import markdown
 
 SIZES = {"< 5 %": 0.05, "5 to 25 %": 0.25, "> 25 %": 1.0}  # of the image that a target takes, up to
-# What makes maps of two runs a pair: by label, that of a group is compared with that of one class in the other run.
-SAME = (("image_id", "target"), ("image_id", "label"))
 
 
 @dataclass(frozen=True)
@@ -46,14 +44,14 @@ class Line:
 
 
 def report(
-    results: Mapping[str, pa.Table], metrics: Sequence[str], compared: Iterable[tuple[str, str]] = ()
+    results: Mapping[str, Chunks], metrics: Sequence[str], compared: Iterable[tuple[str, str]] = ()
 ) -> list[Line]:
     """Summarise results.
 
     Parameters
     ----------
-    results : mapping of str to pa.Table
-        Rows of results/ for each run.
+    results : mapping of str to callable
+        What reads the rows of results/ of each run.
     metrics : sequence of str
         Columns, of the suite.
     compared : iterable of (str, str)
@@ -65,52 +63,20 @@ def report(
         For each run all maps, then by size and by class; then the differences.
     """
     lines: list[Line] = []
-    for run, table in results.items():
-        groups = {"all": [""] * table.num_rows, "size": table["size"].to_pylist(), "class": table["label"].to_pylist()}
-        for group, values in groups.items():
+    found = {}
+    for run, chunks in results.items():
+        counts = counted(chunks, metrics)
+        found[run] = replace(counts, sizes={}, classes={})
+        whole = {name: {"": metric.summary()} for name, metric in counts.whole.items() if metric.n}
+        for group, summaries in (("all", whole), ("size", counts.sizes), ("class", counts.classes)):
             for metric in metrics:
-                for value, counted in _counted(table, metric, values).items():
-                    lines.append(Line(run, "", group, value, metric, counted.summary()))
+                for value, summary in summaries.get(metric, {}).items():
+                    lines.append(Line(run, "", group, value, metric, summary))
     for run, base in compared:
-        for metric in metrics:
-            ours, theirs = _paired(results[run], results[base], metric)
-            lines.append(Line(run, base, "all", "", metric, ours.difference(theirs)))
+        ours, theirs = pairing.compared((results[run], results[base]), (found[run], found[base]), metrics)
+        differences = {metric: ours[metric].difference(theirs[metric]) for metric in metrics}
+        lines.extend(Line(run, base, "all", "", metric, summary) for metric, summary in differences.items())
     return lines
-
-
-def _counted(table: pa.Table, metric: str, groups: Iterable[str | None]) -> dict[str, Metric]:
-    """Count the rows that have a value, each group for itself."""
-    found: dict[str, Metric] = {}
-    columns = (table[name].to_pylist() for name in (metric, "image_id", "label"))
-    for value, key, label, group in zip(*columns, groups, strict=True):
-        if value is not None and group is not None:
-            found.setdefault(group, SUITE[metric].make()).add(np.asarray(value), key=key, label=label)
-    return found
-
-
-def _paired(ours: pa.Table, theirs: pa.Table, metric: str) -> tuple[Metric, Metric]:
-    """Count the maps for which both runs have a value."""
-    left = [table.select(["image_id", "target", "label", metric]).to_pylist() for table in (ours, theirs)]
-    pairs = []
-    for same in SAME:
-        known = [_only(rows, same) for rows in left]
-        both = known[0].keys() & known[1].keys()
-        pairs += [[found[place] for found in known] for place in both]
-        left = [[row for row in rows if tuple(row[name] for name in same) not in both] for rows in left]
-    counted = SUITE[metric].make(), SUITE[metric].make()
-    for rows in pairs:
-        if all(row[metric] is not None for row in rows):
-            for own, row in zip(counted, rows, strict=True):
-                own.add(np.asarray(row[metric]), key=row["image_id"], label=row["label"])
-    return counted
-
-
-def _only(rows: Iterable[dict[str, Any]], columns: Sequence[str]) -> dict[tuple[Any, ...], dict[str, Any]]:
-    """Return rows by what is in some columns; none where several have the same."""
-    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        found.setdefault(tuple(row[name] for name in columns), []).append(row)
-    return {place: same[0] for place, same in found.items() if len(same) == 1}
 
 
 def _cell(summary: Summary | None, n: int, *, signed: bool = False) -> str:

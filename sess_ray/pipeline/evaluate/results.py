@@ -1,16 +1,47 @@
-"""What an evaluation says of a run, for the jobs that come after it."""
+"""What an evaluation has measured of a run, as it is read: some thousand maps at a time, and nothing of all of them."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 import pyarrow as pa
 
 from sess_ray.access import public
 from sess_ray.errors import SessError, unknown
+from sess_ray.io.groups import stream_tables
 from sess_ray.io.store import Store
 
+FILES_AT_ONCE = 8  # each has the rows of a block: 32 MiB at most, curves included
+ROWS = 32_768  # that are summed up at a time: with all curves of the suite 150 MB
 
-def results_of(evaluation: Store, run: str) -> pa.Table:
-    """Return the rows of results/ of a run.
+# Given columns of results/, its rows, always in the same order.
+Chunks = Callable[[Sequence[str]], Iterator[pa.Table]]
+
+
+def measured(evaluation: Store, run: str) -> Chunks:
+    """Return what reads the rows of results/ of a run, by its name."""
+    return partial(_read, evaluation, evaluation.tables(f"results/{run}"))
+
+
+def _read(evaluation: Store, files: Sequence[str], columns: Sequence[str]) -> Iterator[pa.Table]:
+    yield from joined((table for _, table in stream_tables(evaluation, files, list(columns), FILES_AT_ONCE)), ROWS)
+
+
+def joined(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """Join tables, in order, to larger ones, of at least so many rows but for the last."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        waiting.append(table)
+        if sum(map(len, waiting)) >= rows:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if any(map(len, waiting)):
+        yield pa.concat_tables(waiting)
+
+
+def results_of(evaluation: Store, run: str) -> tuple[list[str], Chunks]:
+    """Return the columns of results/ of a run, and what reads its rows.
 
     Parameters
     ----------
@@ -35,4 +66,4 @@ def results_of(evaluation: Store, run: str) -> pa.Table:
     files = evaluation.tables(f"results/{names[place]}")
     if not files:
         raise SessError(f"the evaluation {public(evaluation.url)} could measure no map of {place}: see its problems/")
-    return pa.concat_tables(evaluation.read_tables(files))
+    return evaluation.read_table(files[0]).column_names, measured(evaluation, names[place])

@@ -115,9 +115,10 @@ def _measured(
     if config.evaluation:
         keys = [(row["image_id"], row["target"]) for row in rows]
         for run, url in config.runs().items():
-            table = results_of(Store(config.evaluation), url)
-            names = [name for name in table.column_names if name in SUITE and not SUITE[name].curve]
-            results = {(row["image_id"], row["target"]): row for row in table.to_pylist()}
+            columns, chunks = results_of(Store(config.evaluation), url)
+            names = [name for name in columns if name in SUITE and not SUITE[name].curve]
+            tables = chunks(["image_id", "target", "label", *names])
+            results = {(row["image_id"], row["target"]): row for table in tables for row in table.to_pylist()}
             labels |= {key: row["label"] for key, row in results.items() if row["label"]}
             for name in names:
                 values = [results.get(key, {}).get(name) for key in keys]

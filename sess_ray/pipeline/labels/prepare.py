@@ -129,12 +129,18 @@ def best_threshold(evaluation: Store, run: str) -> float:
     SessError
         If the evaluation is not of this run, or has neither mask_iou nor max_box_acc.
     """
-    results = results_of(evaluation, run)
+    columns, chunks = results_of(evaluation, run)
     for name in CHOOSING:
-        curves = results[name].drop_null().to_pylist() if name in results.column_names else []
         metric = SUITE[name].make()
-        if curves and isinstance(metric, AtThresholds):
-            return metric.best_at(np.mean(curves, 0))
+        if name not in columns or not isinstance(metric, AtThresholds):
+            continue
+        total, count = np.zeros(len(metric.thresholds)), 0
+        for table in chunks([name]):
+            curves = table[name].drop_null()
+            total += np.sum(curves.to_pylist(), 0) if len(curves) else 0.0
+            count += len(curves)
+        if count:
+            return metric.best_at(total / count)
     wanted = " or ".join(CHOOSING)
     raise SessError(f"--evaluation {public(evaluation.url)} has no {wanted}: evaluate with --annotations")
 

@@ -133,7 +133,11 @@ def test_a_map_that_kills_who_measures_it_is_a_problem(maps, tmp_path):
 def test_of_an_image_that_kills_who_decodes_it_the_map_is_measured(ray_session, maps):
     evaluation = prepare_evaluation(EvaluateConfig(run=(f"sess={maps}",), output=f"{maps}/evaluation"))
     reading = {"access": Access(), "runs": {"sess": maps}, "pixels": True, "max_pixels": Deadly(10**6)}
-    read = ray_session.data.from_blocks(evaluation.blocks).map_batches(read_maps, fn_kwargs=reading, **ARROW).take_all()
+    read = (
+        ray_session.data.from_blocks(evaluation.listing.blocks)
+        .map_batches(read_maps, fn_kwargs=reading, **ARROW)
+        .take_all()
+    )
     assert {row["image_id"]: row["problem"] for row in read} == {
         "chelsea.png": None,
         "coffee.png": None,

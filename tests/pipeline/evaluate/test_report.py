@@ -11,10 +11,11 @@ from sess_ray.pipeline.evaluate.judging import results_schema
 METRICS = ["pointing_game", "max_box_acc", "deletion_rise"]
 
 
-def results(rows):
-    """Image, target, label, size and the three metrics, a tuple a row."""
+def results(rows, at_once=10):
+    """Image, target, label, size and the three metrics, a tuple a row; as they are read."""
     names = ("image_id", "target", "label", "size", *METRICS)
-    return pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows], results_schema(METRICS))
+    table = pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows], results_schema(METRICS))
+    return lambda columns: (table.select(columns).slice(at, at_once) for at in range(0, len(table), at_once))
 
 
 BASE = results(
