@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 import fsspec
 
 from sess_ray.access import patiently
+from sess_ray.io.buckets import gcs_names, s3_names
 from sess_ray.io.items import whole_uri
 from sess_ray.io.places import is_below, resolved
 from sess_ray.opening import is_local, readable
@@ -47,21 +47,36 @@ def _elsewhere(paths: Iterable[str], folders: list[str]) -> Iterator[str]:
             yield path
 
 
-def walk(filesystem: fsspec.AbstractFileSystem, path: str) -> Iterator[str]:
+def walk(filesystem: fsspec.AbstractFileSystem, path: str, after: str | None = None) -> Iterator[str]:
     """Yield the files below a folder, sorted; page by page where the file system allows it.
 
     On this machine folders whose names begin with a dot are not looked into, nor what a run has written into its
     output.
+
+    Parameters
+    ----------
+    filesystem : AbstractFileSystem
+    path : str
+        In the file system.
+    after : str, optional
+        The last file that is known already, where `goes_on` says that a list may begin behind one.
     """
-    kinds = (filesystem.protocol,) if isinstance(filesystem.protocol, str) else filesystem.protocol
-    for kind in kinds:
-        if kind in _WALKS:
-            return _WALKS[kind](filesystem, path.rstrip("/"))
+    for kind in _protocols(filesystem):
+        if kind in _BUCKETS:
+            return _BUCKETS[kind](filesystem, path.rstrip("/"), after)
+    assert after is None
+    if is_local(filesystem):
+        return _below(path.rstrip("/"), (), set())
     return iter(sorted(patiently(filesystem.find, path)))
 
 
-def _walk_local(_: fsspec.AbstractFileSystem, path: str) -> Iterator[str]:
-    return _below(path, (), set())
+def goes_on(filesystem: fsspec.AbstractFileSystem) -> bool:
+    """Say whether the files below a folder can be listed from one on, without what is before it."""
+    return any(kind in _BUCKETS for kind in _protocols(filesystem))
+
+
+def _protocols(filesystem: fsspec.AbstractFileSystem) -> tuple[str, ...]:
+    return (filesystem.protocol,) if isinstance(filesystem.protocol, str) else filesystem.protocol
 
 
 def _below(path: str, above: tuple[Place, ...], seen: set[Place], links: int = 0) -> Iterator[str]:
@@ -94,30 +109,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _walk_s3(filesystem: Any, path: str) -> Iterator[str]:
-    bucket, _, prefix = path.partition("/")
-    asked = {"Bucket": bucket, "Prefix": f"{prefix}/" if prefix else "", **filesystem.req_kw}
-    while True:
-        page = patiently(filesystem.call_s3, "list_objects_v2", **asked)
-        yield from (f"{bucket}/{entry['Key']}" for entry in page.get("Contents", ()))
-        if not page.get("IsTruncated"):
-            return
-        asked["ContinuationToken"] = page["NextContinuationToken"]
-
-
-def _walk_gcs(filesystem: Any, path: str) -> Iterator[str]:
-    bucket, _, prefix = path.partition("/")
-    token = None
-    while True:
-        asked = {"prefix": f"{prefix}/" if prefix else "", "maxResults": 1000, "pageToken": token}
-        page = patiently(filesystem.call, "GET", "b/{}/o", bucket, json_out=True, **asked)
-        yield from (f"{bucket}/{entry['name']}" for entry in page.get("items", ()))
-        token = page.get("nextPageToken")
-        if not token:
-            return
-
-
-_WALKS: dict[str, Callable[..., Iterator[str]]] = {"file": _walk_local, "s3": _walk_s3, "gs": _walk_gcs}
+_BUCKETS: dict[str, Callable[..., Iterator[str]]] = {"s3": s3_names, "gs": gcs_names}
 
 
 def uri_of(filesystem: fsspec.AbstractFileSystem, path: str) -> str:

@@ -15,6 +15,7 @@ from sess_ray import access
 from sess_ray.access import Access
 from sess_ray.io.inputs import list_images
 from sess_ray.io.lease import create
+from sess_ray.io.listing import walk
 from sess_ray.io.store import Store
 from sess_ray.pipeline.explain import job as explain
 from sess_ray.pipeline.explain.config import ExplainConfig
@@ -79,3 +80,7 @@ def test_all_rows_once_and_a_second_run_goes_on(options, monkeypatch):
     monkeypatch.setattr(filesystem, "call", small)
     assert list_images("gs://images/a").num_rows == IMAGES + 1
     assert len(asked) >= 4
+    paths = list(walk(filesystem, "images/a"))
+    assert len(paths) == IMAGES + 1
+    for place in (0, 5, IMAGES):
+        assert list(walk(filesystem, "images/a", paths[place])) == paths[place + 1 :]

@@ -20,6 +20,7 @@ from sess_ray.access import Access, parse_options
 from sess_ray.cli import main
 from sess_ray.io.inputs import list_images
 from sess_ray.io.lease import Lease, create
+from sess_ray.io.listing import walk
 from sess_ray.io.store import Store
 from sess_ray.pipeline.evaluate import job as evaluate
 from sess_ray.pipeline.evaluate.config import EvaluateConfig
@@ -126,6 +127,10 @@ def test_a_listing_has_pages(server, monkeypatch):
     assert len(listed) == IMAGES + 2
     assert listed == sorted(listed)
     assert len(pages) > 8
+    paths = list(walk(filesystem, "images/photos"))
+    assert [path.removeprefix("images/photos/") for path in paths] == listed
+    for place in (0, 7, 30, len(paths) - 1):
+        assert list(walk(filesystem, "images/photos", paths[place])) == paths[place + 1 :]
     pages.clear()
     assert list_images("s3://images/photos", limit=3).num_rows == 3
 
