@@ -13,6 +13,7 @@ from sess_ray.cli import command
 from sess_ray.errors import unknown
 
 COMMANDS = {  # each a module of `sess_ray.cli`
+    "list": "any input as a Parquet manifest, for runs over any number of images",
     "explain": "saliency maps of every image of a dataset, as Parquet",
     "evaluate": "measure maps by the field's metrics, and compare runs",
     "gallery": "pages to look at: runs side by side, or every window of one image",

@@ -72,7 +72,7 @@ def names_in(ask: Ask, prefix: str, after: str = "") -> Iterator[str]:
     try:
         while parts:
             _look_ahead(parts, lambda part: pool.submit(_listed, ask, part))
-            first = parts.pop(0)
+            first = parts.pop(0) if parts else []  # the last pages may have been empty
             if isinstance(first, _Part):
                 assert first.asked is not None
                 parts[:0] = first.asked.result()

@@ -33,12 +33,15 @@ class Columns:
     Attributes
     ----------
     uri, id, label, targets : str or None
+    folder : str or None
+        The column of the folders that images lie in below what was listed; see `listed_folders`.
     """
 
     uri: str | None
     id: str | None
     label: str | None
     targets: str | None
+    folder: str | None = None
 
 
 Row = dict[str, Any] | str  # the cells by column, or what is wrong with the row
@@ -88,7 +91,7 @@ def columns_of(names: Sequence[str]) -> Columns:
     Examples
     --------
     >>> columns_of(["URI", " Label "])
-    Columns(uri='URI', id=None, label=' Label ', targets=None)
+    Columns(uri='URI', id=None, label=' Label ', targets=None, folder=None)
     """
     known: dict[str, str] = {}
     for name in names:
@@ -106,6 +109,21 @@ def no_labels(wanted: str, names: Iterable[str]) -> SessError:
 
 
 # --- Parquet ---
+
+LISTED = b"sess_ray.listed"  # in the metadata of a manifest that `sess-ray list` has written
+FOLDER = "folder"  # there the column that says in which folder an image lies
+
+
+def listed_folders(schema: pa.Schema) -> tuple[str, ...] | None:
+    """Return all folders of the images of a manifest that `sess-ray list` has written.
+
+    None where it has written no folders; none, where they are too many to be classes.
+    """
+    try:
+        told = json.loads((schema.metadata or {})[LISTED])["folders"]
+    except (KeyError, TypeError, ValueError):  # of another program, or of a table
+        return None
+    return tuple(map(str, told or ())) if FOLDER in schema.names else None
 
 
 def places_in(schema: pa.Schema) -> list[str]:

@@ -67,6 +67,17 @@ class Item:
     error: str | None = None
 
 
+def folder_label(folder: str | None, level: int) -> list[str]:
+    """Return the label of the images in a folder, of which those of a level are classes; none where it is too far up.
+
+    >>> folder_label("val/n01440764", 1), folder_label("val", 1), folder_label("./photos", 1)
+    (['n01440764'], [], ['photos'])
+    """
+    if folder is None or folder.startswith(HERE):
+        return [] if folder in (None, HERE) else [folder.removeprefix(HERE)]
+    return folder.split("/")[level : level + 1]
+
+
 _PLACE = r"https?://[^?#]*\.{kind}(?:\?[^#]*)?|(?!https?://).*?\.{kind}"
 _MEMBER = re.compile(
     rf"({_PLACE.format(kind='parquet')})#((?:.+/)?[0-9]+)|({_PLACE.format(kind='tar')})#(.*)", re.DOTALL | re.IGNORECASE

@@ -59,7 +59,7 @@ def walk(filesystem: fsspec.AbstractFileSystem, path: str, after: str | None = N
     path : str
         In the file system.
     after : str, optional
-        The last file that is known already, where `goes_on` says that a list may begin behind one.
+        The last file that is known already, where `is_bucket` says that a list may begin behind one.
     """
     for kind in _protocols(filesystem):
         if kind in _BUCKETS:
@@ -70,8 +70,8 @@ def walk(filesystem: fsspec.AbstractFileSystem, path: str, after: str | None = N
     return iter(sorted(patiently(filesystem.find, path)))
 
 
-def goes_on(filesystem: fsspec.AbstractFileSystem) -> bool:
-    """Say whether the files below a folder can be listed from one on, without what is before it."""
+def is_bucket(filesystem: fsspec.AbstractFileSystem) -> bool:
+    """Say whether a file system has buckets, in which files can be listed from one on, without what is before it."""
     return any(kind in _BUCKETS for kind in _protocols(filesystem))
 
 

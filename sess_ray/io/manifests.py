@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from sess_ray.access import one_line, persistent, public
 from sess_ray.errors import SessError
 from sess_ray.io.columns import (
+    FOLDER,
     LABEL_COLUMNS,
     Row,
     Table,
@@ -24,6 +25,7 @@ from sess_ray.io.columns import (
     columns_of,
     image_column,
     is_pathed,
+    listed_folders,
     no_images,
     no_labels,
     places_in,
@@ -169,7 +171,10 @@ class Parquet:
             raise SessError(f"{public(table.uri)} {error}") from None
         table.names = class_names(schema)
         label = table.label or named.label or (next(iter(table.names)) if len(table.names) == 1 else None)
-        table.columns = replace(named, uri=PACKED if table.packed else table.wanted or places, label=label)
+        folder = None if listed_folders(schema) is None else FOLDER
+        table.columns = replace(
+            named, uri=PACKED if table.packed else table.wanted or places, label=label, folder=folder
+        )
         table.member = (
             f"{table.wanted}/" if table.wanted and table.packed and table.wanted != usual_column(schema) else ""
         )
@@ -181,7 +186,8 @@ class Parquet:
     def _read(self, file: pq.ParquetFile, first: int) -> Iterator[Row]:
         table, packed = self.table, self.table.packed
         assert table.columns is not None
-        names = [table.columns.id, table.columns.label, table.columns.targets, None if packed else table.columns.uri]
+        known = table.columns
+        names = [known.id, known.label, known.targets, known.folder, None if packed else known.uri]
         columns = list(dict.fromkeys(name for name in names if name is not None and name != packed))
         if packed and is_pathed(file.schema_arrow.field(packed).type):
             columns.append(f"{packed}.path")
@@ -241,6 +247,7 @@ def _item(row: Row, table: Table, number: int) -> Item:
         uri=where,
         labels=_classes(row.get(columns.label), table.names.get(columns.label, ())) if columns.label else None,
         targets=_targets(row.get(columns.targets)) if columns.targets else None,
+        folder=_text(row.get(columns.folder)) if columns.folder else None,
     )
     if table.packed is None:
         if named is None:

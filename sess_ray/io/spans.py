@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any
 
 import fsspec
 import pyarrow.parquet as pq
 
 from sess_ray.access import open_filesystem, patiently
-from sess_ray.io.columns import Columns, Table
+from sess_ray.io.columns import Columns, Table, listed_folders
 from sess_ray.io.items import Item, joined
 from sess_ray.io.lines import has_extension
 from sess_ray.io.listing import uri_of
@@ -117,11 +117,14 @@ class Known:
     columns : Columns
     names : tuple of tuples of str
         As `sess_ray.io.inputs.Inputs` has them.
+    folders : tuple of str
+        Those that images lie in, as `sess_ray.io.items.Item` has them.
     """
 
     spans: Spans
     columns: Columns
     names: tuple[tuple[str, ...], ...]
+    folders: tuple[str, ...] = ()
 
 
 def cut(url: str, column: str | None = None, label: str | None = None) -> Known | None:
@@ -170,9 +173,9 @@ def _known(filesystem: fsspec.AbstractFileSystem, path: str, file: pq.ParquetFil
     if columns.id is None and table.packed is not None:
         return None  # ids are paths beside the bytes, and many of them may be alike
     if columns.targets is not None and _is_null(file.metadata, columns.targets):
-        columns = Columns(columns.uri, columns.id, columns.label, None)
+        columns = replace(columns, targets=None)
     named = table.names.get(columns.label or "")
-    return Known(spans, columns, (named,) if named else ())
+    return Known(spans, columns, (named,) if named else (), listed_folders(file.schema_arrow) or ())
 
 
 def _is_null(metadata: pq.FileMetaData, column: str) -> bool:

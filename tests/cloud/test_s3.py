@@ -28,6 +28,10 @@ from sess_ray.pipeline.evaluate.prepare import prepare as prepare_evaluation
 from sess_ray.pipeline.explain import job as explain
 from sess_ray.pipeline.explain.config import ExplainConfig
 from sess_ray.pipeline.explain.prepare import prepare
+from sess_ray.pipeline.listing import job as listing
+from sess_ray.pipeline.listing.config import ListConfig
+from sess_ray.pipeline.listing.job import prepare as prepare_list
+from sess_ray.pipeline.listing.job import run as run_list
 from tests.cloud.servers import KEY, SECRET, seaweed
 
 pytestmark = [pytest.mark.server, pytest.mark.usefixtures("ray_session")]
@@ -133,6 +137,40 @@ def test_a_listing_has_pages(server, monkeypatch):
         assert list(walk(filesystem, "images/photos", paths[place])) == paths[place + 1 :]
     pages.clear()
     assert list_images("s3://images/photos", limit=3).num_rows == 3
+
+
+def test_a_list_on_s3_goes_on_behind_its_last_name(server, monkeypatch):
+    """What is before it is not asked for again: objects that are gone by then stay in the list."""
+    monkeypatch.setattr(listing, "PART", 11)
+    access.use(Access(parse_options(server.options)))
+    filesystem, _ = access.open_filesystem("s3://results")
+    config = {"input": "s3://images/photos", "storage_option": tuple(server.options)}
+    run_list(prepare_list(ListConfig(**config, output="s3://results/lists/whole.parquet")))
+    whole = filesystem.cat_file("results/lists/whole.parquet")
+    expected = list_images("s3://images/photos")
+    assert list_images("s3://results/lists/whole.parquet").equals(expected)
+
+    def stop(done):
+        counts.append(done)
+        if sum(counts) > 40:
+            raise InterruptedError
+
+    counts: list[int] = []
+    stopped = ListConfig(**config, output="s3://results/lists/m.parquet")
+    with pytest.raises(InterruptedError):
+        run_list(prepare_list(stopped), stop)
+    assert not filesystem.exists("results/lists/m.parquet")
+    first, asked, call = expected["uri"][0].as_py(), [], filesystem.call_s3
+    content = filesystem.cat_file(first)
+    filesystem.rm_file(first)
+    monkeypatch.setattr(filesystem, "call_s3", lambda *names, **given: asked.append(given) or call(*names, **given))
+    again = prepare_list(stopped)
+    assert again.progress.items == 33
+    run_list(again)
+    assert any(given.get("StartAfter") == expected["uri"][32].as_py().removeprefix("s3://images/") for given in asked)
+    filesystem.pipe_file(first, content)
+    assert filesystem.cat_file("results/lists/m.parquet") == whole
+    assert filesystem.find("results/lists") == ["results/lists/m.parquet", "results/lists/whole.parquet"]
 
 
 def test_maps_on_s3_are_evaluated(server, whole):

@@ -6,6 +6,7 @@ import itertools
 import random
 import threading
 import time
+from concurrent.futures import Future
 
 import pytest
 
@@ -51,7 +52,7 @@ def tree(rng, depth=3):
     for _ in range(rng.randrange(1, 120)):
         parts = [rng.choice(odd) for _ in range(rng.randrange(1, depth + 2))]
         names.add("/".join(["p", *parts]) + rng.choice(["", "", "/", str(rng.randrange(30))]))
-    names.update(f"p/big/{number:03}.jpg" for number in range(rng.choice([0, 40])))
+    names.update(f"p/big/{rng.choice('0~é')}{number:03}.jpg" for number in range(rng.choice([0, 40])))
     names.update(f"p/{number:03}/1.jpg" for number in range(rng.choice([0, 40])))
     return {name for name in names if name.startswith("p/")}
 
@@ -66,6 +67,33 @@ def test_all_names_come_once_and_in_their_order_from_any_of_them_on(seed, inclus
     for place in rng.sample(range(len(expected)), min(4, len(expected))):
         assert list(names_in(bucket.ask, "p/", expected[place])) == expected[place + 1 :]
     assert list(names_in(bucket.ask, "")) == bucket.names
+
+
+class AtOnce:
+    """A pool that has done what it is given."""
+
+    def __init__(self, *_, **__):
+        pass
+
+    def submit(self, function, *arguments):
+        done = Future()
+        done.set_result(function(*arguments))
+        return done
+
+    def shutdown(self, **_):
+        pass
+
+
+def test_the_last_page_may_be_empty_and_there_before_it_is_its_turn(monkeypatch):
+    monkeypatch.setattr(buckets, "ThreadPoolExecutor", AtOnce)
+    pages = {
+        ("p/a/", False, None): Page([], [], None),
+        ("p/", True, None): Page([], ["p/a/"], "second"),
+        ("p/", True, "second"): Page(["p/b"], [], "third"),
+        ("p/", True, "third"): Page([], [], None),
+    }
+    found = names_in(lambda prefix, by_folder, _, token: pages[prefix, by_folder, token], "p/", "p/a/1")
+    assert list(found) == ["p/b"]
 
 
 def test_folders_are_listed_at_the_same_time():
@@ -87,13 +115,15 @@ def test_small_folders_are_listed_together():
 
 
 def test_what_is_not_wanted_is_not_listed(monkeypatch):
-    """Only as much as is held is asked for before it is the turn of it; and nothing after the last that is wanted."""
-    monkeypatch.setattr(buckets, "HELD", 300)
-    bucket = Bucket([f"{folder:03}/{file:03}" for folder in range(200) for file in range(20)], 10)
+    """So much is held before it is its turn, and no more is asked for; and nothing after the last that is wanted."""
+    monkeypatch.setattr(buckets, "HELD", 100)
+    bucket = Bucket([f"{folder:03}/{file:03}" for folder in range(200) for file in range(20)], 30)
     some = names_in(bucket.ask, "")
-    assert list(itertools.islice(some, 3)) == bucket.names[:3]
-    time.sleep(0.1)
+    for folder in range(10):
+        time.sleep(0.02)
+        assert list(itertools.islice(some, 20)) == bucket.names[20 * folder : 20 * folder + 20]
     some.close()
+    time.sleep(0.05)
     assert len(bucket.asked) < 60
 
 

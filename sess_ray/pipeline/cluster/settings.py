@@ -19,8 +19,8 @@ TASK_CPUS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class OpensUrls:
-    """The settings that all jobs share: how URLs are opened, and where Ray is.
+class ReadsUrls:
+    """The settings that all commands share: how URLs are opened.
 
     Parameters
     ----------
@@ -33,15 +33,12 @@ class OpensUrls:
         For how long reads and writes that fail in passing are tried again.
     max_bytes
         Refuse larger files.
-    address
-        Ray cluster to use; without it, $RAY_ADDRESS (which ray job submit sets), else this machine alone.
     """
 
     storage_option: Annotated[tuple[str, ...], STORAGE] = ()
     read_timeout: Annotated[float, STORAGE] = Access.timeout
     retry_seconds: Annotated[float, STORAGE] = Access.patience
     max_bytes: Annotated[int, STORAGE] = Access.max_bytes
-    address: Annotated[str | None, CLUSTER] = None
 
     def check(self) -> None:
         """Refuse values out of range, empty text, and what is not an option of a file system; see `flags.check`."""
@@ -55,6 +52,19 @@ class OpensUrls:
     def public(self) -> dict[str, Any]:
         """Return the settings as they may be written down, without credentials."""
         return public_settings(vars(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpensUrls(ReadsUrls):
+    """The settings that all jobs share: how URLs are opened, and where Ray is.
+
+    Parameters
+    ----------
+    address
+        Ray cluster to use; without it, $RAY_ADDRESS (which ray job submit sets), else this machine alone.
+    """
+
+    address: Annotated[str | None, CLUSTER] = None
 
 
 @dataclass(frozen=True, kw_only=True)

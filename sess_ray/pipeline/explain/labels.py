@@ -10,7 +10,7 @@ from functools import partial
 
 from sess_ray.errors import SessError
 from sess_ray.io.annotations import ClassMap
-from sess_ray.io.items import HERE
+from sess_ray.io.items import HERE, folder_label
 from sess_ray.models import Model
 from sess_ray.models.groups import meaning, members
 
@@ -163,9 +163,7 @@ class Folders:
 
     def labels(self, folder: str | None) -> list[str]:
         """Return the label of the images in a folder; none where it lies too far up."""
-        if folder is None or folder.startswith(HERE):
-            return [] if folder in (None, HERE) else [folder.removeprefix(HERE)]
-        return folder.split("/")[self.level : self.level + 1]
+        return folder_label(folder, self.level)
 
 
 def folder_classes(folders: Iterable[str], words: Words, every: Callable[[], Iterable[str]]) -> Folders:

@@ -57,7 +57,7 @@ def known(config: ExplainConfig, store: Store, started: dict[str, Any] | None) -
     if config.input is None or config.annotations is not None:
         return None
     found = cut(config.input, config.image_column, config.label_column)
-    if found and config.targets == "label" and not (found.columns.label or found.columns.targets):
+    if found and config.targets == "label" and not (found.columns.label or found.columns.targets or found.folders):
         return None  # `read_inputs` has words for it
     if found is None or started is None:
         return found
@@ -69,12 +69,12 @@ def planned(config: ExplainConfig, known: Known, model: Model) -> Large:
     """Return a large manifest with what to explain of it, before it is known what is left."""
     from sess_ray.pipeline.explain.targets import Declared, meant
 
-    own = known.columns.targets is not None
-    found = meant(config.targets, model, config.class_map, known.names, own=own)
+    found = meant(config.targets, model, config.class_map, known)
     stop = min(known.spans.rows, config.limit or known.spans.rows)
     top, targets = (found, None) if isinstance(found, str) else (None, found)
     if isinstance(targets, Declared):
-        return Large(Source(known.spans, Store(config.output).location, stop), declared=targets)
+        source = Source(known.spans, Store(config.output).location, stop, level=targets.level)
+        return Large(source, declared=targets)
     return Large(Source(known.spans, Store(config.output).location, stop, top, targets))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from sess_ray.io.held import Held, images_in
-from sess_ray.io.items import is_shard, split_uri
+from sess_ray.io.items import folder_label, is_shard, split_uri
 from sess_ray.io.pieces import Generations, generations, place
 from sess_ray.io.spans import Image, Spans
 from sess_ray.io.store import Store
@@ -33,6 +33,8 @@ class Source:
         What to explain of each image: "topK" or "p>T".
     targets : list of tuples of int, or None
         Or these, of each its alternatives. With neither, the manifest says it of each image.
+    level : int or None
+        The level of the folders that are the classes of images without a label.
     """
 
     spans: Spans
@@ -40,6 +42,7 @@ class Source:
     stop: int
     top: str | None = None
     targets: list[tuple[int, ...]] | None = None
+    level: int | None = None
 
     def left(self, held: Held) -> dict[int, int]:
         """Return the spans that are not finished, and how many of their rows are not there."""
@@ -64,9 +67,11 @@ class Source:
         row, rows = image
         if row["error"] is None and is_shard(row["uri"]):
             row["error"] = "a tar shard in a large manifest: give --input the folder of the shards, or a glob"
+        labels = row["labels"] or (None if self.level is None else folder_label(row["folder"], self.level))
         return {
             **row,
             "top": self.top,
+            "labels": labels,
             "names": row["targets"],
             "targets": self.targets,
             "stage": row["error"] and INPUT_STAGE,

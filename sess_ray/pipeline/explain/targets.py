@@ -15,6 +15,7 @@ from sess_ray.engine.chosen import is_chosen
 from sess_ray.errors import SessError
 from sess_ray.io.annotations import Annotations, ClassMap
 from sess_ray.io.items import CHUNK, is_shard, shard_rows
+from sess_ray.io.spans import Known
 from sess_ray.models import Model
 from sess_ray.models.groups import members
 from sess_ray.pipeline.explain.labels import Meaning, Words, folder_classes, table_classes
@@ -105,7 +106,9 @@ class Declared:
         ``auto`` or ``label``.
     class_map : ClassMap
     labels : dict of str to Meaning
-        What the classes mean that the manifest names.
+        What the classes mean that the manifest names, and its folders.
+    level : int or None
+        The level of the folders that are the classes.
     known : dict
         What was asked before.
     """
@@ -113,6 +116,7 @@ class Declared:
     mode: str
     class_map: ClassMap
     labels: Mapping[str, Meaning]
+    level: int | None = None
     known: dict[Any, str | Targets] = field(default_factory=dict)
 
     def of(self, row: Mapping[str, Any], model: Model) -> str | Targets:
@@ -129,26 +133,28 @@ class Declared:
         return self.known[key]
 
 
-def meant(
-    targets: str, model: Model, class_map: str | None, class_names: Sequence[tuple[str, ...]], *, own: bool
-) -> str | Targets | Declared:
+def meant(targets: str, model: Model, class_map: str | None, known: Known) -> str | Targets | Declared:
     """Return what to explain of each image of a large manifest, or who knows it.
 
     Parameters
     ----------
-    targets, model, class_map, class_names
+    targets, model, class_map
         As for `resolve`.
-    own : bool
-        Whether the manifest has a column of targets.
+    known : Known
+        What is known of all its rows.
     """
     words = Words(model, ClassMap.read(class_map) if class_map else ClassMap())
     if is_chosen(targets):
         return targets
     if targets not in ("auto", "label"):
         return [(index,) for index in _named(targets, words)]
-    if targets == "auto" and not own:
+    if targets == "auto" and known.columns.targets is None:
         return "top1"
-    return Declared(targets, words.known, table_classes(class_names, words))
+    labels = table_classes(known.names, words)
+    if targets == "label" and known.folders:
+        found = folder_classes(known.folders, words, tuple)
+        return Declared(targets, words.known, {**labels, **found.known}, found.level)
+    return Declared(targets, words.known, labels)
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:

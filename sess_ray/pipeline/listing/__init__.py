@@ -1,0 +1,1 @@
+"""Inputs listed into a manifest."""

@@ -1,0 +1,42 @@
+"""The settings of a list: one definition for flags, file and help."""
+
+# Annotations are no text here: those of `ReadsUrls` are read from the modules of its subclasses.
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from sess_ray.access import public
+from sess_ray.errors import SessError
+from sess_ray.pipeline.cluster.flags import INPUT, OUTPUT
+from sess_ray.pipeline.cluster.settings import ReadsUrls
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListConfig(ReadsUrls):
+    """Settings of `sess_ray.pipeline.listing.job.run`.
+
+    Parameters
+    ----------
+    input
+        What to list: all that sess-ray explain takes as --input, but tar shards; also the manifest.json of an S3
+        Inventory or of an inventory report of Google's Storage Insights.
+    image_column
+        The column of a table that holds images, or says where they are, where it is not found by itself.
+    label_column
+        The column of a table that says what an image shows, where it has another name than label.
+    output
+        The manifest to write, a path or a URL that ends in .parquet.
+    overwrite
+        Replace the manifest that is there, and begin anew where a list was stopped. Without it, a list goes on.
+    """
+
+    input: Annotated[str | None, INPUT] = None
+    image_column: Annotated[str | None, INPUT] = None
+    label_column: Annotated[str | None, INPUT] = None
+    output: Annotated[str, OUTPUT] = "manifest.parquet"
+    overwrite: Annotated[bool, OUTPUT] = False
+
+    def __post_init__(self) -> None:
+        self.check()
+        if not self.output.lower().endswith(".parquet"):
+            raise SessError(f"--output {public(self.output)}: give a name that ends in .parquet")
