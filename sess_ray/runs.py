@@ -16,8 +16,8 @@ from sess_ray.access import one_line, public
 from sess_ray.errors import SessError
 from sess_ray.io.decode import decode
 from sess_ray.io.groups import count_maps, group_of, read_groups
-from sess_ray.io.inputs import find_images
 from sess_ray.io.maps import decode_map
+from sess_ray.io.moved import Moved
 from sess_ray.io.reading import read_items
 from sess_ray.io.store import ERRORS, FINISHED, MAPS, Store
 from sess_ray.pictures.notebook import Html, figure, several, sliders
@@ -139,7 +139,7 @@ class Run:
         if not self._names:
             raise SessError(f"{public(url)} has no maps: give the output of sess-ray explain")
         self._recent: list[tuple[str, int, pa.Table]] = []  # file, number of the first row there, rows
-        self._moved = None if images is None else {item.image_id: item.uri for item in find_images(images)}
+        self._moved = None if images is None else Moved(images)
 
     @cached_property
     def record(self) -> dict[str, Any] | None:
@@ -220,7 +220,7 @@ class Run:
         row.setdefault("num_scored", row["num_patches"])  # outputs of versions that scored all windows do not say it
         row["target_classes"] = tuple(row.get("target_classes") or [row["target"]])  # nor those that knew no groups
         if self._moved is not None:
-            row["uri"] = self._moved.get(row["image_id"], row["uri"])
+            row["uri"] = self._moved.find([row["image_id"]])[0] or row["uri"]
         return StoredMap(**row, png=png)
 
 

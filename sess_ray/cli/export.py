@@ -37,7 +37,7 @@ def main(
     written = facts.written
     print(f"{command.counted(written['maps'], 'map')} of {command.counted(written['images'], 'image')}")
     if left_out:
-        print(f"left out: {command.counted(len(left_out), 'image')}; export.json says why")
+        print(f"left out: {command.counted(written['left_out'], 'image')}; export.json says why")
         for image_id, reason in list(left_out.items())[:TOLD]:
             print(f"  {image_id!r}: {reason}")
     if written["damaged"]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,6 +13,8 @@ import pyarrow.parquet as pq
 from sess_ray.access import patiently, persistent
 from sess_ray.io.pieces import piece_of
 from sess_ray.io.store import READERS, Store
+
+IMAGES = 512  # whose maps, and files, are in memory
 
 
 def read_groups(store: Store, name: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
@@ -70,6 +74,22 @@ def read_rows(
                 begin = end
 
     return persistent(parts)
+
+
+def read_images(
+    store: Store, name: str, first: int, count: int, at_once: int = IMAGES
+) -> Iterator[dict[str, list[dict[str, Any]]]]:
+    """Yield rows of a file of maps, by their images, some of these at a time; each is whole, wherever its rows lie."""
+    left: Counter[str] = Counter()
+    for _, table in read_rows(store, name, first, count, ["image_id"]):
+        left.update(table["image_id"].to_pylist())
+    waiting: dict[str, list[dict[str, Any]]] = {}
+    for _, table in read_rows(store, name, first, count):
+        for row in table.to_pylist():
+            waiting.setdefault(row["image_id"], []).append(row)
+        whole = [image_id for image_id, rows in waiting.items() if len(rows) == left[image_id]]
+        for place in range(0, len(whole), at_once):
+            yield {image_id: waiting.pop(image_id) for image_id in whole[place : place + at_once]}
 
 
 def stream_tables(

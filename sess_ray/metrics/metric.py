@@ -66,7 +66,7 @@ def weights_of(keys: Sequence[str]) -> np.ndarray:
     """Return `replicate_weights` of each of some images, (n, 1 + replicates) uint8: a Poisson number of 1 is small.
 
     >>> weights_of(["a.jpg", "b.jpg", "a.jpg"])[:, :5].tolist()
-    [[1, 1, 0, 1, 1], [1, 1, 1, 0, 1], [1, 1, 0, 1, 1]]
+    [[1, 0, 1, 1, 2], [1, 1, 1, 2, 1], [1, 0, 1, 1, 2]]
     """
     places = {key: place for place, key in enumerate(dict.fromkeys(keys))}
     distinct = np.empty((len(places), 1 + REPLICATES), np.uint8)

@@ -27,6 +27,13 @@ def tables(rows: Iterable[Row], schema: pa.Schema) -> Iterator[pa.Table]:
         yield pa.Table.from_pylist(joined, schema)
 
 
+def fetched(given: Any) -> Any:
+    """Return what a task is given by itself, or by a reference to where Ray holds it."""
+    import ray
+
+    return ray.get(given) if isinstance(given, ray.ObjectRef) else given
+
+
 def flat(values: np.ndarray) -> memoryview:
     """Return (...,) uint8 as a cell of bytes, which Arrow copies once; without a copy where they lie in order."""
     return values.reshape(-1).data

@@ -26,7 +26,7 @@ from sess_ray.metrics.perturbation import ModelMetric, Series, at_input_size, sc
 from sess_ray.metrics.suite import SUITE
 from sess_ray.models import Model
 from sess_ray.pipeline.cluster.isolation import REASON, survived
-from sess_ray.pipeline.cluster.rows import Row, cells, flat, tables
+from sess_ray.pipeline.cluster.rows import Row, cells, fetched, flat, tables
 from sess_ray.pipeline.evaluate.facts import Unmeasured, facts_of, meant
 from sess_ray.pipeline.evaluate.parts import PARTS, read_part
 from sess_ray.pipeline.evaluate.report import SIZES
@@ -74,8 +74,8 @@ def read_maps(
     pixels : bool
         Whether the images are needed.
     max_pixels : int
-    moved : ray.ObjectRef, optional
-        A `Moved`: where the images are now.
+    moved : Moved or ray.ObjectRef, optional
+        Where the images are now.
     """
 
     def reading(block: pa.Table) -> Iterator[pa.Table]:
@@ -98,11 +98,7 @@ def _one_by_one(table: pa.Table) -> Iterator[pa.Table]:
 
 
 def _read(parts: list[Row], runs: dict[str, str], moved: Any, *, pixels: bool, max_pixels: int) -> Iterator[Row]:
-    known: Moved | None = None
-    if moved is not None:
-        import ray
-
-        known = ray.get(moved)
+    known: Moved | None = None if moved is None else fetched(moved)
     for part in parts:
         for table in read_part(part, Store(runs[part["run"]]), known):
             for first in range(0, len(table), IMAGES_AT_ONCE):

@@ -1,8 +1,8 @@
 """The job that exports a run into another tool: a Ray Data graph from stored maps and their images to files.
 
-shards (files of maps, and where their images are)   a table in the driver, one block a shard
-  -> pack                                            CPU tasks; the files of a shard
-what is said of all                                  in the driver, export.json last
+shards (files of maps, or parts of them)   a line in the driver for each
+  -> pack                                  CPU tasks; the files of a shard
+what is said of all                        in the driver, export.json last
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
+from typing import Any
 
 import pyarrow as pa
 
 from sess_ray.access import Access, public_command, use
 from sess_ray.io.store import Store
 from sess_ray.pipeline.cluster.output import versions
-from sess_ray.pipeline.cluster.rows import Row
+from sess_ray.pipeline.cluster.rows import Row, fetched
 from sess_ray.pipeline.cluster.session import ARROW, arriving, connect
 from sess_ray.pipeline.export.formats import FORMATS
 from sess_ray.pipeline.export.prepare import DATASET, Export
@@ -36,7 +37,9 @@ PACKED = pa.schema(
 )
 
 
-def pack(table: pa.Table, access: Access, run: str, output: str, to: str, recipe: Recipe, shards: int) -> pa.Table:
+def pack(
+    table: pa.Table, access: Access, run: str, output: str, to: str, recipe: Recipe, known: Any, shards: int
+) -> pa.Table:
     """Write the files of a shard; return a row of `PACKED`."""
     use(access)
     [shard] = table.to_pylist()
@@ -50,7 +53,7 @@ def pack(table: pa.Table, access: Access, run: str, output: str, to: str, recipe
             counts["damaged"] += sample.damaged
             yield sample
 
-    found = counted(samples(shard, Store(run), recipe, problems))
+    found = counted(samples(shard, Store(run), recipe, fetched(known), problems))
     documents = list(FORMATS[to].pack(found, Store(output), shard["number"], shards))
     told = {"number": shard["number"], **counts, "documents": documents}
     return pa.Table.from_pylist([{**told, "left_out": list(problems), "reasons": list(problems.values())}], PACKED)
@@ -69,7 +72,7 @@ def run(export: Export, progress: Callable[[int], None] | None = None) -> dict[s
     Returns
     -------
     dict of str to str
-        The images that are left out, and why.
+        The first images that are left out, and why.
     """
     import ray
 
@@ -77,7 +80,7 @@ def run(export: Export, progress: Callable[[int], None] | None = None) -> dict[s
     connect(config.address)
     store.clear(DATASET)
     given = {"access": config.access(), "run": Store(config.run).location, "output": store.location}
-    given |= {"to": config.to, "recipe": export.recipe, "shards": len(export.blocks)}
+    given |= {"to": config.to, "recipe": export.recipe, "known": ray.put(export.known), "shards": len(export.blocks)}
     # It decodes and writes for longer than it waits.
     dataset = ray.data.from_blocks(export.blocks).map_batches(pack, fn_kwargs=given, **ARROW, num_cpus=1)
     return finish(export, arriving(dataset), progress)
@@ -91,7 +94,9 @@ def finish(export: Export, rows: Iterable[Row], progress: Callable[[int], None] 
     def documents() -> Iterator[str]:
         for row in in_order(rows):
             facts.written.update({name: row[name] for name in ("images", "maps", "damaged")})
-            problems.update(zip(row["left_out"], row["reasons"], strict=True))
+            facts.written["left_out"] += len(row["left_out"])
+            left_out = zip(row["left_out"], row["reasons"], strict=True)
+            problems.update(islice(left_out, ERRORS - len(problems)))
             if progress:
                 progress(row["maps"])
             yield from row["documents"]
@@ -99,8 +104,8 @@ def finish(export: Export, rows: Iterable[Row], progress: Callable[[int], None] 
     FORMATS[export.config.to].finish(documents(), store, facts)
     record = {
         "config": export.config.public(),
-        "counts": {**facts.written, "left_out": len(problems)},
-        "left_out": dict(islice(problems.items(), ERRORS)),
+        "counts": dict(facts.written),
+        "left_out": problems,
         "run": facts.record,
         "versions": versions("sess-ray", "pyarrow", "pillow"),
         "command": public_command(sys.argv),

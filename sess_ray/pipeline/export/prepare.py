@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from sess_ray.access import public, use
-from sess_ray.io.inputs import find_images
+from sess_ray.io.moved import Moved, marks_of
 from sess_ray.io.store import FINISHED, STARTED, Store
 from sess_ray.pipeline.cluster.output import map_files, refuse_used
 from sess_ray.pipeline.export.config import ExportConfig
 from sess_ray.pipeline.export.formats import FORMATS
 from sess_ray.pipeline.export.samples import Facts, Recipe
 from sess_ray.pipeline.gallery.prepare import predicted_names
-from sess_ray.pipeline.labels.prepare import file_names
+from sess_ray.pipeline.labels.parts import PARTS, Known, parts_of
 
 DATASET = ("export.json", *sorted({name for form in FORMATS.values() for name in form.contents}))
-SHARDS = pa.schema(  # a row for a file of the dataset: the files of maps, and their images
-    [
-        ("number", pa.int64()),
-        *((name, pa.list_(pa.string())) for name in ("files", "image_ids", "names", "uris")),
-    ]
+SHARDS = pa.schema(  # a row for a file of the dataset: the parts of files of maps
+    [("number", pa.int64()), ("parts", pa.list_(pa.struct(PARTS)))]
 )
 
 
@@ -37,6 +34,8 @@ class Export:
     recipe : Recipe
     blocks : list of pa.Table
         Rows of `SHARDS`, one in each.
+    known : (Names, Moved or None)
+        What images are called as files, and where they are now.
     facts : Facts
     store : Store
     """
@@ -44,6 +43,7 @@ class Export:
     config: ExportConfig
     recipe: Recipe
     blocks: list[pa.Table]
+    known: Known
     facts: Facts
     store: Store
 
@@ -60,40 +60,66 @@ def prepare(config: ExportConfig) -> Export:
     run, store = Store(config.run), Store(config.output)
     files = map_files(run, f"--run {public(config.run)}")
     refuse_used(store, DATASET, "a dataset", overwrite=config.overwrite)
-    columns = ["image_id", "uri", "target", "target_name", "predicted", "method", "model"]
-    tables = run.read_tables(files, columns)
+    seen = _Seen()
+    columns = ["target", "target_name", "predicted", "method", "model"]
+    parts, names = parts_of(run, files, columns, seen.note)
     store.check_writable()
     form = FORMATS[config.to]
-    recipe = Recipe(_names(run, tables), config.max_pixels, form.kinds)
-    images = Counter(image_id for table in tables for image_id in table["image_id"].to_pylist())
+    recipe = Recipe(_names(run, seen), config.max_pixels, form.kinds)
     record = run.read_json(FINISHED) or run.read_json(STARTED) or {}
-    [method, model] = ([*tables[0][name].to_pylist(), ""][0] for name in ("method", "model"))
-    blocks = _blocks(files, tables, config)
-    facts = Facts(method, model, record, max(images.values()), len(images), images.total(), len(blocks))
-    return Export(config, recipe, blocks, facts, store)
+    blocks = _blocks(parts, config.shard_images)
+    images, most = seen.images()
+    facts = Facts(seen.method, seen.model, record, most, images, seen.maps, len(blocks))
+    known = names, Moved(config.images) if config.images else None
+    return Export(config, recipe, blocks, known, facts, store)
 
 
-def _names(run: Store, tables: list[pa.Table]) -> dict[int, str]:
+class _Seen:
+    """What is known of all maps together when their files have been seen, one after another."""
+
+    def __init__(self) -> None:
+        self.method = self.model = ""
+        self.maps = 0
+        self.names: dict[int, str] = {}
+        self.predicted: set[int] = set()
+        self._marks = [np.empty(0, np.uint64)]
+        self._counts = [np.empty(0, np.int64)]
+        self._first = True
+
+    def note(self, table: pa.Table) -> None:
+        """Take in the rows of a file."""
+        if self._first:
+            self.method, self.model = ([*table[name].to_pylist(), ""][0] for name in ("method", "model"))
+            self._first = False
+        self.maps += len(table)
+        targets = table.group_by(["target", "target_name"]).aggregate([]).to_pylist()
+        self.names.update((row["target"], row["target_name"]) for row in targets)
+        self.predicted.update(table["predicted"].unique().to_pylist())
+        ids = table["image_id"].value_counts()
+        self._marks.append(marks_of(ids.field("values").to_pylist()))
+        self._counts.append(ids.field("counts").to_numpy())
+
+    def images(self) -> tuple[int, int]:
+        """Return how many images there are, and of how many maps one has most."""
+        _, places = np.unique(np.concatenate(self._marks), return_inverse=True)
+        counts = np.bincount(places, np.concatenate(self._counts))
+        return len(counts), int(counts.max())
+
+
+def _names(run: Store, seen: _Seen) -> dict[int, str]:
     """Return the names of the classes that are predicted, as targets say them, or else the model."""
-    rows = [row for table in tables for row in table.group_by(["target", "target_name"]).aggregate([]).to_pylist()]
-    names = {row["target"]: row["target_name"] for row in rows}
-    predicted = {number for table in tables for number in table["predicted"].unique().to_pylist()}
-    unnamed = predicted - set(names)
-    return names | (predicted_names(run, unnamed) if unnamed else {})
+    unnamed = seen.predicted - set(seen.names)
+    return seen.names | (predicted_names(run, unnamed) if unnamed else {})
 
 
-def _blocks(files: list[str], tables: list[pa.Table], config: ExportConfig) -> list[pa.Table]:
+def _blocks(parts: list[dict[str, Any]], shard_images: int) -> list[pa.Table]:
     """Return a table of `SHARDS` for each file of the dataset."""
-    moved = {item.image_id: item.uri for item in find_images(config.images)} if config.images else {}
-    # The images of each file, in its order; all rows of one say the same URI.
-    found = [dict(zip(*(table[name].to_pylist() for name in ("image_id", "uri")), strict=True)) for table in tables]
-    names = file_names(image_id for uris in found for image_id in uris)
     shards: list[dict[str, Any]] = []
-    for file, uris in zip(files, found, strict=True):
-        if not shards or len(shards[-1]["image_ids"]) >= config.shard_images:
-            shards.append({"number": len(shards), "files": [], "image_ids": [], "names": [], "uris": []})
-        shards[-1]["files"].append(file)
-        shards[-1]["image_ids"] += uris
-        shards[-1]["names"] += [names[image_id] for image_id in uris]
-        shards[-1]["uris"] += [moved.get(image_id, uri) for image_id, uri in uris.items()]
+    images = 0
+    for part in parts:
+        if not shards or images >= shard_images:
+            shards.append({"number": len(shards), "parts": []})
+            images = 0
+        shards[-1]["parts"].append(part)
+        images += part["images"]
     return [pa.Table.from_pylist([shard], SHARDS) for shard in shards]

@@ -17,6 +17,7 @@ from sess_ray.io.maps import map_of
 from sess_ray.io.reading import stream_items
 from sess_ray.io.store import Store
 from sess_ray.pipeline.cluster.rows import Row
+from sess_ray.pipeline.labels.parts import Known, images_in
 
 KEPT = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}  # kinds that every tool shows, and the ends of their names
 LOSSLESS = ("PNG", "TIFF", "BMP", "GIF", "PPM")
@@ -90,7 +91,8 @@ class Facts:
     images, maps, shards : int
         How many the run has, and in how many files they are exported.
     written : Counter
-        Images and maps that are written; complete when all documents have come.
+        Images and maps that are written, damaged maps, and images that are left out; complete when all documents have
+        come.
     """
 
     method: str
@@ -103,8 +105,8 @@ class Facts:
     written: Counter[str] = field(default_factory=Counter)
 
 
-def samples(shard: Row, run: Store, recipe: Recipe, problems: dict[str, str]) -> Iterator[Sample]:
-    """Yield the samples of some files of maps, a file's in memory at a time.
+def samples(shard: Row, run: Store, recipe: Recipe, known: Known, problems: dict[str, str]) -> Iterator[Sample]:
+    """Yield the samples of some files of maps, a row group's in memory at a time.
 
     Parameters
     ----------
@@ -112,24 +114,23 @@ def samples(shard: Row, run: Store, recipe: Recipe, problems: dict[str, str]) ->
         A row of `prepare.SHARDS`.
     run : Store
     recipe : Recipe
+    known : (Names, Moved or None)
+        What images are called as files, and where they are now.
     problems : dict
         Takes in why images, by their ids, are left out.
     """
-    places = dict(zip(shard["image_ids"], zip(shard["names"], shard["uris"], strict=True), strict=True))
-    for file in shard["files"]:
-        images: dict[str, list[Row]] = {}
-        for row in run.read_table(file).to_pylist():
-            images.setdefault(row["image_id"], []).append(row)
-        ids = list(images)
-        for number, content in stream_items([places[image_id][1] for image_id in ids]):
-            image_id = ids[number]
-            try:
-                if isinstance(content, Exception):
-                    raise content
-                rows = images.pop(image_id)
-                yield _sample(places[image_id][0], content, rows, recipe)
-            except Exception as error:
-                problems[image_id] = one_line(error)
+    for part in shard["parts"]:
+        for images, uris in images_in(part, run, known):
+            ids = list(images)
+            for number, content in stream_items([uris[image_id] for image_id in ids]):
+                image_id = ids[number]
+                try:
+                    if isinstance(content, Exception):
+                        raise content
+                    rows = images.pop(image_id)
+                    yield _sample(known[0].of(image_id), content, rows, recipe)
+                except Exception as error:
+                    problems[image_id] = one_line(error)
 
 
 def _sample(name: str, content: bytes, rows: list[Row], recipe: Recipe) -> Sample:

@@ -1,22 +1,24 @@
 """The job of pseudo-labels: a Ray Data graph from stored maps to labels for training.
 
-files of maps         a table in the driver, one block a file
+files of maps         a line in the driver for each, or for a part of one
   -> label            CPU tasks; label images and XML, and what COCO says of each object
-annotations.json      in the driver
+annotations.json      in the driver, which sorts what has come on a disk
 """
 
 from __future__ import annotations
 
-import json
+import os
 import sys
 from collections import Counter
-from itertools import islice
+from collections.abc import Iterable, Iterator
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from sess_ray.access import public_command
 from sess_ray.io.store import Store
 from sess_ray.pipeline.cluster.output import versions
 from sess_ray.pipeline.cluster.session import ARROW, TASK_CPUS, arriving, connect
+from sess_ray.pipeline.labels.coco import Sorted, write_coco
 from sess_ray.pipeline.labels.prepare import LABELS, Labelling
 from sess_ray.pipeline.labels.stages import LEFT_OUT, label
 from sess_ray.refinement import opencv
@@ -46,33 +48,48 @@ def run(labelling: Labelling, progress: Any = None) -> Counter[str]:
     connect(config.address)
     store.clear(LABELS)
     given = {"access": config.access(), "run": Store(config.run).location, "output": store.location}
-    given |= {"recipe": labelling.recipe}
+    given |= {"recipe": labelling.recipe, "known": ray.put(labelling.known)}
     cpus = TASK_CPUS if labelling.recipe.refinement is None else 1  # a refinement computes longer than it waits
     dataset = ray.data.from_blocks(labelling.blocks).map_batches(label, fn_kwargs=given, **ARROW, num_cpus=cpus)
-    rows: list[dict[str, Any]] = []
-    for row in arriving(dataset):
-        rows.append(row)
-        if progress:
-            progress(row["maps"])
-    rows.sort(key=lambda row: row["image_id"])
-    labelled = [row for row in rows if row["objects"]]
-    counts = Counter(
-        images=len(labelled),
-        objects=sum(len(row["objects"]) for row in rows),
-        **{name: sum(row[name] for row in rows) for name in ("maps", "covered", "unrefined", *LEFT_OUT)},
-    )
-    errors = {row["image_id"]: row["error"] for row in rows if row["error"]}
-    _write(labelling, labelled, counts, errors)
-    return counts
+    with Sorted("image_id") as rows:
+        for row in arriving(dataset):
+            rows.add(row)
+            if progress:
+                progress(row["maps"])
+        return finish(labelling, rows)
 
 
-def _write(labelling: Labelling, labelled: list[dict[str, Any]], counts: Counter[str], errors: dict[str, str]) -> None:
+def finish(labelling: Labelling, rows: Iterable[dict[str, Any]]) -> Counter[str]:
+    """Write what is said of all images; return what `run` does.
+
+    Parameters
+    ----------
+    labelling : Labelling
+    rows : iterable of dict
+        Rows of `LABELLED`, in the order of their images.
+    """
+    counts: Counter[str] = Counter(dict.fromkeys(("images", "objects", "maps", "covered", "unrefined", *LEFT_OUT), 0))
+    errors: dict[str, str] = {}
+
+    def labelled() -> Iterator[dict[str, Any]]:
+        for row in rows:
+            counts.update({name: row[name] for name in ("maps", "covered", "unrefined", *LEFT_OUT)})
+            counts["images"] += bool(row["objects"])
+            counts["objects"] += len(row["objects"])
+            if row["error"] and len(errors) < ERRORS:
+                errors[row["image_id"]] = row["error"]
+            if row["objects"]:
+                yield row
+
     store, classes = labelling.store, labelling.recipe.classes
-    store.write("annotations.json", as_json(labelled, classes).encode())
+    with TemporaryDirectory() as folder:
+        annotations, train = (os.path.join(folder, name) for name in ("annotations.json", "train.txt"))
+        write_coco(labelled(), classes, annotations, train)
+        store.put("annotations.json", annotations)
+        for kind in ("Main", "Segmentation"):
+            store.put(f"ImageSets/{kind}/train.txt", train)
     names = ["__background__", *(name for _, name in classes.values())]
     store.write("labels.txt", "".join(f"{name}\n" for name in names).encode())
-    for kind in ("Main", "Segmentation"):
-        store.write(f"ImageSets/{kind}/train.txt", "".join(f"{row['name']}\n" for row in labelled).encode())
     refined = labelling.recipe.refinement
     known = versions("sess-ray", "numpy", "pillow")
     if refined:
@@ -84,20 +101,9 @@ def _write(labelling: Labelling, labelled: list[dict[str, Any]], counts: Counter
         "min_part": labelling.recipe.min_part,
         "refinement": refined and {"name": labelling.config.refine, **vars(refined)},
         "counts": dict(counts),
-        "unreadable_images": dict(islice(errors.items(), ERRORS)),
+        "unreadable_images": errors,
         "versions": known,
         "command": public_command(sys.argv),
     }
     store.write_json("export.json", record)
-
-
-def as_json(rows: list[dict[str, Any]], classes: dict[int, tuple[int, str]]) -> str:
-    """Return the rows of images as COCO's instances JSON."""
-    images = [
-        {"id": number, "file_name": row["image_id"], "height": row["height"], "width": row["width"]}
-        for number, row in enumerate(rows, 1)
-    ]
-    objects = [(number, json.loads(text)) for number, row in enumerate(rows, 1) for text in row["objects"]]
-    annotations = [{"id": place, "image_id": number, **found} for place, (number, found) in enumerate(objects, 1)]
-    categories = [{"id": number, "name": name, "target": target} for target, (number, name) in classes.items()]
-    return json.dumps({"images": images, "annotations": annotations, "categories": categories})
+    return counts

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,15 +11,15 @@ import pyarrow as pa
 
 from sess_ray.access import public, use
 from sess_ray.errors import SessError
-from sess_ray.io.inputs import find_images
-from sess_ray.io.items import IMAGE_EXTENSIONS
-from sess_ray.io.store import FINISHED, STARTED, Store, digest
+from sess_ray.io.moved import Moved
+from sess_ray.io.store import FINISHED, STARTED, Store
 from sess_ray.metrics.suite import SUITE
 from sess_ray.metrics.thresholds import AtThresholds
 from sess_ray.pipeline.cluster.output import map_files, refuse_used
 from sess_ray.pipeline.evaluate.results import results_of
 from sess_ray.pipeline.labels.config import MIN_PART, MIN_SCORE_GIVEN, MIN_SCORE_PREDICTED, THRESHOLD, LabelsConfig
-from sess_ray.pipeline.labels.stages import FILES, Recipe
+from sess_ray.pipeline.labels.parts import PARTS, Known, parts_of
+from sess_ray.pipeline.labels.stages import Recipe
 from sess_ray.refinement import refinement
 
 LABELS = (
@@ -29,8 +27,6 @@ LABELS = (
     *("labels.txt", "annotations.json", "export.json"),
 )
 CHOOSING = ("mask_iou", "max_box_acc")  # metrics that are best at some threshold; the first one there counts
-# A name that can be a file below the output as it is: no step up, nothing hidden, nothing that a shell would mind.
-_HARMLESS = re.compile(r"(?!.*\.\.)[\w-][\w. -]*(/[\w-][\w. -]*)*", re.ASCII)
 
 
 @dataclass
@@ -42,13 +38,16 @@ class Labelling:
     config : LabelsConfig
     recipe : Recipe
     blocks : list of pa.Table
-        Rows of `FILES`.
+        Rows of `PARTS`, one in each.
+    known : (Names, Moved or None)
+        What images are called as files, and where they are now.
     store : Store
     """
 
     config: LabelsConfig
     recipe: Recipe
     blocks: list[pa.Table]
+    known: Known
     store: Store
 
 
@@ -68,34 +67,19 @@ def prepare(config: LabelsConfig) -> Labelling:
     if config.evaluation is not None:
         threshold = best_threshold(Store(config.evaluation), config.run)
     refined = refinement(config.refine, config.refine_options()) if config.refine else None
-    tables = stored.read_tables(files, ["image_id", "uri", "target", "target_name"])
-    targets = dict(sorted((row["target"], row["target_name"]) for table in tables for row in _targets(table)))
-    classes = {target: (number, name) for number, (target, name) in enumerate(targets.items(), 1)}
+    targets: set[tuple[int, str]] = set()
+
+    def noted(table: pa.Table) -> None:
+        targets.update((row["target"], row["target_name"]) for row in _targets(table))
+
+    parts, names = parts_of(stored, files, ["target", "target_name"], noted)
+    classes = {target: (number, name) for number, (target, name) in enumerate(dict(sorted(targets)).items(), 1)}
     store.check_writable()
     min_score = default_min_score(stored) if config.min_score is None else config.min_score
     min_part = (MIN_PART if config.instances else 0.0) if config.min_part is None else config.min_part
     recipe = Recipe(classes, threshold, config.instances, min_part, min_score, refined, config.max_pixels)
-    return Labelling(config, recipe, _blocks(files, tables, config.images), store)
-
-
-def _blocks(files: list[str], tables: list[pa.Table], images: str | None) -> list[pa.Table]:
-    """Return a table of `FILES` for each file of maps."""
-    moved = {item.image_id: item.uri for item in find_images(images)} if images else {}
-    # The images of each file, in its order; all rows of one say the same URI.
-    found = [dict(zip(*(table[name].to_pylist() for name in ("image_id", "uri")), strict=True)) for table in tables]
-    names = file_names(image_id for uris in found for image_id in uris)
-    return [
-        pa.table(
-            {
-                "file": [file],
-                "image_ids": [list(uris)],
-                "names": [[names[image_id] for image_id in uris]],
-                "uris": [[moved.get(image_id, uri) for image_id, uri in uris.items()]],
-            },
-            FILES,
-        )
-        for file, uris in zip(files, found, strict=True)
-    ]
+    blocks = [pa.Table.from_pylist([part], PARTS) for part in parts]
+    return Labelling(config, recipe, blocks, (names, Moved(config.images) if config.images else None), store)
 
 
 def _targets(table: pa.Table) -> list[dict[str, Any]]:
@@ -143,31 +127,3 @@ def best_threshold(evaluation: Store, run: str) -> float:
             return metric.best_at(total / count)
     wanted = " or ".join(CHOOSING)
     raise SessError(f"--evaluation {public(evaluation.url)} has no {wanted}: evaluate with --annotations")
-
-
-def file_names(image_ids: Iterable[str]) -> dict[str, str]:
-    """Return a name for the label image of each image: its path without extension, wherever that will do.
-
-    Images of the same name but for the extension keep theirs; a name that is not harmless, or there twice, becomes
-    another.
-
-    Examples
-    --------
-    >>> file_names(["a/b.jpg", "c.jpg", "c.png", "../d.jpg"])
-    {'a/b.jpg': 'a/b', 'c.jpg': 'c.jpg', 'c.png': 'c.png', '../d.jpg': 'image-2d1f881c407e810f3058'}
-    """
-    names = {}
-    for image_id in image_ids:
-        stem, dot, extension = image_id.rpartition(".")
-        names[image_id] = stem if dot and f".{extension.lower()}" in IMAGE_EXTENSIONS else image_id
-    names = {image_id: image_id if again else name for image_id, name, again in _marked(names)}
-    return {
-        image_id: name if _HARMLESS.fullmatch(name) and not again else f"image-{digest([image_id])}"
-        for image_id, name, again in _marked(names)
-    }
-
-
-def _marked(names: dict[str, str]) -> Iterator[tuple[str, str, bool]]:
-    """Yield images and names, and whether others have the same one, capitals or not: some file systems do not care."""
-    times = Counter(name.lower() for name in names.values())
-    return ((image_id, name, times[name.lower()] > 1) for image_id, name in names.items())

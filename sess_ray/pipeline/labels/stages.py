@@ -19,14 +19,12 @@ from sess_ray.io.reading import stream_items
 from sess_ray.io.store import Store
 from sess_ray.labels import Labelled, as_coco, as_voc, label_image, objects_of, shown
 from sess_ray.metrics.localization import reaches
-from sess_ray.pipeline.cluster.rows import Row, tables
+from sess_ray.pipeline.cluster.rows import Row, fetched, tables
+from sess_ray.pipeline.labels.parts import Known, images_in
 from sess_ray.refinement import Refinement
 
 # Maps that give no object.
 LEFT_OUT = ("empty", "damaged", "unlikely")
-FILES = pa.schema(  # a row for a file of maps: its images, the names of their labels, and where they are
-    [("file", pa.string()), *((name, pa.list_(pa.string())) for name in ("image_ids", "names", "uris"))]
-)
 LABELLED = pa.schema(
     [
         ("image_id", pa.string()),
@@ -73,34 +71,31 @@ class Recipe:
         return bool(row["score"] >= self.min_score)
 
 
-def label(table: pa.Table, access: Access, run: str, output: str, recipe: Recipe) -> Iterator[pa.Table]:
-    """Write the label images of one file of maps; yield a row an image with what COCO says of its maps."""
+def label(table: pa.Table, access: Access, run: str, output: str, recipe: Recipe, known: Any) -> Iterator[pa.Table]:
+    """Write the label images of a part of a file of maps; yield a row an image with what COCO says of its maps."""
     use(access)
-    [block] = table.to_pylist()
-    yield from tables(_labelled(block, Store(run), Store(output), recipe), LABELLED)
+    [part] = table.to_pylist()
+    yield from tables(_labelled(part, Store(run), Store(output), recipe, fetched(known)), LABELLED)
 
 
-def _labelled(block: Row, run: Store, store: Store, recipe: Recipe) -> Iterator[Row]:
-    names = dict(zip(block["image_ids"], block["names"], strict=True))
-    uris = dict(zip(block["image_ids"], block["uris"], strict=True))
-    images: dict[str, list[Row]] = {}
-    for row in run.read_table(block["file"]).to_pylist():
-        images.setdefault(row["image_id"], []).append(row)
-    for image_id, pixels in _with_pixels(images, uris, recipe):
-        rows = images[image_id]
-        objects, counts = objects_in(rows, recipe, pixels if isinstance(pixels, np.ndarray) else None)
-        if objects:
-            counts["covered"] = _write(store, names[image_id], image_id, objects, recipe.classes)
-        yield {
-            "image_id": image_id,
-            "name": names[image_id],
-            "height": rows[0]["height"],
-            "width": rows[0]["width"],
-            "maps": len(rows),
-            "objects": [_as_json(entry) for entry in objects],
-            "error": one_line(pixels) if isinstance(pixels, Exception) else None,
-            **{name: counts[name] for name in ("covered", "unrefined", *LEFT_OUT)},
-        }
+def _labelled(part: Row, run: Store, store: Store, recipe: Recipe, known: Known) -> Iterator[Row]:
+    for images, uris in images_in(part, run, known):
+        for image_id, pixels in _with_pixels(images, uris, recipe):
+            rows = images[image_id]
+            name = known[0].of(image_id)
+            objects, counts = objects_in(rows, recipe, pixels if isinstance(pixels, np.ndarray) else None)
+            if objects:
+                counts["covered"] = _write(store, name, image_id, objects, recipe.classes)
+            yield {
+                "image_id": image_id,
+                "name": name,
+                "height": rows[0]["height"],
+                "width": rows[0]["width"],
+                "maps": len(rows),
+                "objects": [_as_json(entry) for entry in objects],
+                "error": one_line(pixels) if isinstance(pixels, Exception) else None,
+                **{kind: counts[kind] for kind in ("covered", "unrefined", *LEFT_OUT)},
+            }
 
 
 def _with_pixels(

@@ -49,24 +49,10 @@ def read(listing, run):
     found = []
     for block in listing.blocks:
         assert set(block["run"].to_pylist()) == {"sess"}
-        known = listing.moved
-        for table in read_maps(
-            block, Access(), {"sess": run.url}, pixels=False, max_pixels=1, moved=known and Reference(known)
-        ):
+        given = {"pixels": False, "max_pixels": 1, "moved": listing.moved}
+        for table in read_maps(block, Access(), {"sess": run.url}, **given):
             found += table.select(["image_id"]).to_pylist()
     return [row["image_id"] for row in found]
-
-
-class Reference:
-    """What `ray.get` is given, of a Ray that does not run."""
-
-    def __init__(self, value):
-        self.value = value
-
-
-@pytest.fixture(autouse=True)
-def _without_ray(monkeypatch):
-    monkeypatch.setattr("ray.get", lambda reference: reference.value)
 
 
 def numbers(file, found):

@@ -71,6 +71,6 @@ def store_run(root):
 def export(run, output, to, **settings):
     """Export a run; return what `finish` returns."""
     checked = prepare(ExportConfig(to=to, run=run, output=str(output), **settings))
-    given = (checked.config.access(), run, str(output), to, checked.recipe, len(checked.blocks))
+    given = (checked.config.access(), run, str(output), to, checked.recipe, checked.known, len(checked.blocks))
     rows = [row for block in checked.blocks[::-1] for row in pack(block, *given).to_pylist()]
     return finish(checked, rows)

@@ -17,6 +17,7 @@ from sess_ray.pipeline.export.formats import FORMATS
 from sess_ray.pipeline.export.job import in_order
 from sess_ray.pipeline.export.prepare import prepare
 from sess_ray.pipeline.export.samples import KEPT, Recipe, portable, samples
+from sess_ray.pipeline.labels import parts
 from tests.pipeline.export.runs import DAMAGED, GONE, HEIGHT, NAMES, TARGETS, WIDTH, export, pixels, store_run
 
 
@@ -29,7 +30,9 @@ def all_samples(run, kinds=KEPT):
     checked = prepare(ExportConfig(run=run, output=f"{run}/none"))
     problems = {}
     recipe = Recipe(checked.recipe.names, 10**6, kinds)
-    found = [s for block in checked.blocks for s in samples(*block.to_pylist(), Store(run), recipe, problems)]
+    found = [
+        s for block in checked.blocks for s in samples(*block.to_pylist(), Store(run), recipe, checked.known, problems)
+    ]
     return {sample.image_id: sample for sample in found}, problems
 
 
@@ -83,6 +86,34 @@ def test_an_output_is_not_written_over_and_says_what_it_is_of(run, to, tmp_path)
     }
     export(run, tmp_path / "again", to, shard_images=2)
     assert {path: (tmp_path / "again" / path).read_bytes() for path in before} == before
+
+
+def test_an_export_is_the_same_from_parts_of_files(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "FILE_IMAGES", 1)
+    monkeypatch.setattr(parts, "PART_IMAGES", 1)
+    assert [len(block["parts"][0]) for block in prepare(ExportConfig(run=run, output=f"{run}/none")).blocks] == [7]
+    export(run, tmp_path / "parts", "fiftyone")
+    monkeypatch.undo()
+    export(run, tmp_path / "whole", "fiftyone")
+    found = [
+        {
+            path.relative_to(tmp_path / name): path.read_bytes()
+            for path in (tmp_path / name).rglob("*")
+            if path.is_file()
+        }
+        for name in ("parts", "whole")
+    ]
+    assert found[0].keys() == found[1].keys()
+    assert {str(path) for path, content in found[0].items() if content != found[1][path]} == {"export.json"}
+
+
+def test_only_the_first_images_that_are_left_out_are_named(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("sess_ray.pipeline.export.job.ERRORS", 1)
+    named = export(run, tmp_path / "out", "webdataset")
+    record = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert record["counts"]["left_out"] == 2
+    assert record["left_out"] == named
+    assert len(named) == 1
 
 
 def test_shards_are_told_in_their_order():
