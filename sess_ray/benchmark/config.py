@@ -32,43 +32,44 @@ class BenchmarkConfig:
     Parameters
     ----------
     input
-        Images, as for sess-ray explain; without it, the sample images.
+        Images, as for sess-ray explain. By default the sample images.
     model
         A classifier, as for sess-ray explain.
     weights
-        The model's weights, a file or "random"; without it, the pretrained ones.
+        The model's weights, a file or "random". By default the pretrained ones.
     method
         Base saliency method.
     num_scales
-        Scales, with a short side of the model's input + 64 i pixels.
+        Number of scales, as for sess-ray explain.
     max_map_side
         Make maps whose longer side has at most this many pixels.
     precision
-        The model's, fp32 or bf16; of several, each combination with a batch size is measured, image by image in turns.
+        The model's precision. If several are given, each combination with a batch size is measured, in turns image by
+        image.
     batch_size
-        Windows in one forward pass; several as for --precision. Without it, 8 on a CPU and 128 on a GPU.
+        Windows in one forward pass; several as for --precision. By default 8 on a CPU and 128 on a GPU.
     ratios
-        Pre-filter ratios of the engine, one target.
+        Pre-filter ratios at which the engine is measured, with one target.
     targets
-        Measure this many targets too.
+        Measure the engine with this many targets, too.
     pre_filter_ratio
-        Share of windows dropped, but where `ratios` says it; without it, the method's own.
+        Share of windows that is dropped, where --ratios does not set it. By default the method's own.
     images
-        Images for the engine; taken again from the start where there are fewer.
+        Images for the engine; if there are fewer, they are used repeatedly.
     job_images
         Images for the whole job, with one worker and with all; 0 leaves it out.
     feed
-        Measure instead what a CPU does for a GPU that explains so many images a second, stage by stage, and how many
+        Measure only what a CPU does for a GPU that explains this many images a second, stage by stage, and how many
         cores that takes.
     methods
-        Measure these methods instead, names separated by commas or "all": their passes for each kept patch, and the
-        time of the engine over that of its passes alone.
+        Measure only these methods, names separated by commas or "all": their passes for each kept patch, and the time
+        of the engine over that of its passes alone.
     method_option
-        For `methods`: NAME.key=value; may be given several times.
+        With --methods: an option as NAME.key=value; may be given several times.
     json
         Write the figures to this file, and a picture of them beside it.
     compare
-        Two such files: measure nothing, print what is different.
+        Two files that --json wrote: measure nothing, and print what differs between them.
     """
 
     input: Annotated[str | None, INPUT] = None

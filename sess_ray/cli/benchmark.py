@@ -1,7 +1,7 @@
 """Measure the engine and the whole job against their floor.
 
 The floor is the scoring forward alone: the same windows, batch size and precision, preloaded, in a plain torch loop
-over the model as it was loaded. Floor and engine take turns image by image, so that a busy machine slows both.
+that runs the model as it was loaded. Floor and engine take turns image by image, so that a busy machine slows both.
 """
 
 from __future__ import annotations

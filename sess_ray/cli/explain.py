@@ -1,6 +1,6 @@
-"""Explain every image of a dataset: saliency maps as Parquet.
+"""Explain every image of a dataset: make saliency maps, stored as Parquet.
 
-Without flags: sample images, a small model that comes with a package, results in out/.
+Without flags it explains sample images with a small model that comes with a package, and writes to out/.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def explain(
     ] = False,
     list_models: Annotated[bool, MODEL, Parameter(help="Print a table of the models, and stop.", negative="")] = False,
     gpus: Annotated[
-        int | None, OUTPUT, Parameter(help="With --dry-run: estimate for so many GPUs like that here.")
+        int | None, OUTPUT, Parameter(help="With --dry-run: estimate for this many GPUs like the one here.")
     ] = None,
     price_per_gpu_hour: Annotated[float | None, OUTPUT, Parameter(help="With --dry-run: estimate the cost.")] = None,
 ) -> int:

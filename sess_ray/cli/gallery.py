@@ -1,6 +1,6 @@
-"""Make pages to look at: the maps of runs side by side (--run), or every window of one image (--image).
+"""Make web pages: the maps of runs side by side (--run), or every window of one image (--image).
 
-Static files that open from a disk or any web server.
+They are static files that open from disk or from any web server.
 """
 
 from __future__ import annotations

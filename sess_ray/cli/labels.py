@@ -1,4 +1,4 @@
-"""Export pseudo-labels of a run for training: label images and boxes (Pascal VOC's layout), COCO's JSON."""
+"""Make pseudo-labels from a run, to train on: COCO's JSON, and label images and boxes in Pascal VOC's format."""
 
 from __future__ import annotations
 

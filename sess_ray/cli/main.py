@@ -13,15 +13,15 @@ from sess_ray.cli import command
 from sess_ray.errors import unknown
 
 COMMANDS = {  # each a module of `sess_ray.cli`
-    "list": "any input as a Parquet manifest, for runs over any number of images",
-    "explain": "saliency maps of every image of a dataset, as Parquet",
+    "list": "write any input as a Parquet manifest, for runs over any number of images",
+    "explain": "make saliency maps of every image of a dataset, as Parquet",
     "evaluate": "measure maps by the field's metrics, and compare runs",
-    "gallery": "pages to look at: runs side by side, or every window of one image",
-    "labels": "boxes and masks of maps, in the layouts of COCO and Pascal VOC",
-    "export": "a run with its images for FiftyOne, Hugging Face or WebDataset",
+    "gallery": "make web pages: runs side by side, or every window of one image",
+    "labels": "make boxes and masks from maps, in the formats of COCO and Pascal VOC",
+    "export": "copy a run and its images into FiftyOne, Hugging Face or WebDataset",
     "sweep": "explain and evaluate every combination of some settings",
-    "sanity": "do maps change when the model's weights, or the class, are others?",
-    "benchmark": "measure the engine and the whole job against their floor",
+    "sanity": "check that maps change with the model's weights, and with the class",
+    "benchmark": "measure the speed of the engine and of the whole job",
 }
 
 

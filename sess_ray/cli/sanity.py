@@ -1,6 +1,8 @@
-"""Do maps change when the model's weights, or the class explained, are others? Adebayo et al., NeurIPS 2018.
+"""Check that maps change with the model's weights, and with the class that is explained (Adebayo et al., NeurIPS 2018).
 
-Takes the settings of sess-ray explain, and few images: each is explained again and again, in this process.
+Takes the settings of sess-ray explain that make a map, and explains the two most likely classes of few images, each
+many times, in this process alone: --targets and the flags of a job (--actors, --wait, --dry-run, ...) have no effect.
+Without --limit it takes 8 images, and without --output it writes to out/sanity.
 """
 
 from __future__ import annotations
@@ -82,7 +84,7 @@ def main(
     config: Annotated[ExplainConfig, Parameter(name="*")] = ExplainConfig(limit=8, output="out/sanity"),  # noqa: B008 - frozen
     *,
     steps: Annotated[
-        int, MEASUREMENT, Parameter(help="Layers whose weights are randomised, from the output to the input.")
+        int, MEASUREMENT, Parameter(help="Number of layers whose weights are randomised, from the output to the input.")
     ] = 6,
     ssim: Annotated[
         Window, MEASUREMENT, Parameter(help="The window of SSIM: uniform, or gaussian as in the authors' notebooks.")

@@ -1,9 +1,10 @@
-"""Explain and evaluate a dataset with every combination of some settings: tables, and plots over settings and cost.
+"""Explain and evaluate a dataset with every combination of some settings; write tables, and plots over the cost.
 
     sess-ray sweep --sweep num_scales=1,2,5,10 --sweep pre_filter_ratio=0,0.9 --input IMAGES --annotations FILE
 
-Runs that an earlier sweep has finished in the same output are used again, and so is its evaluation where nothing has
-changed. Of several methods, --method-option METHOD.key=value is for one.
+Runs that an earlier sweep has finished in the same output are used again, and so is its evaluation if nothing has
+changed. With several methods, --method-option METHOD.key=value sets an option of one. Without --output results go to
+out/sweep.
 """
 
 from __future__ import annotations
@@ -151,14 +152,16 @@ def main(
     config: Annotated[ExplainConfig, Parameter(name="*")] = ExplainConfig(output="out/sweep"),  # noqa: B008 - frozen
     *,
     sweep: Annotated[
-        tuple[str, ...], MEASUREMENT, Parameter(help="SETTING=VALUE,VALUE,...; may be given several times.")
+        tuple[str, ...],
+        MEASUREMENT,
+        Parameter(help="A setting to vary, as SETTING=VALUE,VALUE,...; may be given several times."),
     ] = (),
     baseline: Annotated[
         str | None,
         MEASUREMENT,
         Parameter(
-            help="What all are compared with, as SETTING=VALUE,...; settings that it does not name stay each one's "
-            "own. Without it, the first value of every setting."
+            help="What every combination is compared with, as SETTING=VALUE,...; settings that it does not name stay "
+            "those of the combination. By default the first value of every setting."
         ),
     ] = None,
     metrics: Annotated[
@@ -167,7 +170,9 @@ def main(
         Parameter(help="Names or beginnings of names, separated by commas; as for sess-ray evaluate."),
     ] = None,
     evaluation_batch_size: Annotated[
-        int | None, METRICS, Parameter(help="Images in one forward pass of the evaluation; without it, as there.")
+        int | None,
+        METRICS,
+        Parameter(help="Images in one forward pass of the evaluation. By default as for sess-ray evaluate."),
     ] = None,
     config_file: command.ConfigFile = None,
 ) -> int:

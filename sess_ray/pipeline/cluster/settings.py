@@ -25,12 +25,12 @@ class ReadsUrls:
     Parameters
     ----------
     storage_option
-        An option of the file system of a protocol as PROTOCOL.key=value, such as s3.endpoint_url=http://host:9000,
+        An option of a protocol's file system as PROTOCOL.key=value, such as s3.endpoint_url=http://host:9000,
         s3.anon=true, s3.profile=NAME or s3.requester_pays=true; may be given several times.
     read_timeout
-        Seconds for reading one file; then it is tried again.
+        Seconds that reading one file may take; then it is tried again.
     retry_seconds
-        For how long reads and writes that fail in passing are tried again.
+        For how many seconds reads and writes are tried again after temporary failures.
     max_bytes
         Refuse larger files.
     """
@@ -61,7 +61,7 @@ class OpensUrls(ReadsUrls):
     Parameters
     ----------
     address
-        Ray cluster to use; without it, $RAY_ADDRESS (which ray job submit sets), else this machine alone.
+        Ray cluster to use. By default $RAY_ADDRESS (which ray job submit sets), else this machine alone.
     """
 
     address: Annotated[str | None, CLUSTER] = None
@@ -69,23 +69,24 @@ class OpensUrls(ReadsUrls):
 
 @dataclass(frozen=True, kw_only=True)
 class ReadsModel:
-    """What a caller says of a model, in the place of what is known of it.
+    """What a caller says about a model; it overrides what is known of it.
 
     Parameters
     ----------
     input_size
-        Side of the model's input in pixels; windows are square. Without it, what its weights' metadata say, else 224.
+        Side of the model's square input in pixels. By default what its weights' metadata say, else 224.
     mean
-        Mean of R, G and B in 0..1 that the model's input is normalised with, such as 0.485,0.456,0.406, or one number
-        for all. Without it, what the metadata say, else ImageNet's.
+        Mean of R, G and B, in 0..1, with which the model's input is normalised, such as 0.485,0.456,0.406, or one
+        number for all. By default what the metadata say, else ImageNet's.
     std
-        Standard deviation of R, G and B, as --mean.
+        Standard deviation of R, G and B, given as for --mean.
     activation
-        What makes probabilities of the model's logits: softmax where classes exclude one another, sigmoid where each is
-        a label that may be there, none where its outputs are probabilities; auto by its own configuration and outputs.
+        How the model's logits become probabilities: softmax if classes exclude one another, sigmoid if each is a label
+        that may be present, none if the outputs are probabilities already; auto decides by the model's configuration
+        and outputs.
     prompts
-        A text file with what a zero-shot model such as CLIP tells apart, one a line: its classes. Without it, the
-        --targets of sess-ray explain between semicolons.
+        A text file with the classes of a zero-shot model such as CLIP, one prompt per line. By default the --targets of
+        sess-ray explain, separated by semicolons.
     """
 
     input_size: Annotated[int | str | None, MODEL] = None
@@ -109,7 +110,7 @@ class ReadsModel:
 
 
 def _sides(given: int | str | None) -> int | tuple[int, int] | None:
-    """Return the side of an input; of HEIGHTxWIDTH both, which loading refuses where they differ."""
+    """Return the side of an input; for HEIGHTxWIDTH both, which loading refuses if they differ."""
     if given is None or isinstance(given, int):
         return given
     found = _SIDES.fullmatch(given)
@@ -128,7 +129,7 @@ def _numbers(flag: str, given: str | None) -> list[float] | None:
 
 
 def named_runs(given: Iterable[str]) -> dict[str, str]:
-    """Return where runs are, by name, of the values of --run.
+    """Return the places of runs by name, from the values of --run.
 
     Examples
     --------

@@ -18,49 +18,49 @@ class EvaluateConfig(ReadsModel, OpensUrls):
     Parameters
     ----------
     run
-        A run to evaluate, as NAME=URL of the output of sess-ray explain; may be given several times.
+        A run to evaluate, as NAME=OUTPUT, the output of sess-ray explain; may be given several times.
     compare
-        A run and the one that it is compared with, as NAME=BASE; may be given several times. Without it, all are
-        compared with the first.
+        Two runs to compare, as NAME=BASE; may be given several times. By default all runs are compared with the first.
     output
         Folder or URL for the results.
     images
-        Where the images are now, as a folder or a URL; without it, where the run read them.
+        Where the images are now, as a folder or a URL. By default where the run read them.
     annotations
         What is where in the images: COCO instances JSON, Pascal VOC or ImageNet XML, ImageNet's csv, or a manifest.
-        Without them, only metrics that ask the model are computed.
+        Without annotations only metrics that run the model are computed.
     class_map
-        Which classes of the model a label of the annotations means: JSON of label to an index, a name or a list, or a
-        CSV. Without it, labels are class indices, names or WordNet ids of the model.
+        Which of the model's classes an annotated label means: a JSON object of label to an index, a name, a range or a
+        list, or a CSV. By default labels are class indices, names or WordNet ids.
     metrics
-        Names or beginnings of names, separated by commas; without it, all that can be computed.
+        Names or beginnings of names, separated by commas. By default all that can be computed.
     region
-        What the pointing game and PxAP aim at: segments (boxes where an object has none) or boxes.
+        What the pointing game and PxAP aim at: segments (for objects without any, boxes) or boxes.
     pointing_smooth
-        Blur maps before the pointing game, with a sigma of this share of their longer side; without it as its benchmark
-        does: 0.02 for maps of pixel gradients (methods of family B), 0 for others.
+        Blur maps before the pointing game, with a sigma of this share of their longer side. By default as in TorchRay's
+        benchmark: 0.02 for maps of pixel gradients, 0 for others.
     model
-        The model that metrics ask, as for sess-ray explain; without it, that of the first run.
+        The model that metrics run, given as for sess-ray explain. By default that of the first run.
     weights
-        Weights of --model; without --model, those of the first run.
+        Weights of --model. Without --model, those of the first run.
     layer
-        Layer of --model for class activation maps; found by itself without it.
+        Layer of --model for class activation maps. By default it is found automatically.
     class_names
-        A text file with the names of the classes, one a line.
+        A text file with the names of the classes, one per line.
     precision
-        The model's: fp32, or bf16, which is faster where the processor has it, or tf32: on a GPU, factors of 10 bits.
+        The model's precision: fp32; bf16, which is faster on processors that support it; or tf32, which on a GPU rounds
+        factors to 10 bits.
     batch_size
-        Images in one forward pass; without it, 8 on a CPU and 128 on a GPU.
+        Images in one forward pass. By default 8 on a CPU and 128 on a GPU.
     actors
-        Workers that hold the model, N or MIN-MAX; without it, one for each GPU, or for each CPU where there is none.
+        Number of workers that hold the model, N or MIN-MAX. By default one for each GPU or, without GPUs, for each CPU.
     gpus_per_actor
-        Share of a GPU for each worker; without it, 1 where the cluster has GPUs.
+        GPUs for each worker, also a fraction. By default 1 if the cluster has GPUs.
     limit
-        Evaluate the first N maps of each run only.
+        Evaluate only the first N maps of each run.
     overwrite
-        Replace the evaluation that is in the output.
+        Replace the evaluation in the output.
     max_pixels
-        Refuse larger images.
+        Refuse images of more pixels.
     """
 
     run: Annotated[tuple[str, ...], INPUT] = ()

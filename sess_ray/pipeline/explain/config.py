@@ -17,12 +17,12 @@ DEMO_MODEL = "sess_ray.demo:efficientnet_lite0"
 
 @dataclass(frozen=True, kw_only=True)
 class TakesOutput:
-    """The setting of a job that has its output for itself.
+    """The setting of a job that needs its output for itself.
 
     Parameters
     ----------
     wait
-        Wait for another run that works on the output, and do what it leaves; without it, say who it is, and stop.
+        If another run works on the output, wait for it, and then do what is left. By default say who it is, and stop.
     """
 
     wait: Annotated[bool, OUTPUT] = False
@@ -36,96 +36,97 @@ class ExplainConfig(ReadsModel, OpensUrls, TakesOutput):
     ----------
     input
         A folder (searched recursively), a glob, a manifest (.csv, .tsv, .jsonl, .parquet) or one image, as a path or a
-        URL such as s3://bucket/images. Without it, sample images are explained.
+        URL such as s3://bucket/images. By default sample images are explained.
     image_column
-        The column of a manifest that holds the images or says where they are, where it is not found by itself.
+        The manifest's column that holds the images or says where they are, if it is not found automatically.
     label_column
-        The column of a manifest for --targets label, where it has another name than label, class or class_index.
+        The manifest's column for --targets label, if it is not called label, class or class_index.
     output
         Folder or URL for the results.
     model
         A torchvision or timm classifier (timm/NAME where both have one), hf:NAME_OR_FOLDER of Hugging Face
         transformers, open_clip:NAME/TAG, hf-hub:NAME of timm, or your own package.module:function.
     weights
-        A .safetensors file or a state dict, as a path or a URL; "random" for untrained weights. Without it, the
+        A .safetensors file or a state dict, as a path or a URL; "random" for untrained weights. By default the
         pretrained weights are downloaded.
     layer
-        Layer for class activation maps, as in named_modules(); found by itself without it.
+        Layer for class activation maps, named as in named_modules(). By default it is found automatically.
     class_names
-        A text file with the names of the classes, one a line.
+        A text file with the names of the classes, one per line.
     method
         Base saliency method (--list-methods shows all); another library's, captum:NAME, pytorch_grad_cam:NAME or
         zennit:COMPOSITE; or your own package.module:function.
     method_option
         An option of the method as key=value; may be given several times.
     targets
-        What to explain: auto (what the annotations or the manifest say, else top1), label (of the manifest, else the
+        What to explain: auto (what the annotations or the manifest say, else top1), label (the manifest's, else the
         folder's name), top1, top5 ..., p>0.5 (all classes of the image with a probability above 0.5, at most 20), or
-        classes by index or name, separated by commas. Classes that one name means are a group, explained together:
-        dog=151-268, pets=dog+281-285, or of ImageNet's a node of WordNet, such as dog. Names that hold commas are
-        separated by semicolons, as prompts are: a dog; a cat.
+        classes by index or name, separated by commas. A name may mean several classes, a group that is explained as
+        one: dog=151-268, pets=dog+281-285, or for ImageNet's classes a node of WordNet, such as dog. Names that contain
+        commas, and prompts, are separated by semicolons: a dog; a cat.
     annotations
         Explain what is annotated in each image, as for sess-ray evaluate.
     class_map
-        Which classes of the model a label of the annotations, or a name in --targets, means, as for sess-ray evaluate.
+        Which of the model's classes an annotated label, or a name in --targets, means; as for sess-ray evaluate.
     several_classes
-        What an annotated label that means several classes is: a group, or the best, which is the one of highest score
-        in each image.
+        If an annotated label means several classes: explain them as a group, or only the best, the class of highest
+        score in each image.
     num_scales
-        Scales, with a short side of the model's input + 64 i pixels; 0 explains without SESS.
+        Number of scales; the short side of scale i is the model's input + 64 i pixels. 0 explains without SESS.
     step_size
-        Pixels between windows; without it, the model's input size.
+        Pixels from one window to the next. By default the model's input size.
     pre_filter_ratio
-        Share of the windows, those of lowest class score, that is dropped. Without it, the method's own: 0 where a
-        window's map costs nothing beside its score (family T of --list-methods), 0.5 where it costs one pass, else 0.8.
-        The paper's are 0, 0.9 and 0.99.
+        Share of the windows that is dropped, those of lowest class score. By default 0 if a window's map costs nothing
+        beyond its score (family T of --list-methods), 0.5 if it costs one pass, else 0.8. The paper uses 0, 0.9 and
+        0.99.
     fade
         Share of a window's side, at most 0.5, over which its map fades towards its borders inside the image, so that
-        they do not show. Without it, the method's own: 0.25 where a map costs more than one pass, else 0.
+        they do not show. By default 0.25 if a window's map costs more than one pass, else 0.
     windows
-        Which windows are scored: all, or guided: of fine scales only those at which the map so far is brightest.
+        Which windows are scored: all; or guided, of fine scales only those where the map so far is brightest.
     whole_scales
-        Guided: how many scales are scored whole.
+        With --windows guided: number of coarse scales of which all windows are scored.
     window_share
-        Guided: share of a finer scale's windows that is scored.
+        With --windows guided: share of each finer scale's windows that is scored.
     fusion
-        seamless divides by the coverage of all windows; reference is the arithmetic of SESS's public release.
+        How the maps of windows become one: seamless divides by the coverage of all windows; reference is the arithmetic
+        of SESS's public release.
     normalize
         Stretch each fused map to 0..1.
     smooth
         Blur each fused map with a Gaussian of 11 x 11 pixels, sigma 5.
     precision
-        The model's; bf16 is faster on GPUs and on CPUs that have it. fp32 is exact on GPUs too; tf32 lets one of Ampere
-        or later round the factors of products to 10 bits.
+        The model's precision. bf16 is faster on GPUs, and on CPUs that support it. fp32 is exact on GPUs too; tf32 lets
+        a GPU (Ampere or later) round the factors of products to 10 bits.
     batch_size
-        Windows in one forward pass; without it, 8 on a CPU and 128 on a GPU.
+        Windows in one forward pass. By default 8 on a CPU and 128 on a GPU.
     actors
-        Workers that hold the model, N or MIN-MAX (in a cluster that grows, MIN are asked for at once); without it, one
-        for each GPU, or for each CPU where there is none.
+        Number of workers that hold the model, N or MIN-MAX (a cluster that grows is asked for MIN at once). By default
+        one for each GPU or, without GPUs, for each CPU.
     gpus_per_actor
-        Share of a GPU for each worker; without it, 1 where the cluster has GPUs.
+        GPUs for each worker, also a fraction. By default 1 if the cluster has GPUs.
     limit
-        Explain the first N images only.
+        Explain only the first N images.
     overwrite
-        Replace the run that is in the output. Without it, a run with the same settings goes on there.
+        Replace the run in the output. By default a run with the same settings is resumed.
     retry_errors
-        Go on, and try again what ended in errors/.
+        Resume, and try the images in errors/ again.
     resume_anyway
-        Go on with other weights or another version of the code than the output was made with, or where the input,
-        annotations, class map or class names lie elsewhere.
+        Resume although the weights or the code have changed since the output was started, or the input, annotations,
+        class map or class names are at another place.
     dry_run
-        Check everything, say what would be done and how long it will take, and stop.
+        Check everything, say what would be done and estimate how long it takes, and stop.
     max_errors
-        Fail when more than N images cannot be explained; without it, they are only counted.
+        Fail if more than N images cannot be explained. By default they are only counted.
     max_pixels
-        Refuse larger images.
+        Refuse images of more pixels.
     max_map_side
         Make and store maps whose longer side has at most this many pixels, and decode no more of a large image than
-        they and the largest scale need. Readers enlarge them. Without it, maps have their images' size.
+        they and the largest scale need. Readers enlarge them. By default maps have their images' size.
     max_patches
         Refuse images that need more windows, such as 20,000 x 30 pixels.
     overlays
-        Draw N images with their maps, the first ones; also those that are explained already.
+        Draw the first N images with their maps, also those that were explained by an earlier command.
     seed
         For methods that draw random numbers.
     """

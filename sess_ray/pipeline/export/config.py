@@ -19,20 +19,20 @@ class ExportConfig(OpensUrls):
     Parameters
     ----------
     to
-        Whose layout: hf is a folder for Hugging Face's datasets and hub, Parquet with images, maps and a card; fiftyone
-        a FiftyOneDataset with a heatmap for each target; webdataset tar files.
+        The format: hf is a folder for Hugging Face's datasets and hub (Parquet with images and maps, and a dataset
+        card); fiftyone is a FiftyOneDataset with a heatmap for each target; webdataset is tar files.
     run
         The output of sess-ray explain.
     images
-        Where the images are now, if they have moved: they are copied.
+        Where the images are now, if they have moved; they are copied.
     max_pixels
-        Leave out larger images, where they have to be converted.
+        Leave out images of more pixels, if they have to be converted.
     shard_images
-        Images in one Parquet or tar file, at least: as many as the files of the run make full.
+        Least number of images in one Parquet or tar file; the files of the run are not split.
     output
         Folder or URL for the dataset.
     overwrite
-        Replace the dataset that is in the output.
+        Replace the dataset in the output.
     """
 
     to: Annotated[Tool, OUTPUT] = "hf"

@@ -18,21 +18,22 @@ class GalleryConfig(OpensUrls):
     Parameters
     ----------
     run
-        NAME=OUTPUT of sess-ray explain; may be given several times, for maps side by side.
+        A run to show, as NAME=OUTPUT, the output of sess-ray explain; may be given several times, to show maps side by
+        side.
     output
-        Folder or URL for the pages: open its index.html.
+        Folder or URL for the pages; open its index.html.
     images
         Where the images are now, if they have moved.
     annotations
         Boxes to draw, as for sess-ray evaluate.
     evaluation
-        The output of sess-ray evaluate on these runs: to order by its metrics.
+        The output of sess-ray evaluate on these runs, to show and order by its metrics.
     limit
-        Show the first N maps only.
+        Show only the first N maps.
     window_pages
-        Explain N maps again, to show every window: the worst by the evaluation's first metric, else the first.
+        Explain N maps again, to show their every window: the worst by the evaluation's first metric, else the first.
     overwrite
-        Replace the gallery that is in the output.
+        Replace the gallery in the output.
     """
 
     run: Annotated[tuple[str, ...], INPUT] = ()
@@ -60,31 +61,31 @@ class PatchConfig(ReadsModel):
     Parameters
     ----------
     image
-        Instead of runs: one image, of which the page shows every window.
+        One image, in place of runs: the page shows its every window.
     target
-        A class of the model, by index or name; top1 for the likeliest.
+        For --image: a class of the model, by index or name; top1 for the most likely.
     model
         For --image: a classifier, as for sess-ray explain.
     weights
-        For --image: the model's weights, a file or "random"; without it, the pretrained ones.
+        For --image: the model's weights, a file or "random". By default the pretrained ones.
     layer
-        For --image: layer for class activation maps; found by itself without it.
+        For --image: layer for class activation maps. By default it is found automatically.
     method
         For --image: base saliency method; all windows are explained.
     method_option
         For --image: an option of the method as key=value; may be given several times.
     num_scales
-        For --image: scales, with a short side of the model's input + 64 i pixels.
+        For --image: number of scales, as for sess-ray explain.
     step_size
-        For --image: pixels between windows; without it, the model's input size.
+        For --image: pixels from one window to the next. By default the model's input size.
     pre_filter_ratio
-        For --image: where the page's slider begins, which drops the windows of lowest class score.
+        For --image: the initial position of the page's slider, which drops the windows of lowest class score.
     fade
-        For --image: over which share of their sides windows fade, as for sess-ray explain.
+        For --image: share of their side over which windows fade, as for sess-ray explain.
     fusion
         For --image: how maps of windows become one, as for sess-ray explain.
     precision
-        For --image: of the model.
+        For --image: the model's precision, as for sess-ray explain.
     """
 
     image: Annotated[str | None, INPUT] = None

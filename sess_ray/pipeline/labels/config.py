@@ -25,31 +25,30 @@ class LabelsConfig(OpensUrls):
     run
         The output of sess-ray explain.
     images
-        Where the images are now, if they have moved: a refinement reads them.
+        Where the images are now, if they have moved; only a refinement reads them.
     max_pixels
-        Do not refine the masks of larger images.
+        Do not refine the masks of images of more pixels.
     min_score
-        Leave out maps whose target has a lower probability in the whole image. Without it, 0.2 where the run explains
-        what the model predicts (top1, top5 ...), and 0.05 where annotations, labels or a list of classes said what to
-        explain.
+        Leave out maps whose target has a lower probability in the whole image. By default 0.2 if the run explains what
+        the model predicts (top1, top5 ...), and 0.05 if annotations, labels or a list of classes said what to explain.
     threshold
-        Share of a map's maximum from which a pixel belongs to its target; without it, and without --evaluation, 0.25.
+        Share of a map's maximum from which a pixel belongs to the target. By default, without --evaluation, 0.25.
     evaluation
-        Instead of a threshold: the output of sess-ray evaluate on annotated images of this run. Taken is the
-        threshold of the best mask_iou; without that metric, of the best max_box_acc.
+        In place of a threshold: the output of sess-ray evaluate on annotated images of this run. The threshold with the
+        best mask_iou is used; without that metric, the one with the best max_box_acc.
     refine
-        Let masks follow the edges of their image: grabcut (OpenCV's) begins with what the map is sure of.
+        Make masks follow the edges of their image: grabcut (OpenCV's) starts from the pixels of which the map is sure.
     refine_option
         An option of the refinement as key=value; may be given several times.
     instances
-        Make an object of each connected part of a mask, rather than one of all of them.
+        Make each connected part of a mask an object of its own, rather than one object of all parts.
     min_part
-        Leave out connected parts with fewer pixels than this share of the mask's largest one; without it, 0.1 with
+        Leave out connected parts with fewer pixels than this share of the mask's largest part. By default 0.1 with
         --instances, else 0.
     output
         Folder or URL for the labels.
     overwrite
-        Replace the labels that are in the output.
+        Replace the labels in the output.
     """
 
     run: Annotated[str, INPUT] = "out"
