@@ -155,7 +155,7 @@ def _mend(store: Store, spans: Spans, span: int, files: Sequence[str]) -> None:
         ids = pc.unique(table["image_id"]).to_pylist()
         own = [number for name in ids for number in rows().get(name, ())]
         maps = table.num_rows if folder == "maps" else 0
-        return piece(span, own, len(ids), maps, generations(files)[list(KEYS).index(folder)]).stem
+        return piece(span, own, len(ids), maps, getattr(generations(files), folder)).stem
 
     first, outdated = by_weight(files)
     put_right(store, outdated, read_files(store, [*first, *outdated]), stem)

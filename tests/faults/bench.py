@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 from PIL import Image
 
@@ -16,6 +18,9 @@ from tests.cloud.servers import Seaweed, seaweed
 from tests.faults.jobs import ROOT, Held, Job, Place, Wrong
 
 IMAGES = 48
+MANIFEST = "images.parquet"
+GONE = 8  # images that it names and that are not there
+SLOW = Path(__file__).with_name("slow")
 NODE_CPUS = 3  # the actors and a task, when one node is left of two
 HEALTH = {  # a node that is gone is seen within seconds
     "health_check_initial_delay_ms": 3000,
@@ -66,10 +71,27 @@ class Bench:
         }
         self.local = Place(str(folder), str(folder), LocalFileSystem())
         draw_images(folder / "images", images)
-        self.clean = self._quiet()
 
-    def _quiet(self) -> Held:
-        job = Job("clean", self.local, 0, random.Random(), self._folder / "clean.log", self._env)
+    @cached_property
+    def clean(self) -> Held:
+        """What a quiet run leaves."""
+        return self._quiet(self.job("clean", "", random.Random()))
+
+    @cached_property
+    def clean_of_spans(self) -> Held:
+        """What a quiet run leaves of a manifest that is cut into spans."""
+        images = sorted(path.name for path in (self._folder / "images").iterdir())
+        images += [f"gone-{number}.jpg" for number in range(GONE)]
+        random.Random(0).shuffle(images)
+        table = pa.table({"id": images, "uri": [f"images/{name}" for name in images]})
+        pq.write_table(table, self._folder / MANIFEST)
+        return self._quiet(self.job("clean-spans", "spans", random.Random()))
+
+    def clean_for(self, fault: str) -> Held:
+        """Return what a quiet run leaves where a fault is done to another."""
+        return self.clean_of_spans if fault.startswith("spans") else self.clean
+
+    def _quiet(self, job: Job) -> Held:
         try:
             job.start()
             job.expect(0)
@@ -104,7 +126,13 @@ class Bench:
         return self.local
 
     def job(self, name: str, fault: str, rng: random.Random) -> Job:
-        return Job(name, self.place(fault), self.clean.files, rng, self._folder / f"{name}.log", self._env)
+        """Return a command on an output of this name; faults that begin with spans are done to a manifest of them."""
+        files = 0 if name.startswith("clean") else self.clean_for(fault).written
+        log = self._folder / f"{name}.log"
+        if not fault.startswith("spans"):
+            return Job(name, self.place(fault), files, rng, log, self._env)
+        env = self._env | {"PYTHONPATH": f"{SLOW}{os.pathsep}{ROOT}"}
+        return Job(name, self.local, files, rng, log, env, ("-m", "tests.faults.cut"), MANIFEST)
 
     def close(self) -> None:
         self._stack.close()

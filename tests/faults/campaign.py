@@ -25,6 +25,8 @@ from tests.faults.bench import Bench
 from tests.faults.jobs import MISSED, Held, Job, Wrong
 
 ACTOR = "ray::MapWorker(MapBatches(ExplainActor))"
+COMPACTION = "ray::compact_span"
+COMPACTION_SECONDS = 0.5  # that one takes, about, on the disk of `slow`
 STOP_SECONDS = 10  # after Ctrl-C
 STOPPED = "stopped: what is written stays; the same command goes on"
 
@@ -82,6 +84,51 @@ def kill_store(job: Job, bench: Bench) -> None:
     job.expect(0)
 
 
+def kill_compaction(job: Job, _: Bench) -> None:
+    job.kill_one(COMPACTION, seconds=COMPACTION_SECONDS)
+    job.expect(0)
+
+
+def power_off_in_compaction(job: Job, _: Bench) -> None:
+    busy = job.wait_for(COMPACTION, seconds=COMPACTION_SECONDS)
+    if busy:
+        job.power_off(busy)
+        job.driver.wait()
+        job.note()
+        job.start()
+    job.expect(0)
+
+
+def retry_and_kill(job: Job, _: Bench) -> None:
+    """Let a run end, explain its errors again, and kill that driver: spans that are joined are gone on with."""
+    job.expect(0)
+    job.start("--retry-errors")
+    if job.wait_for(COMPACTION, seconds=COMPACTION_SECONDS) and job.hit():
+        job.driver.kill()
+        job.expect(-signal.SIGKILL)
+        job.start()
+    job.expect(0)
+
+
+def kill_first(job: Job, _: Bench) -> None:
+    """Kill the driver for whose output another run waits; its workers live on a while."""
+    if job.hit():
+        job.driver.kill()
+        job.expect(-signal.SIGKILL)
+    job.second().expect(0)
+
+
+def kill_first_in_compaction(job: Job, bench: Bench) -> None:
+    job.wait_for(COMPACTION, seconds=COMPACTION_SECONDS)
+    kill_first(job, bench)
+
+
+def let_both_live(job: Job, _: Bench) -> None:
+    job.hit()
+    job.expect(0)
+    job.second().expect(0)
+
+
 FAULTS: dict[str, Callable[[Job, Bench], None]] = {
     "actor": kill_actor,
     "task": kill_task,
@@ -90,7 +137,16 @@ FAULTS: dict[str, Callable[[Job, Bench], None]] = {
     "twice": kill_actor_and_interrupt,
     "node": lose_node,
     "store": kill_store,
+    "spans-actor": kill_actor,
+    "spans-driver": kill_driver,
+    "spans-join": kill_compaction,
+    "spans-power": power_off_in_compaction,
+    "spans-retry": retry_and_kill,
+    "spans-two": kill_first,
+    "spans-two-join": kill_first_in_compaction,
+    "spans-two-live": let_both_live,
 }
+USUAL = [fault for fault in FAULTS if not fault.startswith("spans")]
 
 
 @dataclass(frozen=True)
@@ -121,26 +177,29 @@ def run(bench: Bench, number: int, fault: str, seed: int) -> Row:
     begin, found = time.monotonic(), dict.fromkeys(("rows", "lost", "doubled", "different", "orphans"), 0)
     try:
         job.start()
+        if fault.startswith("spans-two"):
+            job.reach(0.0)
+            job.second().start("--wait")
         job.reach(max(0.0, rng.uniform(-0.15, 0.9)))
         FAULTS[fault](job, bench)
-        found = compared(job, job.output.held(), bench.clean)
+        found = compared(job, job.output.held(), bench.clean_for(fault), joined=fault.startswith("spans"))
     except Wrong as wrong:
         job.complaints.append(f"{wrong}: {job.last_words()}")
     finally:
         seconds = time.monotonic() - begin
         job.leave()
-    return Row(
-        number, fault, job.moment, job.attempts, **found, seconds=round(seconds), wrong="; ".join(job.complaints)
-    )
+    return Row(number, fault, job.moment, job.starts, **found, seconds=round(seconds), wrong="; ".join(job.complaints))
 
 
-def compared(job: Job, held: Held, clean: Held) -> dict[str, int]:
+def compared(job: Job, held: Held, clean: Held, *, joined: bool = False) -> dict[str, int]:
     """Count what an output has too little, too much or otherwise than that of a quiet run."""
     strange = [*(held.maps.keys() - clean.maps.keys()), *(held.errors - clean.errors)]
     if strange:
         job.complaints.append(f"not in the quiet run: {strange[:3]}")
     if held.counts != clean.counts:
         job.complaints.append(f"run.json says {held.counts}")
+    if joined and held.files != clean.files:
+        job.complaints.append(f"{held.files} files, not {clean.files}")
     both = held.maps.keys() & clean.maps.keys()
     apart = [levels(held.maps[key]) - levels(clean.maps[key]) for key in both if held.maps[key] != clean.maps[key]]
     if apart:
@@ -159,7 +218,7 @@ def levels(png: bytes) -> np.ndarray:
 
 
 def line(cells: Sequence[object]) -> str:
-    widths = (3, 9, 44, 8, 4, 4, 7, 9, 7, 7, 0)
+    widths = (3, 14, 60, 8, 4, 4, 7, 9, 7, 7, 0)
     return "  ".join(str(cell).rjust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
 
 
@@ -171,21 +230,24 @@ def summary(rows: Sequence[Row]) -> str:
         own = [row for row in rows if row.fault == fault]
         hit, wrong = sum(row.moment != MISSED for row in own), sum(row.is_wrong for row in own)
         table.append((fault, len(own), hit, wrong, *(sum(getattr(row, name) for row in own) for name in counted)))
-    return "\n".join("  ".join(f"{cell:>9}" for cell in cells) for cells in table)
+    return "\n".join("  ".join(f"{cell:>14}" for cell in cells) for cells in table)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--faults", default=",".join(FAULTS), help="which, in this order (default: all)")
+    told = "which, in this order (default: those of a small input; all that begin with spans: spans)"
+    parser.add_argument("--faults", default=",".join(USUAL), help=told)
     arguments = parser.parse_args()
-    faults = arguments.faults.split(",")
+    faults = [fault for fault in FAULTS if fault not in USUAL] if arguments.faults == "spans" else None
+    faults = faults or arguments.faults.split(",")
     folder = Path(tempfile.mkdtemp(prefix="kill"))  # short: the path of a socket has 107 characters at most
     rows: list[Row] = []
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # leave nothing running
     with closing(Bench(folder)) as bench:
-        print(f"a quiet run: {bench.clean.rows} rows in {bench.clean.files} files; logs in {folder}")
+        clean = bench.clean_for(faults[0])
+        print(f"a quiet run: {clean.rows} rows in {clean.files} files; logs in {folder}")
         print(line(list(Row.__dataclass_fields__)), flush=True)
         for number in range(arguments.runs):
             rows.append(run(bench, number, faults[number % len(faults)], arguments.seed))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,8 +21,11 @@ import psutil
 import pyarrow.parquet as pq
 
 ROOT = Path(__file__).parents[2]
+PROGRAM = (str(ROOT / "jobs" / "explain_dataset.py"),)
 RUN_SECONDS, LEAVE_SECONDS = 400, 30
 RAYS = re.compile(r"\[\d{4}-\d\d-\d\d ")
+PIECE = re.compile(r"\d{6}-(\d+)-")
+JOINED = re.compile(r"-g\d+\.parquet$")
 MISSED = "missed"  # the fault came when the job was over
 
 
@@ -47,6 +52,7 @@ class Held:
     rows: int
     doubled: int
     files: int
+    written: int
     orphans: int
     counts: dict[str, int]
 
@@ -65,8 +71,19 @@ class Output:
     def tables(self, folder: str) -> list[str]:
         return [name for name in self.names(folder) if name.endswith(".parquet")]
 
-    def written(self) -> int:
+    def files(self) -> int:
         return len(self.tables("maps")) + len(self.tables("errors"))
+
+    def written(self) -> int:
+        """Return how many files there are; those of spans as if they had never been joined, for two rows each."""
+        names = (name.rpartition("/")[2] for folder in ("maps", "errors") for name in self.tables(folder))
+        return sum(-(-int(found[1]) // 2) if (found := PIECE.match(name)) else 1 for name in names)
+
+    def half_joined(self) -> int:
+        """Return how many times a folder has both the files of a span and what they were joined to."""
+        files = (name.rpartition("/") for folder in ("maps", "errors") for name in self.tables(folder))
+        kinds = {(folder, name[:6], (JOINED.search(name) or [""])[0]) for folder, _, name in files}
+        return len(kinds) - len({kind[:2] for kind in kinds})
 
     def has(self, name: str) -> bool:
         return self._filesystem.exists(f"{self._path}/{name}")
@@ -83,8 +100,9 @@ class Output:
             errors=failed,
             rows=len(maps) + len(errors),
             doubled=len(maps) - len(found) + len(errors) - len(failed) + len(contradicted),
-            files=self.written(),
-            orphans=len(self.names("maps")) + len(self.names("errors")) - self.written(),
+            files=self.files(),
+            written=self.written(),
+            orphans=len(self.names("maps")) + len(self.names("errors")) - self.files(),
             counts=json.loads(self._filesystem.cat_file(f"{self._path}/run.json"))["counts"],
         )
 
@@ -104,9 +122,23 @@ class Job:
         Where its images and its output are.
     files : int
         That the output will hold in the end, about.
+    program : sequence of str
+        What is run with the flags.
+    images : str
+        The input, where the images are.
     """
 
-    def __init__(self, name: str, place: Place, files: int, rng: random.Random, log: Path, env: dict[str, str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        place: Place,
+        files: int,
+        rng: random.Random,
+        log: Path,
+        env: dict[str, str],
+        program: Sequence[str] = PROGRAM,
+        images: str = "images",
+    ) -> None:
         self.output = Output(place.filesystem, f"{place.path}/{name}")
         self.rng = rng
         self.attempts = 0
@@ -116,8 +148,9 @@ class Job:
         self._log = log
         self._env = env
         self._sessions: list[int] = []
+        self._others: list[Job] = []
         flags = {
-            "input": f"{place.url}/images",
+            "input": f"{place.url}/{images}",
             "output": f"{place.url}/{name}",
             "model": "tests.faults.tiny:model",
             "targets": "top2",
@@ -125,19 +158,33 @@ class Job:
             "overlays": "0",
             "actors": "2",
         }
-        program = [sys.executable, str(ROOT / "jobs" / "explain_dataset.py")]
         self._command = [
+            sys.executable,
             *program,
             *(part for key, value in flags.items() for part in (f"--{key}", value)),
             *place.flags,
         ]
 
-    def start(self) -> None:
+    @property
+    def starts(self) -> int:
+        """How often it was started, and others beside it."""
+        return self.attempts + sum(other.starts for other in self._others)
+
+    def second(self) -> Job:
+        """Return the same command on the same output, to be run beside this one."""
+        if not self._others:
+            other = copy.copy(self)
+            other._log, other._sessions, other._others = self._log.with_suffix(".second.log"), [], []
+            other.attempts = 0
+            self._others.append(other)
+        return self._others[0]
+
+    def start(self, *flags: str) -> None:
         self.attempts += 1
         with self._log.open("a") as log:
             # By their session its processes are told from others, even when it is dead.
             self.driver = subprocess.Popen(
-                self._command, env=self._env, cwd=ROOT, stdout=log, stderr=log, start_new_session=True
+                [*self._command, *flags], env=self._env, cwd=ROOT, stdout=log, stderr=log, start_new_session=True
             )
         self._sessions.append(self.driver.pid)
         self._since = time.monotonic()
@@ -162,23 +209,49 @@ class Job:
         """Note that the fault happens now; False if the job is over."""
         if self.driver.poll() is not None:
             return False
-        seconds = time.monotonic() - self._since
-        self.moment = f"{self.output.written()}/{self._files} files, {seconds:.1f} s {what}".strip()
+        self.note(what)
         return True
 
-    def kill_one(self, *titles: str) -> None:
-        """Kill a process of the job as soon as there is one with such a title: tasks last for milliseconds."""
+    def note(self, what: str = "") -> None:
+        """Note when the fault happened, and what there was of the output."""
+        seconds = time.monotonic() - self._since
+        halves = f"{halves} half joined" if (halves := self.output.half_joined()) else ""
+        self.moment = " ".join(f"{self.output.written()}/{self._files} files, {seconds:.1f} s {what} {halves}".split())
+
+    def kill_one(self, *titles: str, seconds: float = 0.0) -> None:
+        """Kill a process of the job as soon as there is one with such a title, or up to so many seconds later."""
+        for process in self._busy(titles):
+            title = _title(process)
+            time.sleep(self.rng.uniform(0, seconds))
+            if seconds and _title(process) != title:
+                continue
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+                self.hit(title.partition("MapBatches(")[2].replace(")", ""))
+                return
+
+    def wait_for(self, *titles: str, seconds: float = 0.0) -> psutil.Process | None:
+        """Return a process with such a title, up to so many seconds after there is one; None if the job is over."""
+        for process in self._busy(titles):
+            time.sleep(self.rng.uniform(0, seconds))
+            return process
+        return None
+
+    def _busy(self, titles: tuple[str, ...]) -> Iterator[psutil.Process]:
+        """Yield processes with such titles, one at a time, until the job is over: tasks last for milliseconds."""
         while self.driver.poll() is None:
             processes, end = self.processes(), time.monotonic() + 0.5
             while time.monotonic() < end:
                 busy = {title: process for process in processes if (title := _title(process)).startswith(titles)}
                 if busy:
-                    title = self.rng.choice(sorted(busy))
-                    with contextlib.suppress(psutil.NoSuchProcess):
-                        busy[title].kill()
-                        self.hit(title.partition("MapBatches(")[2].replace(")", ""))
-                        return
+                    yield busy[self.rng.choice(sorted(busy))]
                 time.sleep(0.001)
+
+    def power_off(self, first: psutil.Process) -> None:
+        """Kill all processes of the job, one before the others."""
+        for process in (first, *self.processes()):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
     def processes(self) -> list[psutil.Process]:
         return [process for process in psutil.process_iter() if _session(process.pid) in self._sessions]
@@ -188,6 +261,8 @@ class Job:
 
         Ray's agents outlive a driver that is killed by a minute, but they touch no output.
         """
+        for other in self._others:
+            other.leave()
         if self.driver.poll() is None:
             self.driver.kill()
             self.driver.wait()

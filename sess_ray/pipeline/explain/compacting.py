@@ -59,8 +59,8 @@ class Compaction:
         """Join what is left, and the files of other spans; until then call `check` now and then."""
         self._waiting.extend(scattered.items())
         while self._waiting or self._running:
-            connect(self._job.config.address)
             check()
+            connect(self._job.config.address)
             self._go_on(LOOK)
 
     def __enter__(self) -> Self:

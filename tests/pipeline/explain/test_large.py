@@ -10,11 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from sess_ray import load_model
+from sess_ray.errors import RunError
 from sess_ray.io import spans
 from sess_ray.io.held import Held, held, settled
 from sess_ray.io.pieces import piece, piece_of
 from sess_ray.io.store import Store
 from sess_ray.pipeline.explain import job as module
+from sess_ray.pipeline.explain.compacting import Compaction
 from sess_ray.pipeline.explain.config import ExplainConfig
 from sess_ray.pipeline.explain.job import run
 from sess_ray.pipeline.explain.lines import MOST_LINES, lines
@@ -64,7 +66,7 @@ def facts(output):
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_a_large_manifest_gives_what_a_small_one_gives_and_goes_on(manifest, large, tmp_path, monkeypatch):
+def test_a_large_manifest_gives_what_a_small_one_gives_and_goes_on(manifest, large, tmp_path, monkeypatch, caplog):
     with monkeypatch.context() as small:
         small.setattr(spans, "LARGE", 100)
         quickly(input=str(manifest), output=str(tmp_path / "small"))
@@ -96,15 +98,34 @@ def test_a_large_manifest_gives_what_a_small_one_gives_and_goes_on(manifest, lar
     scatter(Store(str(output)))
     assert run(prepare(going_on)).total == summary.total
     assert sorted(contents(output).values()) == sorted(whole.values())
+    scatter(Store(str(output)), wrong=1)
+    before = contents(output)
+    assert run(prepare(going_on)).total.images == summary.total.images
+    assert contents(output) == before
+    assert "are not joined, and stay small" in caplog.text
 
 
-def scatter(store):
-    """Cut the maps of the first span apart, behind its first image, in the generation that they have."""
+def scatter(store, wrong=0):
+    """Cut the maps of the first span apart, behind its first image; say of the others that they are so many more."""
     name = store.tables("maps")[0]
     table, generation = store.read_table(name), piece_of(name).generation
     store.replace_table("maps", piece(0, range(1), 1, 1, generation).stem, table.slice(0, 1))
-    store.replace_table("maps", piece(0, range(1, 6), 4, table.num_rows - 1, generation).stem, table.slice(1))
+    store.replace_table("maps", piece(0, range(1, 6), 4, table.num_rows - 1 + wrong, generation).stem, table.slice(1))
     store.remove(name)
+
+
+def test_who_has_lost_an_output_joins_nothing_there(large, tmp_path):
+    def lost():
+        raise RunError("another run has taken over")
+
+    job = started(large, tmp_path / "out")
+    job.store.replace_table("maps", piece(0, range(3), 3, 3).stem, pa.table({"image_id": ["0", "1", "2"]}))
+    job.store.replace_table("maps", piece(0, range(3, 6), 2, 5).stem, pa.table({"image_id": ["3", *["4"] * 4]}))
+    before = held(job.store, job.large.source.spans).scattered
+    assert list(before) == [0]
+    with pytest.raises(RunError), Compaction(job) as compaction:
+        compaction.finish(before, lost)
+    assert held(job.store, job.large.source.spans).scattered == before
 
 
 def started(large, output):
