@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -20,6 +21,8 @@ from sess_ray.pipeline.cluster.session import connect
 from sess_ray.pipeline.explain.prepare import Job
 
 CPUS_PER_TASK = 8  # of the cluster: lest reading and writing wait
+QUIET = 30.0  # seconds, in the end, until it is said what goes on
+FAILURES = 3  # after which no more is tried
 LOOK = 1.0  # seconds between two looks at the lease, in the end
 
 logger = logging.getLogger("sess_ray")
@@ -39,6 +42,8 @@ class Compaction:
         self._waiting: deque[tuple[int, Sequence[str]]] = deque()
         self._running: list[Any] = []
         self._started = count()
+        self._task: Any = None
+        self._failures = 0
         for span, files in job.large.held.files.items() if job.large else ():
             for name in files:
                 self._add(span, name)
@@ -58,7 +63,11 @@ class Compaction:
     def finish(self, scattered: Mapping[int, Sequence[str]], check: Callable[[], None]) -> None:
         """Join what is left, and the files of other spans; until then call `check` now and then."""
         self._waiting.extend(scattered.items())
+        quiet = time.monotonic() + QUIET
         while self._waiting or self._running:
+            if time.monotonic() > quiet:
+                logger.warning("joins the files of finished spans: %d left", len(self._waiting) + len(self._running))
+                quiet += QUIET
             check()
             connect(self._job.config.address)
             self._go_on(LOOK)
@@ -90,6 +99,8 @@ class Compaction:
             done, self._running = ray.wait(self._running, num_returns=len(self._running), timeout=0)
             for task in done:
                 self._look(task)
+        if self._failures >= FAILURES:  # there is no room, or no right to write
+            self._waiting.clear()
         most = max(1, int(ray.cluster_resources().get("CPU", 1) / CPUS_PER_TASK)) if self._waiting else 0
         while self._waiting and len(self._running) < most:
             self._running.append(self._start(*self._waiting.popleft()))
@@ -101,7 +112,7 @@ class Compaction:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        options: dict[str, Any] = {"num_cpus": 0}
+        options: dict[str, Any] = {}
         nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
         if nodes:  # else such a task may run on a head that is kept free of work
             node = nodes[next(self._started) % len(nodes)]
@@ -109,18 +120,20 @@ class Compaction:
         job = self._job
         assert job.large
         given = (job.config.access(), job.store.location, job.large.source.spans, span, files)
-        return ray.remote(**options)(compact_span).remote(*given)
+        self._task = self._task or ray.remote(num_cpus=0)(compact_span)  # one, which Ray hands out once
+        return self._task.options(**options).remote(*given)
 
     def _look(self, task: Any) -> None:
-        """See whether a task has failed: then what it should have joined, and all that waits, stays as it is."""
+        """See whether a task has failed: then what it should have joined stays as it is."""
         import ray
 
         try:
             ray.get(task)
         except Exception as error:
             cause = getattr(error, "cause", error)
-            logger.warning("finished files are not joined, and stay small: %s", one_line(cause))
-            self._waiting.clear()
+            if not self._failures:
+                logger.warning("files of a finished span are not joined, and stay small: %s", one_line(cause))
+            self._failures += 1
 
 
 def compact_span(access: Access, output: str, spans: Spans, span: int, files: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sess_ray import load_model
+from sess_ray.access import Access
 from sess_ray.errors import RunError
 from sess_ray.io import spans
 from sess_ray.io.held import Held, held, settled
@@ -22,6 +23,7 @@ from sess_ray.pipeline.explain.job import run
 from sess_ray.pipeline.explain.lines import MOST_LINES, lines
 from sess_ray.pipeline.explain.prepare import prepare
 from sess_ray.pipeline.explain.source import Source
+from sess_ray.pipeline.explain.stages import EXPLAINED, write
 from tests.pipeline.explain.jobs import picture, quickly, rows
 
 MODEL = "tests.fragile:model"
@@ -112,6 +114,17 @@ def scatter(store, wrong=0):
     store.replace_table("maps", piece(0, range(1), 1, 1, generation).stem, table.slice(0, 1))
     store.replace_table("maps", piece(0, range(1, 6), 4, table.num_rows - 1 + wrong, generation).stem, table.slice(1))
     store.remove(name)
+
+
+def test_what_is_written_beside_joined_files_counts_as_they_do(large, tmp_path):
+    job = started(large, tmp_path / "out")
+    job.store.replace_table("errors", piece(0, range(3), 3, generation=1).stem, pa.table({"image_id": ["0", "1", "2"]}))
+    tasks = job.large.source.tasks(0, 0, 6, job.store.tables("errors"))
+    assert [task["image_id"] for task in tasks] == ["3", "4"]
+    failing = [{name: task[name] for name in ("image_id", "carried")} | {"error": "no"} for task in tasks]
+    write(pa.Table.from_pylist(failing, EXPLAINED), Access(), job.store.location, "gradcam", "tiny")
+    joined, beside = piece(0, range(3), 3, generation=1), piece(0, range(3, 6), 2, generation=1)
+    assert {piece_of(name) for name in job.store.tables("errors")} == {joined, beside}
 
 
 def test_who_has_lost_an_output_joins_nothing_there(large, tmp_path):
