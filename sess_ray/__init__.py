@@ -1,6 +1,6 @@
-"""sess-ray: what an image classifier looks at, for whole image datasets.
+"""sess-ray shows what an image classifier looks at, for whole image datasets.
 
-The core (this module) needs torch alone; `sess_ray.pipeline` runs it over a dataset with Ray Data.
+What this module exports needs torch but no Ray; `sess_ray.pipeline` runs it over a dataset with Ray Data.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
     "show",
 ]
 
-# Imported on first use: `--help` and the workers that only read and write have no need of torch.
+# Imported on first use: `--help`, and workers that only read and write, do not need torch.
 _HOMES = {
     "SESS": "sess_ray.engine.sess",
     "Explanation": "sess_ray.engine.explanation",

@@ -1,4 +1,4 @@
-"""The stages of the explain job on a Ray Dataset of your own, to stand in a pipeline of your own."""
+"""The stages of the explain job for a Ray Dataset of your own, as a part of your own pipeline."""
 
 from __future__ import annotations
 
@@ -29,48 +29,48 @@ def explain(
     max_pixels: int = MAX_PIXELS,
     **settings: Any,
 ) -> Dataset:
-    """Explain the images of a Ray Dataset; lazy, as all of Ray Data.
+    """Explain the images of a Ray Dataset; lazy, like everything in Ray Data.
 
     Parameters
     ----------
     dataset : ray.data.Dataset
-        Such as of ``ray.data.read_images``, ``read_parquet`` or ``read_webdataset``.
+        For example from ``ray.data.read_images``, ``read_parquet`` or ``read_webdataset``.
     model : str or nn.Module or Model
-        What `sess_ray.load_model` makes or takes.
+        What `sess_ray.load_model` returns or accepts.
     image_column : str
         Column of the images: (H, W, 3) uint8 pixels, also grey or with alpha; the bytes of a file; Hugging Face's
         struct of bytes and path; or a path or URL.
     target_column : str, optional
-        Column of the classes to explain: an index or name of a class of the model, or a list of them, or ``"topK"``.
+        Column of the classes to explain: index or name of a class of the model, a list of them, or ``"topK"``.
         By default all images have the same `targets`.
     targets : str, list of int or str, or callable
-        Without a `target_column`: ``"top1"``, ``"top5"``, ... or classes by index or name, or groups of classes in
-        words (`sess_ray.models.groups.meaning`), such as ``"dog=151-268"``; or a function that is given the row of an
+        Without a `target_column`: ``"top1"``, ``"top5"``, ...; classes by index or name, or groups of classes as text
+        (`sess_ray.models.groups.meaning`), such as ``"dog=151-268"``; or a function that receives the row of an
         image as a dict, without the image, and returns what a `target_column` may hold.
     concurrency : int or (int, int), optional
-        Actors that hold the model, or the least and the most of them; by default one for each GPU, or for each CPU
-        where there is none.
+        Number of actors (workers that hold the model), or the least and the most of them. By default one for each GPU
+        or, without GPUs, for each CPU.
     num_gpus, num_cpus : float, optional
-        That each actor takes; by default a GPU where the cluster has some, and a CPU.
+        GPUs and CPUs of each actor. By default one GPU if the cluster has any, and one CPU.
     max_pixels : int
-        Refuse larger images.
+        Refuse images of more pixels.
     **settings
-        What `sess_ray.SESS` takes: ``method``, ``num_scales``, ``pre_filter_ratio``, ``precision``, ``batch_size``
+        Parameters of `sess_ray.SESS`: ``method``, ``num_scales``, ``pre_filter_ratio``, ``precision``, ``batch_size``
         (windows in one forward pass), ...
 
     Returns
     -------
     ray.data.Dataset
-        A row for each image and class, with the columns of maps/ (see docs/running.md), the dataset's other columns,
-        and ``error``: an image that cannot be explained is one row with the reason and no map. ``image_id`` is the
-        dataset's ``image_id``, ``id``, ``path`` or ``__key__``, the first that is there; ``uri`` its ``uri`` or
-        ``path``.
+        A row for each image and class, with the columns of maps/ (see "What comes out" in README.md), the dataset's
+        other columns, and ``error``: an image that cannot be explained is one row with the reason and no map.
+        ``image_id`` is the first of the dataset's columns ``image_id``, ``id``, ``path`` and ``__key__`` that exists;
+        ``uri`` is its ``uri`` or ``path``.
 
     Raises
     ------
     SessError
-        If a setting is wrong, a class of `targets` is none of the model, or, where the dataset's columns are known
-        before it runs, one is missing or has the name of one of maps.
+        If a setting is wrong, or a class of `targets` is not one of the model's. If the dataset's columns are known
+        before it runs, also if one is missing, or has the name of a column of maps/.
 
     Examples
     --------
@@ -92,7 +92,7 @@ def explain(
     if schema is not None:
         check_columns(list(schema.names), image_column, target_column)
     loaded = load_model(model)
-    sess = SESS(loaded, device="cpu", **settings)  # what is wrong shows here, and not on the first actor
+    sess = SESS(loaded, device="cpu", **settings)  # wrong settings fail here, and not on the first actor
     if callable(targets):
         if target_column is not None:
             raise SessError(f"targets is a function, and target_column {target_column!r}: give one of them")

@@ -1,4 +1,4 @@
-"""Reading back what a run has stored: maps as arrays, and the images that they are of."""
+"""Reading back what a run has stored: maps as arrays, and their images."""
 
 from __future__ import annotations
 
@@ -28,31 +28,30 @@ GROUPS_IN_MEMORY = 4  # row groups, of some dozens or hundreds of maps
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StoredMap:
-    """A map, with what is known of it.
+    """A map, with what is known about it.
 
     Attributes
     ----------
     image_id, uri : str
-        The image's path below the input (or the manifest's id), and where it is read.
+        The image's path below the input (or the manifest's id), and where it was read from.
     target : int
-        The class that is explained; of a group of classes a negative number, the same in every run.
+        The class that is explained; for a group of classes a negative number, the same in every run.
     target_name : str
     target_classes : tuple of int
         The class, or the classes of the group.
     score : float
-        Probability of the target, of the whole image.
-    predicted : int
-        The class of highest probability, `predicted_score`.
-    predicted_score : float
+        Probability of the target on the whole image.
+    predicted, predicted_score : int, float
+        The class of highest probability on the whole image, and its probability.
     height, width : int
         Size of the image in pixels.
     peak_x, peak_y : int
-        Where the map is largest, from before it was rounded to 8 bits.
+        Where the map was largest before it was rounded to 8 bits.
     num_patches, num_scored, num_kept : int
-        Windows, those that were scored, and those that the pre-filter kept.
+        The number of windows, of windows that were scored, and of those that the pre-filter kept.
     method, model : str
     png : bytes
-        The map as it is stored: smaller than the image where ``max_map_side`` says so.
+        The map as it is stored; smaller than the image if ``max_map_side`` was given.
     """
 
     image_id: str
@@ -76,7 +75,7 @@ class StoredMap:
 
     @cached_property
     def saliency(self) -> np.ndarray:
-        """The map, (height, width) float32 in 0..1; enlarged where it was stored smaller (``max_map_side``)."""
+        """The map, (height, width) float32 in 0..1; enlarged if it was stored smaller (``max_map_side``)."""
         return decode_map(self.png, (self.height, self.width))
 
     @cached_property
@@ -84,12 +83,12 @@ class StoredMap:
         return self.image()
 
     def image(self) -> np.ndarray:
-        """Read the image, (height, width, 3) uint8, as it was explained: rotated as its EXIF says, in RGB.
+        """Read the image, (height, width, 3) uint8, as it was explained: in RGB, rotated by its EXIF data.
 
         Raises
         ------
         SessError
-            If it cannot be read, or is another one than was explained.
+            If it cannot be read, or no longer has the size that was explained.
         """
         [content] = read_items([self.uri])
         if isinstance(content, Exception):
@@ -101,7 +100,7 @@ class StoredMap:
         return pixels
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows: the map over its image, or alone where the image cannot be read."""
+        """Return what a notebook shows: the map over its image, or alone if the image cannot be read."""
         return self._figure(OPACITY)
 
     def _figure(self, opacity: float) -> str:
@@ -118,14 +117,14 @@ class StoredMap:
 
 
 class Run:
-    """The maps of a run, in the order of their files; each is read when it is asked for, with its row group.
+    """The maps of a run, in the order of their files; each is read on access, together with its row group.
 
     Parameters
     ----------
     url : str
         The output of an explain job, at a path or any URL that fsspec opens.
     images : str, optional
-        Where the images are now, if they have moved: what the job had as input.
+        Where the images are now, if they have moved: anything that the job takes as input.
 
     Raises
     ------
@@ -143,23 +142,23 @@ class Run:
 
     @cached_property
     def record(self) -> dict[str, Any] | None:
-        """What run.json says: settings, model, versions, counts; None before the run has finished."""
+        """The content of run.json (settings, model, versions, counts); None before the run has finished."""
         return Store(self.url).read_json(FINISHED)
 
     @cached_property
     def rows(self) -> pa.Table:
-        """All columns of maps/ but the maps, in memory: some 200 bytes a row."""
+        """All columns of maps/ except the maps, in memory: some 200 bytes per row."""
         parts = Store(self.url).read_tables(self._names, [name for name in MAPS.names if name != "saliency"])
         return pa.concat_tables(parts, promote_options="default")
 
     @cached_property
     def errors(self) -> pa.Table:
-        """The images without maps: image_id, uri, stage, error."""
+        """The images that could not be explained: image_id, uri, stage, error."""
         store = Store(self.url)
         return pa.concat_tables([ERRORS.empty_table(), *store.read_tables(store.tables("errors"))])
 
     def find(self, image_id: str) -> list[StoredMap]:
-        """Return the maps of an image; the first time all ids are read, and stay in memory."""
+        """Return the maps of an image. The first call reads all ids, which stay in memory."""
         return [self[number] for number in pc.indices_nonzero(pc.equal(self._ids, image_id)).to_pylist()]
 
     def __len__(self) -> int:
@@ -187,7 +186,7 @@ class Run:
         return f"<run {public(self.url)}, {len(self)} maps>"
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows: the first maps; `show` takes how many."""
+        """Return what a notebook shows: the first maps (`show` takes their number)."""
         return show(self)._repr_html_()
 
     @cached_property
@@ -197,7 +196,7 @@ class Run:
 
     @cached_property
     def _ends(self) -> np.ndarray:
-        """Rows in each file and all before it."""
+        """Rows in each file and all files before it."""
         return np.cumsum(self._counts)
 
     @cached_property
@@ -206,7 +205,7 @@ class Run:
         return pa.chunked_array([chunk for table in tables for chunk in table["image_id"].chunks], pa.string())
 
     def _group(self, name: str, row: int) -> tuple[pa.Table, int]:
-        """Return rows of a file that lie together, and the place among them of the row of some number."""
+        """Return a row group of a file, and the position in it of the file's row of this number."""
         for file, first, table in self._recent:
             if file == name and first <= row < first + table.num_rows:
                 return table, row - first
@@ -225,14 +224,14 @@ class Run:
 
 
 def show(run: Run | str, most: int = 6) -> Html:
-    """Return the first maps of a run over their images, for a notebook to show.
+    """Return the first maps of a run over their images, as a picture for a notebook.
 
     Parameters
     ----------
     run : Run or str
-        A run that is open, or where it is.
+        An open run, or its path or URL.
     most : int
-        How many maps.
+        Number of maps.
     """
     opened = open_run(run) if isinstance(run, str) else run
     maps = opened[:most]
@@ -241,12 +240,12 @@ def show(run: Run | str, most: int = 6) -> Html:
 
 
 def browse(run: Run | str) -> Any:
-    """Return sliders over the maps of a run and over their opacity, for a notebook that has ipywidgets.
+    """Return sliders for the maps of a run and for their opacity, in a notebook with ipywidgets.
 
     Parameters
     ----------
     run : Run or str
-        A run that is open, or where it is.
+        An open run, or its path or URL.
 
     Returns
     -------
@@ -255,10 +254,10 @@ def browse(run: Run | str) -> Any:
     Raises
     ------
     SessError
-        Without ipywidgets.
+        If ipywidgets is not installed.
     """
     opened = open_run(run) if isinstance(run, str) else run
-    found = lru_cache(maxsize=1)(opened.__getitem__)  # the opacity's slider moves over one image
+    found = lru_cache(maxsize=1)(opened.__getitem__)  # moving the opacity's slider reads no map again
     return sliders(len(opened), lambda number, opacity: found(number)._figure(opacity))
 
 

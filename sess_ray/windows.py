@@ -135,7 +135,7 @@ def sess_plan(height: int, width: int, window: int, num_scales: int, step: int) 
     height, width : int
         Size of the image in pixels.
     window : int
-        Side of a window. Scale i has a short side of window + 64 i pixels.
+        Side of a window. Scale i, i = 0, 1, ..., has a short side of window + 64 i pixels.
     num_scales : int
         How many scales; the paper uses up to 12.
     step : int

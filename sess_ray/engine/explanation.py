@@ -1,4 +1,4 @@
-"""What SESS returns: a map, and every window that it is made of."""
+"""What SESS returns: a map, and every window from which it is made."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ PATCH_DTYPE = np.dtype([("scale", "i4"), ("y", "i4"), ("x", "i4"), ("score", "f4
 
 @dataclass(frozen=True)
 class Explanation:
-    """One saliency map, of one image for one class or group of classes.
+    """One saliency map of one image, for one class or group of classes.
 
     Attributes
     ----------
     saliency : numpy.ndarray, (H, W) float32
-        At the image's own size, or `SESS.max_map_side`'s, in 0..1.
+        The map, in 0..1, at the image's own size or, with ``max_map_side``, smaller.
     target : int
-        What is explained: a class, or of a group its place behind the classes (`sess_ray.models.groups`).
+        What is explained: the index of a class, or for a group its index after the classes (`sess_ray.models.groups`).
     target_name : str
     target_classes : tuple of int
         The class, or the classes of the group.
     score : float
         Probability of the target on the whole image, resized to the model's input (`sess_ray.models.scores`).
     predicted, predicted_name, predicted_score : int, str, float
-        Top class on the whole image.
+        The most likely class on the whole image.
     patches : numpy.ndarray, (P,) structured
         Every window: ``scale`` (index), ``y``, ``x`` (in pixels of the scaled image), ``score`` (probability of the
-        target; NaN where no forward pass was spent), ``scored`` (for this target's sake), ``kept``. A data frame is one
-        ``pandas.DataFrame(explanation.patches)`` away.
+        target; NaN if the window was not scored), ``scored`` (for this target), ``kept`` (by the pre-filter).
+        ``pandas.DataFrame(explanation.patches)`` makes a data frame of it.
     plan : Plan
         The scales and windows.
     patch_maps : numpy.ndarray, (K, u, v) float32, or None
-        What the base method says of the K kept windows, in their order; only with ``SESS(keep_maps=True)``.
+        The base method's maps of the K kept windows, in their order; only with ``SESS(keep_maps=True)``.
     """
 
     saliency: np.ndarray
@@ -67,7 +67,7 @@ class Explanation:
 
     @property
     def num_forwards(self) -> int:
-        """Windows of the image that were scored, for all of its targets together."""
+        """Number of windows of the image that were scored, for all of its targets together."""
         return int(np.isfinite(self.patches["score"]).sum())
 
     @property
@@ -81,16 +81,16 @@ class Explanation:
         return int(x), int(y)
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows: the map in colours; `show` lays it over its image."""
+        """Return what a notebook shows: the map in colours (`show` lays it over its image)."""
         return self.show()._repr_html_()
 
     def show(self, image: ImageLike | None = None) -> Html:
-        """Return the map for a notebook to show, over the image that was explained where that is given.
+        """Return the map as a picture for a notebook, over the explained image if that is given.
 
         Raises
         ------
         SessError
-            If the image is of another size.
+            If the image has another size.
         """
         from sess_ray.pictures.notebook import Html, figure
         from sess_ray.pictures.overlay import windows_in_words
@@ -108,14 +108,14 @@ class Explanation:
         return plot(self, image)
 
     def plot_patches(self, image: ImageLike, most: int = 15) -> Figure:
-        """Draw the kept windows, those of highest score first; see `sess_ray.pictures.plots.plot_patches`."""
+        """Draw the kept windows, highest scores first; see `sess_ray.pictures.plots.plot_patches`."""
         from sess_ray.pictures.plots import plot_patches
 
         return plot_patches(self, image, most)
 
 
 def patch_table(plan: Plan, scores: np.ndarray, scored: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """Return a row of `PATCH_DTYPE` for each window, from its score (NaN where there is none) and its marks."""
+    """Return a row of `PATCH_DTYPE` for each window, from its score (NaN if there is none) and its flags."""
     table = np.empty(plan.num_patches, PATCH_DTYPE)
     table["scale"], table["y"], table["x"] = np.array(plan.positions()).T
     table["score"], table["scored"], table["kept"] = scores, scored, kept

@@ -40,44 +40,45 @@ class SESS:
     Parameters
     ----------
     model : Model, nn.Module or str
-        What `load_model` makes or takes. A copy is used: yours keeps its device, mode and gradients.
+        What `load_model` returns or accepts. A copy is used: yours keeps its device, mode and gradients.
     method : str, callable or Method
         A registered base method (``methods.names()``), ``captum:NAME``, ``package.module:function``, or a function.
     num_scales : int or None
-        Scales with a short side of window + 64 i pixels. None or 0 explains without SESS: the whole image resized to
-        the model's input, one map, resized back; then neither filter nor fusion nor smoothing applies.
+        Number of scales; the short side of scale i, i = 0, 1, ..., is window + 64 i pixels. None or 0 explains without
+        SESS: the whole image is resized to the model's input, and the one map is resized back; then neither pre-filter
+        nor fusion nor smoothing applies.
     step_size : int, optional
-        Pixels between windows; by default the window's side.
+        Pixels from one window to the next. By default the window's side.
     pre_filter_ratio : float, optional
-        Share of the windows, those of lowest class score, that are dropped. By default the method's own
-        (`sess_ray.methods.registry.DEFAULTS`); the paper's are 0, 0.9 and 0.99.
+        Share of the windows that are dropped, those of lowest class score. By default the method's own
+        (`sess_ray.methods.registry.DEFAULTS`); the paper uses 0, 0.9 and 0.99.
     fade : float, optional
-        Share of a window's side, 0 to 0.5, over which its map fades towards its inner borders, those that are not the
-        image's; the coverage fades alike, so that the map is a weighted mean. By default the method's own. It does
-        not depend on the ratio that is given. The fusion ``reference`` has none.
+        Share of a window's side, 0 to 0.5, over which its map fades towards its inner borders, those that are not at
+        the image's edge. The coverage fades in the same way, so that the map is a weighted mean. By default the
+        method's own, whatever `pre_filter_ratio` is. The fusion ``reference`` has no fading.
     windows : {"all", "guided"}
-        Which windows are scored. Guided: the coarse scales whole, and of each finer one those at which the Grad-CAM map
-        so far is brightest (`sess_ray.engine.guided`), whatever the method; the others count as dropped by the
-        pre-filter, which keeps as many windows as of all.
+        Which windows are scored. Guided: all windows of the coarse scales, and of each finer scale those where the
+        Grad-CAM map so far is brightest, whatever the method (`sess_ray.engine.guided`). The other windows count as
+        dropped by the pre-filter, which keeps as many windows as it would of all.
     whole_scales : int
-        Guided: how many scales are scored whole.
+        With guided windows: number of coarse scales of which all windows are scored.
     window_share : float
-        Guided: share of a finer scale's windows that is scored, 0 < share <= 1; at least one.
+        With guided windows: share of each finer scale's windows that is scored, 0 < share <= 1; at least one window.
     fusion : {"seamless", "reference"}
         See `sess_ray.engine.fusion.fuse`. ``reference`` with ``normalize=False, smooth=False, precision="fp32"`` is the
         arithmetic of the public release of SESS.
     normalize, smooth : bool
-        Min-max and Gaussian smoothing of the fused map.
+        Whether to stretch the fused map to 0..1, and to smooth it with a Gaussian.
     precision : {"fp32", "tf32", "bf16"}
-        The model's; maps and scores are float32 in all. fp32 is exact on a GPU too; tf32 lets one round the factors of
-        products to 10 bits, as torch does of convolutions by default.
+        The model's precision; maps and scores are always float32. fp32 is exact on a GPU too; tf32 lets a GPU round the
+        factors of products to 10 bits, as torch does for convolutions by default.
     device : str or torch.device, optional
-        By default ``cuda`` where there is one.
+        By default ``cuda`` if it is available.
     batch_size : int, optional
-        Patches in one batch, of as many images as it takes. By default 8 on a CPU and 128 on a GPU.
+        Patches in one batch, from as many images as are needed to fill it. By default 8 on a CPU and 128 on a GPU.
     max_map_side : int, optional
-        Make maps whose longer side has at most this many pixels: less to fuse and keep where images are large. They
-        are smoothed at their own size. By default every map has its image's size.
+        Make maps whose longer side has at most this many pixels, to save time and space if images are large. They are
+        smoothed at their own size. By default every map has its image's size.
     max_patches : int
         Refuse images that need more windows, such as 20,000 x 30 pixels.
     seed : int
@@ -85,7 +86,7 @@ class SESS:
     method_options : dict, optional
         Options of the method (``sess_ray.methods.get(method).options``).
     keep_maps : bool
-        Return the maps of kept windows as well.
+        Also return the maps of the kept windows, as ``patch_maps``.
 
     Examples
     --------
@@ -162,11 +163,11 @@ class SESS:
         self.normalizer = Normalizer(model.mean, model.std, settings.device)
 
     def with_batch_size(self, batch_size: int) -> SESS:
-        """Return an engine that shares this one's model and takes so many patches at a time."""
+        """Return an engine that shares this one's model and takes this many patches at a time."""
         return self.changed(batch_size=batch_size)
 
     def with_scales(self, num_scales: int | None) -> SESS:
-        """Return an engine that shares this one's model and takes so many scales."""
+        """Return an engine that shares this one's model and takes this many scales."""
         return self.changed(num_scales=num_scales or None)
 
     def changed(self, **changes: Any) -> SESS:
@@ -176,11 +177,11 @@ class SESS:
         return other
 
     def plan(self, height: int, width: int) -> Plan:
-        """Return the windows of an image of this size; `SessError` where they are more than `max_patches`."""
+        """Return the windows of an image of this size; `SessError` if there are more than `max_patches`."""
         return self.settings.plan(height, width)
 
     def num_scored(self, plan: Plan) -> int:
-        """Return how many windows of a plan are scored for one target; for several targets as many or more."""
+        """Return how many windows of a plan are scored for one target; several targets may take more."""
         return self.settings.num_scored(plan)
 
     def explain(
@@ -191,14 +192,16 @@ class SESS:
         Parameters
         ----------
         images : sequence of images
-            Paths or URLs; Pillow's, taken as their files are; arrays or tensors of RGB (H, W, 3), grey or with alpha,
-            uint8 or floats of 0 to 1 (`sess_ray.io.given.pixels_of`). One image stands for a sequence of one.
+            Paths or URLs; Pillow images, read as their files would be; arrays or tensors of RGB (H, W, 3), grey or with
+            alpha, uint8 or floats from 0 to 1 (`sess_ray.io.given.pixels_of`). A single image counts as a sequence of
+            one.
         targets : str or sequence
             ``"top1"``, ``"top5"`` ... for the classes of highest score on the whole image; ``"p>0.5"`` for those with
-            a probability above 0.5, at most 20, descending; or for each image classes, ``[[948], ["tabby", 235]]``.
-            A dict is a group, ``[[{"dog": range(151, 269)}], [948]]``: the classes that one name means are explained
-            together (`sess_ray.models.groups`). Indices in place of one, ``[[948], [(281, 282), 235]]``, are
-            alternatives: that of highest score on the whole image is explained.
+            a probability above 0.5, at most 20, descending; or a list of classes for each image,
+            ``[[948], ["tabby", 235]]``. A dict is a group, ``[[{"dog": range(151, 269)}], [948]]``: the classes that
+            one name means are explained together (`sess_ray.models.groups`). A tuple of indices,
+            ``[[948], [(281, 282), 235]]``, gives alternatives: the one of highest score on the whole image is
+            explained.
 
         Returns
         -------
@@ -208,7 +211,7 @@ class SESS:
         Raises
         ------
         SessError
-            If an image has no pixels or needs more windows than `max_patches`, or a target is no class of the model.
+            If an image has no pixels or needs more windows than `max_patches`, or a target is not a class of the model.
         """
         images = listed(images)
         specs = [targets] * len(images) if isinstance(targets, str) else list(targets)
@@ -217,7 +220,7 @@ class SESS:
         return [found for _, found in self.stream(zip(images, specs, strict=True))]
 
     def stream(self, images: Iterable[tuple[ImageLike, TargetSpec]]) -> Iterator[tuple[int, list[Explanation]]]:
-        """Explain (image, targets) pairs one after the other, as `explain` does, without holding them all.
+        """Explain (image, targets) pairs as `explain` does, one after the other, without holding all of them.
 
         Yields
         ------
@@ -226,7 +229,7 @@ class SESS:
         """
         explained = _explained(self, images)
         while True:
-            # Only while this runs: between two images the caller's own settings hold.
+            # Only while this runs: between two images the caller's own settings are in force.
             with multiplying(tf32=self.settings.tf32):
                 found = next(explained, None)
             if found is None:
@@ -235,7 +238,7 @@ class SESS:
 
 
 def _explained(sess: SESS, images: Iterable[tuple[ImageLike, TargetSpec]]) -> Iterator[tuple[int, list[Explanation]]]:
-    without: deque[int] = deque()  # images without anything to explain
+    without: deque[int] = deque()  # images with nothing to explain
 
     def begun() -> Iterator[Work]:
         for index, item in enumerate(images):
@@ -256,9 +259,9 @@ def _explained(sess: SESS, images: Iterable[tuple[ImageLike, TargetSpec]]) -> It
 
 
 def work_of(sess: SESS, index: int, item: tuple[ImageLike, TargetSpec]) -> Work | None:
-    """Return the state of an image at the start of its way through the engine; `SessError` if it is none.
+    """Return the state in which an image enters the engine; `SessError` if it is not an image.
 
-    None where nothing is to be explained: no class of it has a probability above the threshold that is asked for.
+    None if there is nothing to explain: none of its classes has a probability above the threshold that is asked for.
     """
     image, spec = item
     try:
@@ -285,7 +288,7 @@ def work_of(sess: SESS, index: int, item: tuple[ImageLike, TargetSpec]) -> Work 
 
 
 def _probabilities(sess: SESS, source: Source, plan: Plan) -> Tensor:
-    """Return what the model says of a whole image, (classes + groups,), before it is known how much is asked of it."""
+    """Return the probabilities on a whole image, (classes + groups,), before it is known which targets it has."""
     patch = whole(source, plan).to(sess.settings.dtype).contiguous(memory_format=torch.channels_last)
     return sess.model.probabilities(sess.model.logits(patch))[0]
 

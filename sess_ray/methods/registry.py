@@ -26,7 +26,7 @@ Cost = Literal["nothing", "one pass", "more"]
 
 @dataclass(frozen=True)
 class Defaults:
-    """What SESS takes for a method where nobody says.
+    """What SESS uses for a method if the user gives nothing.
 
     Attributes
     ----------
@@ -40,8 +40,8 @@ class Defaults:
     fade: float
 
 
-# By what a window's map costs beside its score. The fewer windows are kept, the more their borders show: from 0.8 on
-# only maps that fade hide them (docs/research.md, "Which windows").
+# By what a window's map costs beyond its score. The fewer windows are kept, the more their borders show: from a ratio
+# of 0.8 on, only fading hides them (docs/research.md, "Which windows").
 DEFAULTS: dict[Cost, Defaults] = {
     "nothing": Defaults(0.0, 0.0),
     "one pass": Defaults(0.5, 0.0),
@@ -49,18 +49,18 @@ DEFAULTS: dict[Cost, Defaults] = {
 }
 Check = Callable[["Model"], str | None]
 
-# What the engine hands to a function that asks for it by name, with a keyword-only parameter without a default.
+# What the engine passes to a function that asks for it with a keyword-only parameter of this name without a default.
 GIVEN = {
     "scores": "probabilities of the targets on the patches, (N,) float32, from the scoring pass",
     "activations": "output A of the model's layer for the patches, (N, K, u, v) float32, from the scoring pass",
     "gradients": "d(logit of the target)/dA for the patches, (N, K, u, v) float32, from the scoring pass",
-    "same_as": "the first row of the batch with the same patch, (N,) int64: the others are there for their targets",
+    "same_as": "for each row the first row of the batch with the same patch, (N,) int64: such rows differ in target",
     "generators": "a torch.Generator for each patch, seeded by the run's seed and the window's number",
     "seed": "the run's seed, for random numbers that all patches share",
     "batch_size": "how many patches the model takes at a time",
 }
 # The same for methods of family T.
-GIVEN_T = {"scored": "what else the scoring pass has: `sess_ray.methods.registry.Scored`"}
+GIVEN_T = {"scored": "what else the scoring pass computed: `sess_ray.methods.registry.Scored`"}
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,12 @@ class Scored:
     Attributes
     ----------
     model : Model
-        Prepared.
+        The model, prepared for its device and precision.
     targets : Tensor, (N,) int64
     logits : Tensor, (N, classes) float32
     pull : callable
-        weights (N, classes) to d(sum over classes of weight times logit)/dA, (N, K, u, v) float32. Costs one backward
-        pass through the head.
+        Takes weights (N, classes) and returns d(sum over classes of weight times logit)/dA, (N, K, u, v) float32. It
+        costs one backward pass through the head.
     """
 
     model: Model
@@ -92,26 +92,26 @@ class Method:
     ----------
     name : str
     family : {"T", "B", "P", "R"}
-        What it needs. T: the activations A and gradients g = d(logit)/dA of the scoring pass, which cost next to
-        nothing more. B: backward passes to the input of each kept patch. P: more passes on perturbed patches.
-        R: regions or an optimisation.
+        What it needs. T: the activations A and gradients g = d(logit)/dA of the scoring pass, at almost no extra cost.
+        B: backward passes from each kept patch's output to its input. P: passes on perturbed patches. R: regions or an
+        optimisation.
     function : callable
         Family T: (A, g), both (N, K, u, v) float32, to maps (N, u, v). Others: (model, patches (N, 3, h, w),
         targets (N,) int64) to maps (N, u, v). Maps need no normalisation; their size may be any.
-        Keyword-only parameters with a default are the method's options; those without are given by the engine
-        (`GIVEN`, and of family T `GIVEN_T`).
+        Keyword-only parameters with a default are the method's options; those without a default are filled by the
+        engine (`GIVEN`, and for family T `GIVEN_T`).
     paper : str
         Where it was published.
     passes : str
-        Passes through the model for each kept patch, beside the scoring pass, with the options' defaults. It begins
-        with the factors of their number, of which K stands for the layer's live channels.
+        Passes through the model for each kept patch, beside the scoring pass, at the options' defaults. The text begins
+        with the factors of their number, where K stands for the number of the layer's live channels: "10 K forwards".
     check : callable
         Takes a prepared `Model`; returns why the method cannot explain it, or None.
     reaches : {"layer", "pixels", "nothing"}
-        Where gradients have to come back to. By default the layer in family T and where gradients are given, the pixels
-        in family B, else nothing.
+        How far back gradients have to reach. By default the layer for family T and for methods that ask for gradients,
+        the pixels for family B, else nothing.
     former : mapping
-        Options that the method had once, and what is written in their place.
+        Options that were removed, and what to use in their place.
     """
 
     name: str
@@ -129,7 +129,7 @@ class Method:
         return (self.function.__doc__ or "").strip().split("\n")[0]
 
     def num_passes(self, channels: int) -> int:
-        """Return the number that begins `passes`, for a layer of so many live channels; 1 where there is none.
+        """Return the number with which `passes` begins, for a layer of this many live channels; 1 if it has none.
 
         >>> get("sscam").num_passes(512), get("gradcam").num_passes(512)
         (5120, 0)
@@ -151,18 +151,18 @@ class Method:
 
     @cached_property
     def given(self) -> list[str]:
-        """Names of what the engine hands to the function."""
+        """Names of what the engine passes to the function."""
         return [parameter.name for parameter in self._keywords if parameter.default is inspect._empty]
 
     @property
     def cost(self) -> Cost:
-        """What a window's map costs beside its score; of a method that does not say, more than one pass."""
+        """What a window's map costs beyond its score; more than one pass if the method does not say."""
         if self.family == "T":
             return "nothing"
         return "one pass" if self.passes and self.num_passes(channels=2) == 1 else "more"
 
     def ratio(self, given: float | None = None) -> float:
-        """Return a pre-filter ratio: the one that is given, or the method's own.
+        """Return the pre-filter ratio: the given one, or the method's own.
 
         >>> [get(name).ratio() for name in ("gradcam", "gradient", "groupcam")], get("gradcam").ratio(0.9)
         ([0.0, 0.5, 0.8], 0.9)
@@ -170,9 +170,9 @@ class Method:
         return DEFAULTS[self.cost].ratio if given is None else given
 
     def fade(self, given: float | None = None, fusion: str = "seamless") -> float:
-        """Return over which share of their sides windows fade: the one that is given, or the method's own.
+        """Return the share of their side over which windows fade: the given one, or the method's own.
 
-        The fusion `reference` has no fading: there it is 0 if it is not given.
+        The fusion `reference` has no fading: with it the default is 0.
 
         >>> [get(name).fade() for name in ("gradcam", "gradient", "groupcam")], get("groupcam").fade(0.0)
         ([0.0, 0.0, 0.25], 0.0)
@@ -181,7 +181,7 @@ class Method:
         return own if given is None else given
 
     def refusal(self, model: Model) -> str | None:
-        """Return why the method cannot explain a prepared model, or None where it can."""
+        """Return why the method cannot explain a prepared model, or None if it can."""
         place = self.reaches
         if place is None:
             of_layer = self.family == "T" or "gradients" in self.given
@@ -190,7 +190,7 @@ class Method:
         return blocked or (self.check(model) if self.check else None)
 
     def parsed(self, options: Mapping[str, object]) -> dict[str, Any]:
-        """Return options with the types of their defaults; values may be strings, as a command line has them.
+        """Return options converted to the types of their defaults; values may be strings, as on a command line.
 
         Raises
         ------
@@ -207,10 +207,10 @@ class Method:
         return {name: self._value(name, self._kind(name), value) for name, value in options.items()}
 
     def _kind(self, name: str) -> Any:
-        """Return the type of an option: its annotation, or where there is none that can be read, its default's."""
+        """Return the type of an option: its annotation's or, if that cannot be read, its default's."""
         try:
             hints = get_type_hints(self.function)
-        except NameError:  # of names that are imported for a type checker alone
+        except NameError:  # a name that is imported only for type checkers
             hints = {}
         return hints.get(name, type(self.options[name]))
 
@@ -241,7 +241,7 @@ class Method:
 
 
 _METHODS: dict[str, Method] = {}
-# Libraries of `sess_ray.methods.adapters`, and the packages that they come in.
+# The libraries of `sess_ray.methods.adapters`, and the packages that contain them.
 ADAPTED = {"captum": "captum", "pytorch_grad_cam": "grad-cam", "zennit": "zennit"}
 
 
@@ -255,7 +255,7 @@ def register(
     former: Mapping[str, str] | None = None,
     reaches: Place | None = None,
 ) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
-    """Register a base method under `name`; a decorator. The parameters are the attributes of `Method`.
+    """Return a decorator that registers a base method under `name`; the parameters are the attributes of `Method`.
 
     Examples
     --------
@@ -288,7 +288,7 @@ def names() -> list[str]:
 
 
 def package_of(name: str) -> str | None:
-    """Return the package of another library that a method's name says, as pip knows it; None where it says none.
+    """Return the pip package of the other library that a method's name asks for; None if it asks for none.
 
     >>> package_of("pytorch_grad_cam:GradCAM"), package_of("gradcam"), package_of("mine:method")
     ('grad-cam', None, None)
@@ -298,9 +298,9 @@ def package_of(name: str) -> str | None:
 
 
 def get(name: str | Callable[..., Tensor] | Method) -> Method:
-    """Return a method by its name, ``LIBRARY:NAME`` of another library, or the user's own ``package.module:function``.
+    """Return a method by its name, by ``LIBRARY:NAME`` of another library, or by ``package.module:function``.
 
-    A function of the user's own is taken as it is, and a method too.
+    A function is wrapped as a method; a `Method` is returned unchanged.
 
     Raises
     ------
@@ -312,7 +312,7 @@ def get(name: str | Callable[..., Tensor] | Method) -> Method:
     if not isinstance(name, str):
         return _of_function(name)
     if package_of(name):
-        # By its name, lest a change of an adapter be one of all methods to a run that goes on.
+        # By name: if it were imported above, a changed adapter would count as a change of every method on resume.
         return importlib.import_module("sess_ray.methods.adapters").method(name)
     if name not in _METHODS and ":" in name:
         return _of_function(imported("method", name), name)
@@ -322,7 +322,7 @@ def get(name: str | Callable[..., Tensor] | Method) -> Method:
 
 
 def _of_function(function: Callable[..., Tensor], name: str | None = None) -> Method:
-    """Return the method that a function is registered as; else one of family P, which has the function's name."""
+    """Return the method under which a function is registered, else a new one of family P with the function's name."""
     if not callable(function):
         raise SessError(f"method {function!r} is {type(function).__name__}: give a name or a function")
     registered = (method for method in _METHODS.values() if method.function is function)
@@ -333,7 +333,7 @@ def _of_function(function: Callable[..., Tensor], name: str | None = None) -> Me
 
 
 def require(method: Method, model: Model) -> None:
-    """Raise `SessError`, naming the methods that do, where a method cannot explain a prepared model."""
+    """Raise `SessError`, which names the methods that work, if a method cannot explain a prepared model."""
     reason = method.refusal(model)
     if reason:
         others = [name for name, other in _METHODS.items() if other is not method and other.refusal(model) is None]

@@ -41,33 +41,33 @@ def load_model(
     Parameters
     ----------
     model : str or nn.Module or Model
-        A torchvision or timm classifier by name (``timm/NAME`` where both have one), ``hf:NAME_OR_FOLDER`` of Hugging
+        A torchvision or timm classifier by name (``timm/NAME`` if both have one), ``hf:NAME_OR_FOLDER`` of Hugging
         Face transformers, ``open_clip:NAME/TAG``, ``hf-hub:NAME`` or ``local-dir:FOLDER`` of timm,
-        ``package.module:function`` of your own, which returns a module or a `Model`, or a module.
+        ``package.module:function`` of your own, which returns a module or a `Model`; or a module or `Model` itself.
     weights : str or dict, optional
         A safetensors file or a state dict saved by ``torch.save``, at a path or any URL that fsspec opens, or the
         state dict itself; ``"random"`` for untrained weights. By default the pretrained weights of
         torchvision or timm, downloaded. A file is read as tensors only: it cannot run code.
     layer : str, optional
-        Name of the layer that class activation maps look at; found by itself by default.
+        Name of the layer for class activation maps, as in ``named_modules()``. By default it is found automatically.
     class_names : sequence of str, optional
         Names of the classes, in order.
     input_size : int, optional
-        Side of the input in pixels; windows are square.
+        Side of the model's square input in pixels. By default what the weights' metadata say, else 224.
     mean, std : float or sequence of 3 floats, optional
-        Normalisation of RGB in 0..1. By default what the weights' metadata say, or 224 and ImageNet's.
+        Normalisation of RGB in 0..1. By default what the weights' metadata say, else ImageNet's.
     activation : {"auto", "softmax", "sigmoid", "none"}
-        What makes probabilities of the logits: ``softmax`` where classes exclude one another, ``sigmoid`` where each is
-        a label that may be there, ``none`` where the model's outputs are taken as probabilities. By default what the
-        model's own configuration says; else a softmax or sigmoid that it ends with, one logit is a sigmoid, and the
-        rest softmax (`sess_ray.models.outputs`).
+        How logits become probabilities: ``softmax`` if classes exclude one another, ``sigmoid`` if each is a label that
+        may be present, ``none`` if the outputs are probabilities already. By default what the model's configuration
+        says; else the softmax or sigmoid that ends the model; else a sigmoid for a single logit; else softmax
+        (`sess_ray.models.outputs`).
     prompts : sequence of str, optional
-        What a zero-shot model (CLIP, SigLIP) tells apart, two or more: its classes. Other models take none.
+        The classes of a zero-shot model (CLIP, SigLIP), two or more prompts. Other models take none.
 
     Returns
     -------
     Model
-        In evaluation mode.
+        The model, in evaluation mode.
 
     Raises
     ------

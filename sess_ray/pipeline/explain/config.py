@@ -72,7 +72,8 @@ class ExplainConfig(ReadsModel, OpensUrls, TakesOutput):
         If an annotated label means several classes: explain them as a group, or only the best, the class of highest
         score in each image.
     num_scales
-        Number of scales; the short side of scale i is the model's input + 64 i pixels. 0 explains without SESS.
+        Number of scales; the short side of scale i, i = 0, 1, ..., is the model's input + 64 i pixels. 0 explains
+        without SESS.
     step_size
         Pixels from one window to the next. By default the model's input size.
     pre_filter_ratio
