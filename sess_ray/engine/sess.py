@@ -44,9 +44,8 @@ class SESS:
     method : str, callable or Method
         A registered base method (``methods.names()``), ``captum:NAME``, ``package.module:function``, or a function.
     num_scales : int or None
-        Number of scales; the short side of scale i, i = 0, 1, ..., is window + 64 i pixels. None or 0 explains without
-        SESS: the whole image is resized to the model's input, and the one map is resized back; then neither pre-filter
-        nor fusion nor smoothing applies.
+        Number of scales; scale i = 0, 1, ... has a short side of window + 64 i pixels. None or 0 explains without SESS:
+        the whole image resized to the model's input, and the one map resized back, without filter, fusion or smoothing.
     step_size : int, optional
         Pixels from one window to the next. By default the window's side.
     pre_filter_ratio : float, optional
@@ -193,15 +192,13 @@ class SESS:
         ----------
         images : sequence of images
             Paths or URLs; Pillow images, read as their files would be; arrays or tensors of RGB (H, W, 3), grey or with
-            alpha, uint8 or floats from 0 to 1 (`sess_ray.io.given.pixels_of`). A single image counts as a sequence of
-            one.
+            alpha, uint8 or floats from 0 to 1 (`sess_ray.io.given.pixels_of`). One image counts as a sequence of one.
         targets : str or sequence
             ``"top1"``, ``"top5"`` ... for the classes of highest score on the whole image; ``"p>0.5"`` for those with
             a probability above 0.5, at most 20, descending; or a list of classes for each image,
             ``[[948], ["tabby", 235]]``. A dict is a group, ``[[{"dog": range(151, 269)}], [948]]``: the classes that
-            one name means are explained together (`sess_ray.models.groups`). A tuple of indices,
-            ``[[948], [(281, 282), 235]]``, gives alternatives: the one of highest score on the whole image is
-            explained.
+            one name means are explained together (`sess_ray.models.groups`). A tuple of indices gives alternatives,
+            ``[[948], [(281, 282), 235]]``: the one of highest score on the whole image is explained.
 
         Returns
         -------
