@@ -1,4 +1,4 @@
-"""List any input into a Parquet manifest, of which a run over any number of images holds no names."""
+"""Write any input as a Parquet manifest; a run over it holds no image names in memory, however many there are."""
 
 from __future__ import annotations
 

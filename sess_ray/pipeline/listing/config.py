@@ -18,16 +18,16 @@ class ListConfig(ReadsUrls):
     Parameters
     ----------
     input
-        What to list: all that sess-ray explain takes as --input, but tar shards; also the manifest.json of an S3
-        Inventory or of an inventory report of Google's Storage Insights.
+        What to list: everything that sess-ray explain takes as --input except tar shards; also the manifest.json of an
+        S3 Inventory or of an inventory report of Google's Storage Insights.
     image_column
-        The column of a table that holds images, or says where they are, where it is not found by itself.
+        The table's column that holds the images or says where they are, if it is not found automatically.
     label_column
-        The column of a table that says what an image shows, where it has another name than label.
+        The table's column that says what an image shows, if it is not called label, class or class_index.
     output
         The manifest to write, a path or a URL that ends in .parquet.
     overwrite
-        Replace the manifest that is there, and begin anew where a list was stopped. Without it, a list goes on.
+        Replace the manifest that is there, and start over if a list was stopped. By default a stopped list is resumed.
     """
 
     input: Annotated[str | None, INPUT] = None
