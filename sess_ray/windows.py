@@ -1,4 +1,4 @@
-"""Scales and sliding windows of SESS: places in integers.
+"""Scales and sliding windows of SESS, as integer positions.
 
 Tursun et al., "SESS: Saliency Enhancing with Scaling and Sliding", ECCV 2022, section 3.
 """
@@ -43,7 +43,7 @@ class Plan:
     Attributes
     ----------
     height, width : int
-        Size of the map in pixels, which is that of the image unless it is limited.
+        Size of the map in pixels: that of the image, unless `max_map_side` limits it.
     window : int
         Side of a window, which is the model's input size.
     scales : tuple of Scale
@@ -63,7 +63,7 @@ class Plan:
         return sum(scale.num_windows for scale in self.scales)
 
     def slices(self) -> list[slice]:
-        """Return where the windows of each scale are among all."""
+        """Return the slice of all windows that belongs to each scale."""
         ends = [0, *accumulate(scale.num_windows for scale in self.scales)]
         return [slice(*both) for both in pairwise(ends)]
 
@@ -73,14 +73,14 @@ class Plan:
 
 
 def largest_scale(window: int, num_scales: int) -> int:
-    """Return the pixels of the short side of the last of so many scales."""
+    """Return the short side, in pixels, of the last of so many scales."""
     return window + SCALE_STEP * (num_scales - 1)
 
 
 def needed(window: int, num_scales: int | None, max_map_side: int | None) -> tuple[int, int] | None:
-    """Return how large an image has to be: its shorter side as the largest scale's, its longer as its map's.
+    """Return how large an image has to be: its short side as the largest scale's, its long side as its map's.
 
-    None where the map has the image's size, so that all of it is needed.
+    None if the map has the image's size, so that every pixel is needed.
 
     >>> needed(224, 12, 1000), needed(224, None, 1000), needed(224, 12, None)
     ((928, 1000), (224, 1000), None)
@@ -110,7 +110,7 @@ def scaled_size(height: int, width: int, short: int) -> tuple[int, int]:
 
 
 def fitted(height: int, width: int, max_side: int | None) -> tuple[int, int]:
-    """Return (height, width) of an image whose longer side is to have at most `max_side` pixels; None for no limit.
+    """Return (height, width) of an image, reduced to at most `max_side` pixels on its long side; None for no limit.
 
     >>> fitted(3000, 4000, 1024), fitted(300, 400, 1024)
     ((768, 1024), (300, 400))
@@ -137,7 +137,7 @@ def sess_plan(height: int, width: int, window: int, num_scales: int, step: int) 
     window : int
         Side of a window. Scale i, i = 0, 1, ..., has a short side of window + 64 i pixels.
     num_scales : int
-        How many scales; the paper uses up to 12.
+        Number of scales; the paper uses up to 12.
     step : int
         Pixels between one window and the next; the paper uses the window's side, or half of it.
 

@@ -1,4 +1,4 @@
-"""Images on their way through the scoring pass, and whose windows fill the next batch."""
+"""Which images are in the scoring pass, and whose windows fill the next batch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sess_ray.transfer import upload
 
 @dataclass(frozen=True)
 class Segment:
-    """Rows of a batch that are of one image.
+    """The rows of a batch that belong to one image.
 
     Attributes
     ----------
@@ -24,9 +24,9 @@ class Segment:
     first : int
         The first row that is a window.
     windows : list of int
-        Which these rows are, ascending.
+        Their windows, ascending.
     whole : int or None
-        The row that is the whole image.
+        The row that shows the whole image.
     """
 
     work: Work
@@ -46,32 +46,32 @@ class Segment:
 
     @cached_property
     def places(self) -> slice | Tensor:
-        """The windows: a slice where they follow one another, or (n,) int64 on the device."""
+        """The windows: a slice if they are consecutive, else (n,) int64 on the device."""
         if not self.windows or self.windows[-1] - self.windows[0] == len(self.windows) - 1:
             return slice(self.windows[0], self.windows[-1] + 1) if self.windows else slice(0, 0)
         return upload(torch.tensor(self.windows), self.work.source.device)
 
 
 def batches(works: Iterable[Work], buffer: Tensor) -> Iterator[tuple[Tensor, list[Segment]]]:
-    """Fill batches: with windows of the first image that has some; where none has, with the next image's.
+    """Fill batches with windows of the first image that has some left or, if none has, of the next image.
 
-    Which windows come next may have to be read from the device. That waits until the batch after is on its way, so
-    that the device has something to do meanwhile.
+    Which windows come next may have to be read from the device. The read waits until the following batch has been
+    launched, so that the device has work meanwhile.
 
     Parameters
     ----------
     works : iterable of Work
-        Asked for the next one when it is needed.
+        The next one is taken when it is needed.
     buffer : Tensor, (batch size, 3, side, side)
 
     Yields
     ------
     (Tensor, list of Segment)
-        The buffer, as far as it is filled. Call `Work.done` for each segment before the next.
+        The filled part of the buffer. Call `Work.done` for each segment before taking the next batch.
     """
     works = iter(works)
     active: list[Work] = []
-    asked: deque[Work] = deque()  # have asked which windows come next, in the order in which they did
+    asked: deque[Work] = deque()  # images that have asked which windows come next, in the order of asking
     segments: list[Segment] = []
     filled = 0
     while True:
@@ -97,7 +97,7 @@ def batches(works: Iterable[Work], buffer: Tensor) -> Iterator[tuple[Tensor, lis
 
 
 def _answer(asked: deque[Work], count: int) -> None:
-    """Let the first so many read their answers, the last one first: when it is there, so are the others."""
+    """Let the first so many images read their answers, the last one first: when it has arrived, so have the others."""
     for work in reversed([asked.popleft() for _ in range(count)]):
         work.answer()
 

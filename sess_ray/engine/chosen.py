@@ -1,4 +1,4 @@
-"""Targets that the model itself chooses for each image: topK, and p>T. Workers without torch ask, too."""
+"""Targets that the model itself chooses for each image: topK, and p>T. Workers without torch use this, too."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def is_top(spec: str) -> bool:
 
 
 def threshold(spec: object) -> float | None:
-    """Return above which probability classes are explained, where a target reads p>0.5; None where it does not.
+    """Return the probability above which classes are explained, if a target reads p>0.5; else None.
 
     Raises
     ------
     SessError
-        If what follows is no probability below 1.
+        If what follows is not a probability below 1.
 
     Examples
     --------
@@ -40,5 +40,5 @@ def threshold(spec: object) -> float | None:
 
 
 def is_chosen(spec: str) -> bool:
-    """Say whether the model itself chooses what is explained of an image: topK, or p>T."""
+    """Say whether the model itself chooses what is explained in an image: topK, or p>T."""
     return is_top(spec) or threshold(spec) is not None

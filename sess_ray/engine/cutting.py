@@ -1,4 +1,4 @@
-"""Resizing images to their scales and cutting the windows, on the device that holds the image."""
+"""Resizing an image to its scales, and cutting out the windows, on the device that holds the image."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Normalizer:
     Parameters
     ----------
     mean, std : sequence of 3 floats
-        In units of a 0..1 image, as the weights' metadata gives them.
+        In units of an image in 0..1, as the weights' metadata give them.
     """
 
     def __init__(self, mean: Iterable[float], std: Iterable[float], device: torch.device) -> None:
@@ -51,14 +51,14 @@ class Source:
         self.device = image.device
         self.normalize = normalize
         _, self.rows, self.columns = image.shape
-        # Columns first, as they are resampled, turned while they are bytes: of floats that takes five times as long.
+        # Columns first, as resampling reads them. Bytes are transposed: transposing floats takes five times as long.
         most = STRIP_PIXELS * (1 if image.device.type == "cpu" else LARGER_ON_A_GPU)
         strips = image.split(max(1, most // self.columns), 1)
         self._strips = [strip.permute(2, 0, 1).contiguous() for strip in strips]
         self._whole = normalize(self._strips[0]) if len(strips) == 1 else None
 
     def strips(self) -> Iterator[tuple[int, Tensor]]:
-        """Yield (first row, (W, 3, rows) float32): a small image whole, made once; a large one a part at a time."""
+        """Yield (first row, (W, 3, rows) float32): a small image whole, made once; a large one in parts."""
         top = 0
         for strip in self._strips:
             yield top, self.normalize(strip) if self._whole is None else self._whole
@@ -67,14 +67,14 @@ class Source:
 
 @dataclass(frozen=True)
 class Bags:
-    """Antialiased resampling along one axis: what each result is a weighted sum of.
+    """Antialiased resampling along one axis: the inputs and weights of each result.
 
     Attributes
     ----------
     positions, weights : Tensor, (target k,)
-        Lines to read, k for each result, and how much of each; float32.
+        The lines to read, k for each result, and their weights, float32.
     offsets : Tensor, (target,) int64
-        Where each result's begin.
+        Where each result's lines begin.
     """
 
     positions: Tensor
@@ -88,7 +88,7 @@ class Bags:
     def __call__(self, lines: Tensor, top: int = 0, bottom: int | None = None) -> Tensor:
         """Resample (n, m) to (bottom - top, m), all columns alike: contiguous memory."""
         positions, weights, offsets = self.positions, self.weights, self.offsets
-        if bottom is not None:  # all have as many
+        if bottom is not None:  # every result has equally many lines
             k = len(positions) // len(offsets)
             positions, weights = (values[top * k : bottom * k] for values in (positions, weights))
             offsets = offsets[: bottom - top]
@@ -97,7 +97,7 @@ class Bags:
 
 @dataclass(frozen=True)
 class Tables:
-    """How images of one size are resized to a window and to all scales of a plan, and where the windows lie.
+    """How images of one size are resized to a window and to all scales of a plan, and where the windows are.
 
     Attributes
     ----------
@@ -107,8 +107,8 @@ class Tables:
     together : Bags
         Across, for all scales one after the other.
     lines, columns : Tensor, (P, window) int64
-        A scaled image's that each window sees. On a CPU they and `together` are empty: there windows are cut one by
-        one.
+        The lines and columns of the scaled image that each window shows. On a CPU they and `together` are empty,
+        because there windows are cut one by one.
     """
 
     whole: tuple[Bags, Bags]
@@ -153,7 +153,7 @@ tables = Latest(_tables, TABLE_BYTES)
 
 
 def _bags(rows: int, columns: int, sizes: Sequence[tuple[int, int]], device: torch.device) -> list[tuple[Bags, Bags]]:
-    """Return for each (height, width) how an image is resized to it: across, then down."""
+    """Return for each (height, width) how an image is resized to it: first across, then down."""
     axes = [(columns, width) for _, width in sizes] + [(rows, height) for height, _ in sizes]
     unlike = list(dict.fromkeys(axes))
     taken = dict(zip(unlike, antialiased_axes(unlike, device, torch.float32), strict=True))
@@ -179,7 +179,7 @@ def resized(source: Source, height: int, width: int) -> Rows:
     Returns
     -------
     callable
-        (top, bottom) to those rows of the result, (bottom - top, width, 3) float32.
+        Takes (top, bottom) and returns those rows of the result, (bottom - top, width, 3) float32.
     """
     [bags] = _bags(source.rows, source.columns, [(height, width)], source.device)
     return _resized(source, *bags)
@@ -213,19 +213,19 @@ def whole(source: Source, plan: Plan) -> Tensor:
 
 
 def runs(source: Source, plan: Plan, windows: Sequence[int]) -> Iterator[Tensor]:
-    """Yield windows of an image, some at a time, holding one scale.
+    """Yield windows of an image, several at a time, with one scale in memory.
 
     Parameters
     ----------
     source : Source
     plan : Plan
     windows : sequence of int
-        Which, ascending.
+        The windows to yield, ascending.
 
     Yields
     ------
     Tensor, (n, 3, window, window) float32
-        On a CPU views of one window: copy them before asking for the next. Elsewhere all windows of a scale.
+        On a CPU a view of one window: copy it before taking the next. Elsewhere all windows of a scale.
     """
     found = tables(source.rows, source.columns, plan, source.device)
     cut_scale = _one_by_one if source.device.type == "cpu" else _together
@@ -265,7 +265,7 @@ def _together(rows: Rows, scale: Scale, _side: int, windows: list[int], _first: 
 
 
 def taken(values: Tensor, places: Sequence[int]) -> Tensor:
-    """Return values[places] for ascending places; a view where they follow one another."""
+    """Return values[places] for ascending places; a view if they are consecutive."""
     if places[-1] - places[0] == len(places) - 1:
         return values[places[0] : places[-1] + 1]
     return values[upload(torch.tensor(places), values.device)]

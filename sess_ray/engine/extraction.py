@@ -1,4 +1,4 @@
-"""Maps of the kept windows, by methods that want the patches themselves."""
+"""Maps of the kept windows, by methods that need the patches themselves."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sess_ray.transfer import Download, upload
 
 @dataclass(frozen=True)
 class Row:
-    """A kept window in a batch of patches: of which image, for which of its targets, and its place among the kept."""
+    """A kept window in a batch of patches: its image, its target, and its position among the target's kept windows."""
 
     work: Work
     slot: int
@@ -29,7 +29,7 @@ class Row:
 
 
 class Extraction:
-    """Makes maps of kept windows, many images' in one batch.
+    """Makes maps of kept windows, with many images in one batch.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class Extraction:
         self.settings = settings
 
     def __call__(self, works: Iterator[Work]) -> Iterator[Work]:
-        """Yield images in their order, as soon as the maps of all of their kept windows are on their way."""
+        """Yield images in their order, as soon as the maps of all their kept windows have been launched."""
         patches = buffer(self.settings)
         rows: list[Row] = []
         waiting: deque[Work] = deque()
@@ -90,7 +90,7 @@ class Extraction:
             first += count
 
     def _layer(self, patches: Tensor, targets: Tensor, rows: list[Row]) -> dict[str, Tensor]:
-        """Return what the method asks for of the layer: kept from the scoring pass, or made again."""
+        """Return what the method asks for from the layer: kept from the scoring pass, or computed again."""
         names = self.settings.looks_at
         kept = [row.work.layer.take(row.slot, row.window) for row in rows]
         if all(values is not None for values in kept):
@@ -98,7 +98,7 @@ class Extraction:
         return of_layer(self.model.tap(patches), targets, slice(None), names)
 
     def _generator(self, window: int) -> torch.Generator:
-        """Return a patch's random numbers: the same in any batch, on any actor."""
+        """Return the generator of a patch's random numbers: the same in any batch, on any actor."""
         [state] = np.random.SeedSequence([self.settings.seed, window]).generate_state(1, np.uint64)
         return torch.Generator(self.settings.device).manual_seed(int(state >> 1))
 

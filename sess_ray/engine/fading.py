@@ -1,18 +1,18 @@
-"""Windows that fade towards their borders: one that is kept beside one that is dropped is then no wall in the map."""
+"""Windows that fade towards their borders, so that a kept window beside a dropped one leaves no edge in the map."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-LEAST = 1e-3  # at a border: where windows only touch, their mean is still that of both
+LEAST = 1e-3  # at a border: where windows only touch, their mean is still the mean of both
 
 
 def faded(scaled: int | Tensor, target: int, starts: Tensor, window: int, fade: float) -> Tensor:
-    """Return what windows count at the pixels of the image, along one axis.
+    """Return the weights of windows at the pixels of the image, along one axis.
 
-    From `LEAST` at a border it rises in a straight line to 1, over `fade * window` pixels of the scaled image; borders
-    of the image itself do not fade.
+    The weight rises linearly from `LEAST` at a border to 1, over `fade * window` pixels of the scaled image. Windows do
+    not fade at the borders of the image itself.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The end of an image's way: its maps fused on the device, read by one copy, and told as explanations."""
+"""The last step for an image: its maps are fused on the device, read in one copy, and returned as explanations."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ T = TypeVar("T")
 
 
 def one_batch_later(works: Iterable[Work], launch: Callable[[Work], T]) -> Iterator[tuple[Work, T]]:
-    """Yield works and what was launched for each: when something of a later batch is, so that reading need not wait.
+    """Yield works with what was launched for each, once a later batch has been launched, so that reading need not wait.
 
-    On a CPU, where nothing is launched but all is done, at once.
+    On a CPU, where everything is computed at once, yield immediately.
     """
     launched: deque[tuple[Work, T]] = deque()
     for work in works:
@@ -115,5 +115,5 @@ class Ending:
         return explanations
 
     def _own(self, values: np.ndarray) -> np.ndarray:
-        """Return values as they may be kept: pinned memory is not."""
+        """Return values in memory that may be kept, which pinned memory may not."""
         return values.copy() if self._values.pinned else values

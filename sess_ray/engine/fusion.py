@@ -1,7 +1,7 @@
-"""From one map a patch to one map an image: min-max, pre-filter, calibrate, weigh, average, smooth.
+"""From one map per patch to one map per image: min-max, pre-filter, calibrate, weigh, average, smooth.
 
 Nothing here is ever as large as (patches x H x W). A window covers a rectangle of the image, and bilinear resampling is
-separable, so what a row of windows adds to the image is one matrix product an axis: resampling (window to image)
+separable, so what a row of windows adds to the image is one matrix product per axis: resampling (window to image)
 times up-sampling (map to window). The image itself is made in bands of rows.
 """
 
@@ -32,7 +32,8 @@ Fusion = Literal["seamless", "reference"]
 def keep(scores: Tensor, ratio: float, scored: Tensor | None = None) -> Tensor:
     """Pre-filter: mark the patches to keep.
 
-    Sorted by score, ascending and stable, patches from int(P * ratio) on are kept: all for 0, always at least one.
+    Patches are sorted by score, ascending and stable, and those from int(P * ratio) on are kept: all if the ratio is 0,
+    and always at least one.
 
     Parameters
     ----------
@@ -40,7 +41,7 @@ def keep(scores: Tensor, ratio: float, scored: Tensor | None = None) -> Tensor:
     ratio : float
         Share of the patches to drop, 0 <= ratio <= 1.
     scored : Tensor, (P,) bool, optional
-        Patches that have a score; the others are the first to be dropped, and none of them is kept.
+        Patches that have a score; the others are dropped first, and never kept.
 
     Returns
     -------
@@ -54,7 +55,7 @@ def keep(scores: Tensor, ratio: float, scored: Tensor | None = None) -> Tensor:
 
 
 def best(scores: Tensor, count: int) -> Tensor:
-    """Return which scores are the highest, (..., count) int64, ascending; of equal ones the last."""
+    """Return the indices of the highest scores, (..., count) int64, ascending; among equal scores the last."""
     return scores.argsort(dim=-1, stable=True)[..., scores.shape[-1] - count :].sort(-1).values
 
 
@@ -65,10 +66,10 @@ def num_kept(count: int, ratio: float) -> int:
 
 @lru_cache(maxsize=64)
 def _extremes(cells: int, window: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return the rows of the up-sampling matrix, (n, cells), among whose results a map's extremes are.
+    """Return rows of the up-sampling matrix, (n, cells), among whose results are the extremes of any map.
 
-    Between two cells a bilinear map is linear along each axis, so on the pixels there it is largest (and smallest) at
-    the first or the last of them.
+    Between two cells a bilinear map is linear along each axis, so among the pixels there it is largest (and smallest)
+    at the first or the last one.
     """
     host = torch.device("cpu")
     rows = torch.arange(window)
@@ -80,13 +81,13 @@ def _extremes(cells: int, window: int, dtype: torch.dtype, device: torch.device)
 
 
 def min_max(maps: Tensor, window: int) -> Tensor:
-    """Scale maps so that, up-sampled to the window, each runs from 0 to 1.
+    """Scale maps so that each ranges from 0 to 1 when it is up-sampled to the window.
 
     Parameters
     ----------
     maps : Tensor, (N, u, v)
     window : int
-        Side of the window, in whose pixels the minimum and maximum are taken.
+        Side of the window; the minimum and maximum are taken over its pixels.
 
     Returns
     -------
@@ -108,7 +109,7 @@ def min_max(maps: Tensor, window: int) -> Tensor:
 
 
 def _seamless(plan: Plan, maps: Tensor, kept: Tensor) -> Rows:
-    """Sum of the weighted maps over the coverage of all windows of the plan, kept or dropped."""
+    """Return the sum of the weighted maps, divided by the coverage of all windows of the plan, kept or dropped."""
     if maps.device.type == "cpu":
         return _each(scale_by_scale, plan, maps, kept)
     at = placement(plan, *maps.shape[2:], maps.dtype, maps.device)
@@ -116,13 +117,13 @@ def _seamless(plan: Plan, maps: Tensor, kept: Tensor) -> Rows:
 
 
 def _each(one: Callable[[Plan, Tensor, Tensor], Rows], plan: Plan, maps: Tensor, kept: Tensor) -> Rows:
-    """Fuse the maps of each target by itself."""
+    """Fuse the maps of each target separately."""
     found = [one(plan, *both) for both in zip(maps, kept, strict=True)]
     return lambda top, bottom: torch.stack([rows(top, bottom) for rows in found])
 
 
 def _reference(plan: Plan, maps: Tensor, kept: Tensor) -> Rows:
-    """Mean of the positive weighted values at each pixel, as the public release takes it, seams included."""
+    """Return the mean of the positive weighted values at each pixel, like the public release, seams included."""
     return _each(_positive_mean, plan, maps, kept)
 
 
@@ -151,7 +152,7 @@ def _positive_mean(plan: Plan, maps: Tensor, kept: Tensor) -> Rows:
             if first >= last:
                 continue
             left, right = across[column]
-            # Whether a pixel counts depends on exact zeros: the map is up-sampled before anything else, as there.
+            # Whether a pixel counts depends on exact zeros, so the map is up-sampled first, as in the release.
             value = (up_rows @ maps[index] @ up_columns).clamp_(min=0)
             value = rows[first:last, row] @ value @ columns[left:right, column].T
             total[first - top : last - top, left:right] += value
@@ -191,23 +192,23 @@ def fuse(
     ----------
     plan : Plan
     maps : Tensor, (number kept, u, v)
-        Base maps of the kept windows, in the order of the plan.
+        The base method's maps of the kept windows, in the order of the plan.
     scores : Tensor, (P,)
-        Class score of each window. The weight of a window is its score over the largest.
+        Class score of each window. The weight of a window is its score divided by the largest score.
     kept : Tensor, (P,) bool
     fusion : {"seamless", "reference"}
-        ``seamless`` divides the weighted sum by the coverage of all windows, both faded as the plan says;
-        ``reference`` by the number of positive values at the pixel, and nothing fades (Tursun et al., ECCV 2022,
+        ``seamless`` divides the weighted sum by the coverage of all windows, both faded by the plan's `fade`;
+        ``reference`` divides by the number of positive values at the pixel, without fading (Tursun et al., ECCV 2022,
         equation 4 as its public release computes it).
     normalize : bool
-        Min-max the result, after smoothing: the two commute but for the range, which so is exactly 0 to 1.
+        Min-max the result, after smoothing. In the other order the range would not be exactly 0 to 1.
     smooth : bool
         Gaussian of 11 x 11 pixels, sigma 5, mirrored at the border.
 
     Returns
     -------
     Tensor, (plan.height, plan.width)
-        In 0..1. A constant result becomes zero where it is normalised.
+        In 0..1. If it is normalised, a constant result becomes zero.
     """
     result = maps.new_empty(1, plan.height, plan.width)
     places = kept.nonzero().T
@@ -237,7 +238,7 @@ def fuse_all(
     kept : Tensor, (T, K) int64
         The kept windows of each target, ascending.
     result : Tensor, (T, plan.height, plan.width)
-        Is filled, and returned.
+        It is filled and returned.
     """
     if fusion not in FUSIONS:
         raise unknown("fusion", fusion, FUSIONS)
@@ -248,7 +249,7 @@ def fuse_all(
 
 
 def finish(rows: Rows, result: Tensor, *, normalize: bool = True, smooth: bool = True) -> Tensor:
-    """Fill a result, (..., H, W), with maps that are made in bands of rows; smooth and normalise as `fuse` does."""
+    """Fill a result, (..., H, W), with maps given in bands of rows; smooth and normalise them as `fuse` does."""
     height = result.shape[-2]
     if smooth:
         rows = _smoothed(rows, height)
@@ -272,14 +273,14 @@ def _mirrored(start: int, stop: int, length: int, device: torch.device) -> Tenso
 
 
 def _smoothed(rows: Rows, height: int) -> Rows:
-    """Blur bands of rows; a band takes as many more rows as the kernel reaches."""
+    """Blur bands of rows; each band is read with as many extra rows as the kernel reaches."""
     reach = SMOOTHING_SIZE // 2
     kernel = gaussian_kernel(SMOOTHING_SIZE, SMOOTHING_SIGMA)
 
     def band(top: int, bottom: int) -> Tensor:
         first, last = max(0, top - reach), min(height, bottom + reach)
         values = rows(first, last)
-        # A mirrored row of a band lies within it, except in images shorter than the kernel, which are one band.
+        # Mirrored rows of a band are in the band, except in images shorter than the kernel, which are a single band.
         down = _mirrored(top - reach, bottom + reach, height, values.device)
         across = _mirrored(-reach, values.shape[-1] + reach, values.shape[-1], values.device)
         padded = values.index_select(-2, down - first if first else down).index_select(-1, across)

@@ -1,6 +1,6 @@
-"""Which windows to score where not all are: those at which the map so far is brightest.
+"""Guided windows: of fine scales, only those windows are scored where the map so far is brightest.
 
-The coarse scales are scored whole. What they show, fused in low resolution, says where a finer scale is worth a look;
+All windows of the coarse scales are scored. Their maps, fused in low resolution, say where to look in the next scale;
 what is found there sharpens the map for the scale after it.
 """
 
@@ -17,9 +17,9 @@ from sess_ray.engine.placing import Placement, placement
 from sess_ray.transfer import Latest, upload
 from sess_ray.windows import Plan, Scale
 
-SHORT_SIDE = 64  # pixels of the map that guides; windows are far larger than what it loses
+SHORT_SIDE = 64  # pixels of the guiding map; windows are far larger than the detail that it loses
 LOOKS_BYTES = 1 << 26
-MOST_SIDES = 8  # its long side over its short one, whatever the image's
+MOST_SIDES = 8  # its long side over its short side, at most, whatever the image's
 
 
 def num_windows(scale: Scale, share: float) -> int:
@@ -37,16 +37,16 @@ def least_scored(plan: Plan, whole_scales: int, share: float) -> int:
 
 @dataclass(frozen=True)
 class Looks:
-    """What a guide needs of a plan, in low resolution, on the device.
+    """What a guide needs to know about a plan, in low resolution, on the device.
 
     Attributes
     ----------
     placement : Placement
-        Where the low map lies.
+        Where the cells of the windows' maps lie in the low-resolution map.
     covered : Tensor, (scales, h, w)
-        For each pixel how many windows of the scales up to this one cover it, at least 1.
+        How many windows of the scales up to this one cover each pixel, at least 1.
     down, across : list of Tensor
-        For each scale how much each pixel counts in each window's mean along the axes, (windows, h) and (w, windows).
+        For each scale the weight of each pixel in each window's mean along the axes, (windows, h) and (w, windows).
     """
 
     placement: Placement
@@ -75,15 +75,15 @@ looks = Latest(_looks, LOOKS_BYTES)
 
 
 class Guide:
-    """Says which windows of an image come next, from the maps so far of each of its targets.
+    """Chooses which windows of an image come next, from the map so far of each of its targets.
 
     Parameters
     ----------
     plan : Plan
     whole_scales : int
-        How many scales are scored whole.
+        Number of coarse scales of which all windows are scored.
     share : float
-        Share of the windows of a finer scale that is scored for each target.
+        Share of each finer scale's windows that is scored for each target.
     """
 
     def __init__(self, plan: Plan, whole_scales: int, share: float) -> None:
@@ -92,24 +92,24 @@ class Guide:
         self.scales = plan.slices()
         self._number = min(whole_scales, len(self.scales))  # scales that are done when the next question is asked
         self.first = list(range(self.scales[self._number - 1].stop))
-        self._own: Tensor | None = None  # (T, n), the windows that each target has asked for last
+        self._own: Tensor | None = None  # (T, n), the windows that were last chosen for each target
         self._total: Tensor | None = None
 
     def ask(self, maps: Tensor, scores: Tensor) -> Tensor | None:
-        """Take in what the windows say that were asked for last; return the next, or None where no scale is left.
+        """Take the results of the windows chosen last; return the next windows, or None if no scale is left.
 
         Parameters
         ----------
         maps : Tensor, (T, P, u, v)
-            Grad-CAM of the windows that are scored, each from 0 to 1.
+            Grad-CAM maps of the scored windows, each from 0 to 1.
         scores : Tensor, (T, P)
             Class scores of these windows, their weights.
 
         Returns
         -------
         Tensor, (T, n) int64
-            For each target the windows of the next scale in which the map's mean is highest, ascending; of equal ones
-            the first. What is chosen for a target does not depend on the others.
+            For each target the windows of the next scale in which the map's mean is highest, ascending; the first ones
+            if means are equal. The choice for one target does not depend on the others.
         """
         if self._number == len(self.scales):
             return None
@@ -133,7 +133,7 @@ class Guide:
 
 
 def _low(plan: Plan) -> Plan:
-    """Return the plan of the same image, shown smaller."""
+    """Return the plan of the same image in low resolution."""
     short = min(plan.height, plan.width)
     height, width = (
         min(round(SHORT_SIDE * side / short), SHORT_SIDE * MOST_SIDES) for side in (plan.height, plan.width)
@@ -143,7 +143,7 @@ def _low(plan: Plan) -> Plan:
 
 @lru_cache(maxsize=1024)
 def _means(length: int, scaled: int, starts: tuple[int, ...], window: int) -> Tensor:
-    """Return how much each of `length` pixels counts in each window's mean, (windows, length), along one axis."""
+    """Return the weights of `length` pixels in each window's mean, (windows, length), along one axis."""
     edges = torch.arange(length + 1, dtype=torch.float64) * (scaled / length)
     begins = torch.tensor(starts, dtype=torch.float64)[:, None]
     shared = (torch.minimum(edges[1:], begins + window) - torch.maximum(edges[:-1], begins)).clamp_(min=0)

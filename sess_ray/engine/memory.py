@@ -1,4 +1,4 @@
-"""What is kept of an image's scoring pass for methods that look at its kept windows again."""
+"""What is stored of an image's scoring pass, for methods that need the kept windows again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sess_ray.windows import Plan
 
 
 class LayerMemory:
-    """What the layer gave of some windows, by the place of the target and the window."""
+    """The layer's values for some windows, by target and window."""
 
     def __init__(self) -> None:
         self._values: dict[tuple[int, int], tuple[Tensor, ...]] = {}
@@ -21,12 +21,12 @@ class LayerMemory:
     def keep(
         self, slot: int, windows: list[int], values: tuple[Tensor, ...], scores: Tensor, *, few: int | None
     ) -> None:
-        """Keep what the layer gives of some windows; with `few`, copies of that of so many best ones so far.
+        """Keep the layer's values for some windows; with `few`, copies for at most so many windows, the best so far.
 
         Parameters
         ----------
         slot : int
-            The target's place.
+            The target's position.
         windows : list of int, n of them
         values : tuple of Tensor, (n, ...) each
         scores : Tensor, (P,)
@@ -42,12 +42,12 @@ class LayerMemory:
                 del self._values[slot, window]
 
     def take(self, slot: int, window: int) -> tuple[Tensor, ...] | None:
-        """Give back what was kept of a window, once; None where nothing was."""
+        """Return what was kept for a window, once; None if nothing was."""
         return self._values.pop((slot, window), None)
 
 
 class PatchMemory:
-    """Patches of an image's windows: held since they were scored, or cut again.
+    """Patches of an image's windows: kept since they were scored, or cut again.
 
     Parameters
     ----------
@@ -61,18 +61,18 @@ class PatchMemory:
         self._held: Tensor | None = None  # of all windows
 
     def hold(self, windows: slice | Tensor, patches: Tensor) -> None:
-        """Keep patches of some windows, (n, 3, side, side), so that kept ones are not cut again."""
+        """Keep patches of some windows, (n, 3, side, side), so that those need not be cut again."""
         if self._held is None:
             shape = self._plan.num_patches, *patches.shape[1:]
             self._held = patches.new_empty(shape).contiguous(memory_format=torch.channels_last)
         self._held[windows] = patches
 
     def free(self) -> None:
-        """Let go what is held."""
+        """Free the memory of the patches."""
         self._held = None
 
     def of(self, windows: list[int]) -> Iterator[Tensor]:
-        """Yield patches of windows, ascending, some more than once: runs of (n, 3, side, side), views."""
+        """Yield the patches of windows, given ascending and possibly repeated, as views (n, 3, side, side)."""
         if self._held is not None:
             yield self._held[upload(torch.tensor(windows), self._source.device)]
             return

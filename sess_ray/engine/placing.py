@@ -14,19 +14,19 @@ from sess_ray.transfer import Latest, upload
 from sess_ray.windows import Plan
 
 PLACEMENT_BYTES = 1 << 28
-CHUNK = 1 << 24  # numbers that are worked on at a time
+CHUNK = 1 << 24  # numbers in memory at a time
 
 
 @dataclass(frozen=True)
 class Placement:
-    """What each window's cells add to the image's rows and columns; bilinear resampling is separable.
+    """What each window's cells add to the image's rows and to its columns (bilinear resampling is separable).
 
     Attributes
     ----------
     rows : Tensor, (distinct lines of windows, H, u)
     columns : Tensor, (distinct columns of windows, v, W)
     row_of, column_of : Tensor, (P,) int64
-        Which of these a window takes.
+        For each window, its index in `rows` and in `columns`.
     covered_rows, covered_columns : Tensor, (H, scales) and (scales, W)
         Their product is how many windows cover a pixel.
     """
@@ -43,13 +43,13 @@ class Placement:
         return self.rows.nbytes + self.columns.nbytes
 
     def summed(self, maps: Tensor, windows: Tensor, top: int = 0, bottom: int | None = None) -> Tensor:
-        """Return the sum of maps, each where its window is in the image.
+        """Return the sum of maps, each placed where its window is in the image.
 
         Parameters
         ----------
         maps : Tensor, (T, K, u, v)
         windows : Tensor, (T, K) int64
-            The windows that they are of.
+            The windows of the maps.
         top, bottom : int
             Rows of the image; all by default.
 
@@ -114,7 +114,7 @@ def _axis(
         Up-sampling of a map to its window. Outside its window a patch is zero: a tap that reads past the border adds
         nothing.
     counts : list of int
-        How many of the windows are of each scale.
+        Number of windows of each scale.
     dtype : torch.dtype
     fade : float
         Share of the windows' sides over which they fade.

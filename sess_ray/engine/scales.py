@@ -1,6 +1,6 @@
-"""Where windows' maps lie in the image, scale by scale: least multiplications, which is what counts on a CPU.
+"""Where windows' maps lie in the image, scale by scale: with the fewest multiplications, which matter on a CPU.
 
-What a row of windows adds to the image is one matrix product an axis: resampling (window to image) times up-sampling
+What a row of windows adds to the image is one matrix product per axis: resampling (window to image) times up-sampling
 (map to window). `sess_ray.engine.placing` does the same in the fewest operations.
 """
 
@@ -48,7 +48,7 @@ def axis_matrix(scaled: int, target: int, starts: tuple[int, ...], up: Tensor, f
     return matrix * faded(scaled, target, begins, window, fade)[..., None] if fade else matrix
 
 
-# The targets of an image, and images of one size in a row, share their matrices; a few sizes are little memory.
+# The targets of an image, and consecutive images of one size, share their matrices; a few sizes need little memory.
 @lru_cache(maxsize=4)
 def scale_matrices(
     plan: Plan, u: int, v: int, dtype: torch.dtype, device: torch.device
@@ -65,7 +65,7 @@ def scale_matrices(
 
 
 def placed(maps: Tensor, chosen: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return three matrices whose product is the sum of one scale's maps, each where its window is in the image.
+    """Return three matrices whose product is the sum of one scale's maps, each placed where its window is in the image.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def summed(maps: Tensor, chosen: Tensor, rows: Tensor, columns: Tensor) -> tuple
 
 
 def over(total: Tensor, coverage: Tensor) -> Tensor:
-    """Divide a sum by its coverage, which is 0 where steps longer than a window leave gaps: nothing is known there."""
+    """Divide a sum by its coverage; the result is 0 where steps longer than a window leave gaps."""
     return total / coverage.masked_fill(coverage == 0, 1)
 
 
@@ -108,7 +108,7 @@ def scale_by_scale(plan: Plan, maps: Tensor, kept: Tensor) -> Rows:
     plan : Plan
     maps : Tensor, (K, u, v)
     kept : Tensor, (K,) int64
-        The windows that they are of, ascending.
+        The windows of the maps, ascending.
     """
     matrices = scale_matrices(plan, *maps.shape[1:], maps.dtype, maps.device)
     chosen = torch.zeros(plan.num_patches, dtype=torch.bool).index_fill_(0, kept, value=True)

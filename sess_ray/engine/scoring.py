@@ -1,4 +1,4 @@
-"""The scoring pass: batches through the model; scores, and what the layer shows, into the images that they are of."""
+"""The scoring pass: batches go through the model; scores, and the layer's values, go to their images."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def of_layer(tap: Tap, classes: Tensor, rows: Tensor | slice, names: Sequence[st
 
 
 def checked_maps(method: Method, maps: object, count: int) -> Tensor:
-    """Return what a method has made of so many patches; `SessError` where it is not a map for each."""
+    """Return the maps that a method made of so many patches; `SessError` if they are not one for each."""
     if not isinstance(maps, Tensor):
         raise SessError(f"method {method.name} gives {type(maps).__name__}: give maps, a Tensor (N, u, v)")
     if maps.ndim != 3 or len(maps) != count:
@@ -48,7 +48,7 @@ def checked_maps(method: Method, maps: object, count: int) -> Tensor:
 
 
 class Scoring:
-    """Scores windows, and with methods of family T makes their maps.
+    """Scores windows and, for methods of family T, makes their maps.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ class Scoring:
         self.on_cpu = settings.device.type == "cpu"
 
     def __call__(self, works: Iterator[Work]) -> Iterator[Work]:
-        """Yield images in their order, as soon as the scores of each one's last window are on their way."""
+        """Yield images in their order, as soon as the scores of their last windows have been launched."""
         waiting: deque[Work] = deque()
 
         def started() -> Iterator[Work]:
@@ -81,7 +81,7 @@ class Scoring:
                 yield work
 
     def _score(self, patches: Tensor, segments: list[Segment]) -> None:
-        """Take what a batch shows into the images that it is made of."""
+        """Score a batch, and hand the results to its images."""
         tap = self.model.tap(patches)
         probabilities = self.model.probabilities(tap.logits)
         for segment in segments:
@@ -103,16 +103,16 @@ class Scoring:
                 self._look(tap, classes[:, slot], slot, active)
 
     def _holds(self, work: Work) -> bool:
-        """Whether patches are kept for the method: on a CPU they would be the most that an image needs."""
+        """Whether patches are kept for the method: not on a CPU, where they would take most of an image's memory."""
         settings = self.settings
         if self.on_cpu or settings.method.family == "T":
             return False
         return work.plan.num_patches * 3 * settings.window**2 * settings.dtype.itemsize <= PATCH_BYTES
 
     def _look(self, tap: Tap, classes: Tensor, slot: int, active: list[Segment]) -> None:
-        """Take what is wanted of the layer, for windows that may survive the pre-filter, or that guide.
+        """Take the layer's values for windows that may survive the pre-filter, or that guide.
 
-        Methods of family T make their maps of it at once; for the others it is remembered.
+        Methods of family T make their maps from them at once; for other methods they are remembered.
         """
         settings, method = self.settings, self.settings.method
         chosen = [self._promising(segment, slot) for segment in active]
@@ -151,7 +151,7 @@ class Scoring:
                 self._remember(segment.work, slot, windows, tuple(value[part] for value in layer))
 
     def _offers(self, tap: Tap, targets: Tensor, rows: Tensor | slice) -> dict[str, Scored]:
-        """Return what the method asks for beside activations and gradients."""
+        """Return what the method asks for in addition to activations and gradients."""
         return {"scored": Scored(self.model, targets, tap.logits[rows], lambda weights: tap.pull(weights, rows))}
 
     def _remember(self, work: Work, slot: int, windows: list[int], values: tuple[Tensor, ...]) -> None:
@@ -163,8 +163,8 @@ class Scoring:
     def _promising(self, segment: Segment, slot: int) -> Tensor | None:
         """Return which of a segment's windows are among the best so far, as many as the pre-filter keeps; None for all.
 
-        On a GPU all of them: to wait for the scores would cost more than the maps. Where maps guide, all that the
-        target has chosen.
+        On a GPU all of them, because waiting for the scores would cost more than the maps. With guided windows, all
+        that were chosen for the target.
         """
         work, count = segment.work, len(segment.windows)
         if not self.on_cpu:

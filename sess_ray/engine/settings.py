@@ -14,23 +14,23 @@ from sess_ray.errors import SessError, unknown
 from sess_ray.methods import Method
 from sess_ray.windows import Plan, fitted, sess_plan, whole_plan
 
-# On a CPU a small batch stays in the cache; a GPU wants to be full.
+# On a CPU a small batch stays in the cache; a GPU needs a large one to be busy.
 BATCH_SIZES = {"cpu": 8, "cuda": 128}
 WINDOWS = ("all", "guided")
 LAYER = ("activations", "gradients")
 
 
 def default_batch_size(device: torch.device) -> int:
-    """Return how many patches a batch has where nobody says."""
+    """Return the default number of patches in a batch."""
     return BATCH_SIZES.get(device.type, BATCH_SIZES["cuda"])
 
 
-MOST_SCALES = 1000  # 64,000 pixels a side: beyond, even to count the windows takes for ever
+MOST_SCALES = 1000  # 64,000 pixels a side; beyond that, even counting the windows would take too long
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The parameters of `SESS`, with all that depends on the model and the device filled in.
+    """The parameters of `SESS`, with everything filled in that depends on the model and the device.
 
     Attributes
     ----------
@@ -97,17 +97,17 @@ class Settings:
 
     @property
     def ratio(self) -> float:
-        """Share of the windows that the pre-filter drops; none without SESS."""
+        """Share of the windows that the pre-filter drops; 0 without SESS."""
         return self.pre_filter_ratio if self.num_scales else 0.0
 
     @property
     def fades(self) -> float:
-        """Share of their sides over which windows fade; without SESS none does."""
+        """Share of their side over which windows fade; 0 without SESS."""
         return self.fade if self.num_scales else 0.0
 
     @property
     def guides(self) -> bool:
-        """Whether maps say which windows of finer scales are scored."""
+        """Whether the maps so far decide which windows of finer scales are scored."""
         return self.windows == "guided" and self.num_scales is not None
 
     @property
@@ -117,11 +117,11 @@ class Settings:
 
     @cached_property
     def looks_at(self) -> list[str]:
-        """What the method takes from the layer in the scoring pass."""
+        """What the method needs from the layer in the scoring pass."""
         return [name for name in LAYER if name in self.method.given or self.method.family == "T"]
 
     def plan(self, height: int, width: int) -> Plan:
-        """Return the windows of an image of this size; `SessError` where they are more than `max_patches`."""
+        """Return the windows of an image of this size; `SessError` if there are more than `max_patches`."""
         if self.num_scales is None:
             return self._limited(whole_plan(height, width, self.window))
         if max(height, width) / max(1, min(height, width)) > self.max_patches:  # do not even count them
@@ -139,7 +139,7 @@ class Settings:
         return replace(plan, height=height, width=width, fade=self.fades)
 
     def num_scored(self, plan: Plan) -> int:
-        """Return how many windows of a plan are scored for one target; for several targets as many or more."""
+        """Return how many windows of a plan are scored for one target; several targets may take more."""
         if not self.guides:
             return plan.num_patches
         return least_scored(plan, self.whole_scales, self.window_share)

@@ -1,4 +1,4 @@
-"""An image on its way: what is known of it, and which of its windows come next."""
+"""An image in progress: what is known about it so far, and which of its windows come next."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from sess_ray.windows import Plan
 
 
 class Work:
-    """An image on its way. Others ask and tell; it keeps.
+    """The state of an image in progress; scoring, extraction and finishing read and write it.
 
-    Its windows are scored in turns: which are worth it may depend on what the turns before have shown. The first turn
-    begins with the whole image.
+    Its windows are scored in turns, because the choice of windows may depend on the turns before. The first turn begins
+    with the whole image.
 
     Parameters
     ----------
@@ -33,26 +33,26 @@ class Work:
     ratio : float
         Share of the windows that the pre-filter drops.
     guide : Guide, optional
-        Chooses windows. Without it all are scored.
+        Chooses windows. By default all are scored.
     whole_is_patch : bool
-        The first window of the plan is the whole image.
+        Whether the first window of the plan is the whole image.
 
     Attributes
     ----------
     targets : Tensor, (T,) int64
-        Classes to explain; from `meet` on.
+        Classes to explain; set by `meet`.
     probabilities : Tensor, (classes + groups,)
-        What the model says of the whole image.
+        The model's probabilities for the whole image.
     scores : Tensor, (T, P)
         Probability of each target in each window; 0 where it is not scored.
     chosen : Tensor, (T, P) bool, on the CPU
-        The windows that are scored for a target's own sake.
+        The windows that were chosen for each target.
     own_scores : Tensor, (T, P)
-        The same, 0 also where a window is scored for another target's sake; from `filter` on.
+        The same as `scores`, but 0 also where a window was chosen only for another target; set by `filter`.
     kept : Tensor, (T, K) int64
-        What the pre-filter keeps of each target's windows, ascending; from `filter` on.
+        The windows that the pre-filter keeps for each target, ascending; set by `filter`.
     maps : Tensor, (T, K, u, v)
-        The method's, of the kept windows.
+        The method's maps of the kept windows.
     batch : int
         The batch in which its last window was scored.
     patches : PatchMemory
@@ -103,16 +103,16 @@ class Work:
 
     @property
     def scored(self) -> bool:
-        """Whether all of its windows that are to be scored are."""
+        """Whether all windows that are to be scored have been scored."""
         return not self._turn
 
     @property
     def ready(self) -> bool:
-        """Whether it has windows that are in no batch yet."""
+        """Whether it has windows that are not yet in a batch."""
         return self._left > 0
 
     def take(self, most: int) -> Iterator[tuple[Tensor, list[int]]]:
-        """Yield the next rows, at most so many: (n, 3, side, side) and which windows; first the whole image."""
+        """Yield the next rows, at most so many, as (n, 3, side, side) with their windows; first the whole image."""
         if self.wants_whole:
             self.wants_whole = False
             most -= 1
@@ -127,16 +127,16 @@ class Work:
 
     @property
     def asks(self) -> bool:
-        """Whether `answer` tells which windows come next."""
+        """Whether `answer` has to be called to know which windows come next."""
         return self._answer is not None
 
     def done(self, count: int, batch: int) -> None:
-        """Take note that so many rows were in this batch and their scores are on their way."""
+        """Note that so many rows were in this batch and that their scores have been launched."""
         self._waiting -= count
         if self._waiting:
             return
         self.batch = batch
-        self._runs = iter(())  # refers back to this: its memory would not be free as soon as it is let go
+        self._runs = iter(())  # it refers back to this object, whose memory would otherwise not be freed at once
         if self._guide and self._guiding is not None:
             found = self._guide.ask(self._guiding, self.scores)
             if found is not None:
@@ -145,7 +145,7 @@ class Work:
         self._turn = []
 
     def answer(self) -> None:
-        """Read which windows come next, and begin with them."""
+        """Read which windows come next, and start with them."""
         assert self._answer is not None
         for slot, windows in enumerate(self._answer.read().tolist()):
             self.chosen[slot, windows] = True
@@ -156,8 +156,8 @@ class Work:
     # -- what is learned of them
 
     def meet(self, probabilities: Tensor, num_classes: int) -> None:
-        """Learn what the model says of the whole image, (classes + groups,), and so what to explain."""
-        self._waiting -= self.wants_whole  # told before the first batch, it need not be scored
+        """Take the model's probabilities for the whole image, (classes + groups,), and decide what to explain."""
+        self._waiting -= self.wants_whole  # known before the first batch, so the whole image need not be scored
         self.wants_whole = False
         self.probabilities = probabilities
         self.targets = self.goal.among(probabilities, num_classes)
@@ -174,7 +174,7 @@ class Work:
         self._all[slot, windows] = maps
 
     def place_guides(self, slot: int, windows: slice | Tensor, maps: Tensor) -> None:
-        """Take maps that guide, as `place_maps`, each from 0 to 1."""
+        """Take guiding maps, like `place_maps`, each from 0 to 1."""
         if self._guiding is None:
             self._guiding = self._room(maps)
         self._guiding[slot, windows] = maps
@@ -183,7 +183,7 @@ class Work:
         return maps.new_zeros(*self.chosen.shape, *maps.shape[1:])
 
     def filter(self) -> None:
-        """Decide which windows the pre-filter keeps of those that are scored for each target."""
+        """Decide which of the windows scored for each target the pre-filter keeps."""
         if self._guide:
             chosen = upload(self.chosen, self.source.device)
             ranked, self.own_scores = self.scores.where(chosen, -torch.inf), self.scores.where(chosen, 0)
@@ -204,11 +204,11 @@ class Work:
         return not self._missing
 
     def expect(self) -> None:
-        """Begin to wait for a map of each kept window."""
+        """Start to wait for a map of each kept window."""
         self._missing = self.kept.numel()
 
     def receive(self, slots: Tensor, places: Tensor, maps: Tensor) -> None:
-        """Take maps of kept windows, (n, u, v), each for a target at a place among its kept ones."""
+        """Take maps of kept windows, (n, u, v), each for a target and a position among its kept windows."""
         if not len(self.maps):
             self.maps = maps.new_empty(*self.kept.shape, *maps.shape[1:])
         self.maps[slots, places] = maps

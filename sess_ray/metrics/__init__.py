@@ -1,4 +1,4 @@
-"""The field's own measures of saliency maps, on arrays: `update` with one map, `merge` parts, `summary`."""
+"""The field's metrics of saliency maps, on arrays: `update` with one map, `merge` parts, read the `summary`."""
 
 from sess_ray.metrics.localization import DifficultPointingGame, EnergyPointingGame, PointingGame
 from sess_ray.metrics.metric import Metric, Summary

@@ -1,7 +1,7 @@
 """Metrics that compare a map with where its target is annotated.
 
 Maps are (H, W) in 0..1; a NaN counts as 0. Regions are (H, W) bool: the union of the target's boxes or segments. Boxes
-are (n, 4) [x0, y0, x1, y1] in pixels, the last two exclusive; what lies outside the image does not count.
+are (n, 4) [x0, y0, x1, y1] in pixels, the last two exclusive; what is outside the image does not count.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NEAR = 15.0  # pixels
 
 
 def min_max(saliency: np.ndarray) -> np.ndarray:
-    """Return a map in 0..1, (H, W) float64; a constant map becomes all zeros, and a NaN counts as 0."""
+    """Return a map stretched to 0..1, (H, W) float64; a constant map becomes all zeros, and a NaN counts as 0."""
     values = np.nan_to_num(np.asarray(saliency, np.float64))
     values = values - values.min()
     most = values.max()
@@ -30,14 +30,14 @@ def min_max(saliency: np.ndarray) -> np.ndarray:
 
 
 def is_difficult(region: np.ndarray, others: bool) -> bool:
-    """Say whether a target is difficult: under a quarter of the image, beside at least one object of another class.
+    """Say whether a target is difficult: under a quarter of the image, with at least one object of another class.
 
     Zhang et al., Top-down Neural Attention by Excitation Backprop, ECCV 2016.
 
     Parameters
     ----------
     region : ndarray, (H, W) bool
-        All of the target.
+        All pixels of the target.
     others : bool
         Whether objects of other classes are in the image.
     """
@@ -45,7 +45,7 @@ def is_difficult(region: np.ndarray, others: bool) -> bool:
 
 
 def box_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return the intersection over union of boxes (n, 4) with boxes (m, 4): (n, m); 0 where both cover nothing."""
+    """Return the intersection over union of boxes (n, 4) with boxes (m, 4), (n, m); 0 if both are empty."""
     one, other = (np.asarray(boxes, np.float64).reshape(-1, 4) for boxes in (first, second))
     low, high = np.maximum(one[:, None, :2], other[:, :2]), np.minimum(one[:, None, 2:], other[:, 2:])
     shared = np.clip(high - low, 0, None).prod(-1)
@@ -60,15 +60,15 @@ def largest_boxes(saliency: np.ndarray, thresholds: Sequence[float]) -> Iterator
     Parameters
     ----------
     saliency : ndarray, (H, W)
-        Taken from 0 to 1 by its minimum and maximum.
+        It is stretched to 0..1.
     thresholds : sequence of float
-        In 0..1, ascending. Pixels of at least that value count; neighbours, diagonal ones too, belong together. Of
-        parts with equally many pixels the first one in row-major order counts.
+        In 0..1, ascending. Pixels of at least that value count; neighbours, also diagonal ones, belong to one part. If
+        parts have equally many pixels, the first one in row-major order counts.
 
     Yields
     ------
     (x0, y0, x1, y1) or None
-        x1 and y1 exclusive; None where the map is constant.
+        x1 and y1 are exclusive; None if the map is constant.
 
     Raises
     ------
@@ -94,8 +94,8 @@ def part_boxes(saliency: np.ndarray, thresholds: Sequence[float]) -> Iterator[np
     Yields
     ------
     ndarray, (n, 4) int
-        x0, y0, x1, y1, the last two exclusive, by the row-major order of the parts' first pixels; (0, 4) where the map
-        is constant.
+        x0, y0, x1, y1, the last two exclusive, in the row-major order of the parts' first pixels; (0, 4) if the map is
+        constant.
     """
     return (boxes for boxes, _ in _parts(saliency, thresholds))
 
@@ -108,13 +108,13 @@ def _parts(saliency: np.ndarray, thresholds: Sequence[float]) -> Iterator[tuple[
         raise SessError("boxes of maps: needs scipy: install sess-ray[evaluate]") from error
     values = scaled(saliency)
     constant = not values.any()
-    offset, count = np.zeros(4, int), -1  # of what is left of the map; pixels that reach the threshold
+    offset, count = np.zeros(4, int), -1  # the corner of the rest of the map; its pixels that reach the threshold
     boxes, sizes = np.empty((0, 4), int), np.empty(0, int)
     for threshold in thresholds:
         mask = values >= np.float32(threshold)
         if not constant and (found := int(np.count_nonzero(mask))) != count:
             count = found
-            # What is below this threshold is below all further ones.
+            # Pixels below this threshold are below all further ones.
             x0, y0, x1, y1 = _tight(mask)
             values, mask = values[y0:y1, x0:x1], mask[y0:y1, x0:x1]
             offset += (x0, y0, x0, y0)
@@ -126,13 +126,13 @@ def _parts(saliency: np.ndarray, thresholds: Sequence[float]) -> Iterator[tuple[
 
 
 def _tight(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """Return the box around what is set; something is."""
+    """Return the box around the pixels that are set, of which there is at least one."""
     columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def reaches(saliency: np.ndarray, threshold: float) -> np.ndarray:
-    """Return which pixels of a map, taken from 0 to 1 by its minimum and maximum, reach a threshold.
+    """Return which pixels of a map, stretched to 0..1, reach a threshold.
 
     Parameters
     ----------
@@ -143,19 +143,19 @@ def reaches(saliency: np.ndarray, threshold: float) -> np.ndarray:
     Returns
     -------
     ndarray, (H, W) bool
-        None where the map is constant.
+        All False if the map is constant.
     """
     values = scaled(saliency)
     return values >= np.float32(threshold) if values.any() else np.zeros(values.shape, bool)
 
 
 def scaled(saliency: np.ndarray) -> np.ndarray:
-    """Return `min_max` in float32: there a value of k / 255 equals the threshold that is the same number."""
+    """Return `min_max` in float32, in which a value of k / 255 equals a threshold of the same number."""
     return min_max(saliency).astype(np.float32)
 
 
 def matching(saliency: np.ndarray, region: np.ndarray) -> np.ndarray:
-    """Return the map without NaN, if the region is one of its pixels."""
+    """Return the map without NaN; `SessError` if the region has another size."""
     if saliency.shape != region.shape or region.dtype != bool:
         raise SessError(
             f"a map {saliency.shape} and a region {region.shape} {region.dtype}: give a bool for each pixel"
@@ -164,15 +164,15 @@ def matching(saliency: np.ndarray, region: np.ndarray) -> np.ndarray:
 
 
 def peak_of(saliency: np.ndarray, smooth: float = 0.0) -> tuple[int, int]:
-    """Return where a map is largest, x and y: the first maximum in row-major order.
+    """Return x and y of a map's maximum, the first one in row-major order.
 
     Parameters
     ----------
     saliency : ndarray, (H, W)
         NaN counts as 0.
     smooth : float
-        Blur it first by a Gaussian with a sigma of this share of the longer side, cut at 4 sigma; beyond the border
-        its border pixels go on. As TorchRay does.
+        Blur the map first with a Gaussian whose sigma is this share of the longer side, cut at 4 sigma, with border
+        pixels repeated beyond the border, as TorchRay does.
     """
     values = np.nan_to_num(saliency)
     if smooth:
@@ -184,7 +184,7 @@ def peak_of(saliency: np.ndarray, smooth: float = 0.0) -> tuple[int, int]:
 
 
 class PointingGame(Metric):
-    """Whether the maximum of a map is on the target or near it: 1 or 0; the mean over classes of their hit rates.
+    """Whether the maximum of a map is on or near the target, 1 or 0; the mean over classes of their hit rates.
 
     A map of all zeros or NaN points nowhere: 0. Zhang et al., Top-down Neural Attention by Excitation Backprop,
     ECCV 2016; the details as in TorchRay's benchmark (Fong et al., Extremal Perturbations, ICCV 2019).
@@ -192,11 +192,11 @@ class PointingGame(Metric):
     Parameters
     ----------
     tolerance : float
-        The centres of the maximum and of the nearest pixel of the target are less than so many pixels apart, or it is
-        that pixel.
+        A hit is a maximum on the target, or one whose centre is less than so many pixels from the centre of the
+        target's nearest pixel.
     smooth : float
-        The map is blurred before its maximum is looked for, with a sigma of this share of its longer side (`peak_of`).
-        The benchmark takes 0.02 for maps of pixel gradients, whose maximum is else a speck, and 0 for others.
+        Before its maximum is found, the map is blurred with a sigma of this share of its longer side (`peak_of`). The
+        benchmark uses 0.02 for maps of pixel gradients, whose maximum would otherwise be a speck, and 0 for others.
 
     Examples
     --------
@@ -229,8 +229,8 @@ class PointingGame(Metric):
         saliency : ndarray, (H, W)
         region : ndarray, (H, W) bool
         peak : (int, int), optional
-            x and y of the maximum, where it is known better than from the map: a stored map has 8 bits. By default that
-            of `peak_of`.
+            x and y of the maximum, if it is known better than from the map, since a stored map has 8 bits. By default
+            the result of `peak_of`.
         """
         saliency = matching(saliency, region)
         if not saliency.any():
@@ -242,7 +242,7 @@ class PointingGame(Metric):
 
 
 class DifficultPointingGame(PointingGame):
-    """`PointingGame` on difficult targets: measure those for which `is_difficult`."""
+    """`PointingGame` on difficult targets: measure only those for which `is_difficult` is true."""
 
     name: ClassVar[str] = "pointing_game_difficult"
 
@@ -250,8 +250,8 @@ class DifficultPointingGame(PointingGame):
 class EnergyPointingGame(Metric):
     """Share of a map's sum that lies in its target's boxes; 0 for a map of all zeros or NaN.
 
-    Sharpening alone, such as squaring a map, raises it without any knowledge of the target: read it beside `PxAP`,
-    which sees the order of pixels only. Wang et al., Score-CAM, CVPR Workshops 2020.
+    Sharpening alone, such as squaring a map, raises it without any knowledge of the target: read it together with
+    `PxAP`, which depends only on the order of pixels. Wang et al., Score-CAM, CVPR Workshops 2020.
     """
 
     name: ClassVar[str] = "energy_pointing_game"

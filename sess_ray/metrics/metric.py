@@ -1,8 +1,8 @@
-"""What metrics have in common: values come one at a time, parts are merged, means have intervals.
+"""What all metrics share: values come one at a time, parts are merged, means have intervals.
 
-Intervals are of the Poisson bootstrap: in each of a thousand replicates an image counts as often as a Poisson number
-says that is drawn from its name alone. So nothing but sums is held, all maps of an image are drawn together, and two
-runs see the same replicates: the interval of their difference is paired.
+Intervals come from a Poisson bootstrap: in each of a thousand replicates an image counts a Poisson number of times that
+depends only on its name. So only sums are held, all maps of an image are drawn together, and two runs see the same
+replicates: the interval of their difference is paired.
 
 Sums are exact, in whatever order and in whatever parts values come, for up to a hundred million maps: then runs that
 are the same have a difference of 0, and not of some rounding that leaves 0 out of its interval. For that values are
@@ -35,7 +35,7 @@ class Summary:
     n : int
         Number of maps.
     mean, low, high : float
-        The metric, and the interval that holds it with 95 % confidence; NaN where there are no maps.
+        The metric, and its 95 % confidence interval; NaN if there are no maps.
     """
 
     n: int
@@ -45,7 +45,7 @@ class Summary:
 
     @classmethod
     def of(cls, n: int, replicates: np.ndarray) -> Summary:
-        """Summarise replicates, the first of which counts each image once."""
+        """Summarise replicates; the first one counts each image once."""
         rest = replicates[1:]
         if not np.isfinite(rest).any():
             return cls(n, float(replicates[0]), float("nan"), float("nan"))
@@ -56,7 +56,7 @@ class Summary:
 
 @lru_cache(maxsize=1024)
 def replicate_weights(key: str) -> np.ndarray:
-    """Return how often an image counts in each replicate: once in the first, then Poisson numbers of its name."""
+    """Return how often an image counts in each replicate: once in the first, then Poisson numbers from its name."""
     seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "little")
     drawn = np.random.default_rng(seed).poisson(1.0, REPLICATES)
     return np.concatenate([[1.0], drawn])
@@ -78,8 +78,8 @@ def weights_of(keys: Sequence[str]) -> np.ndarray:
 class Metric:
     """A mean over maps.
 
-    Subclasses say in `measure` what one map is worth: a number, or an array of numbers (one a threshold, say), of whose
-    means `reduce` makes one.
+    Subclasses return in `measure` the value of one map: a number, or an array of numbers (for example one for each
+    threshold), whose means `reduce` turns into one number.
 
     Examples
     --------
@@ -108,7 +108,7 @@ class Metric:
         raise NotImplementedError
 
     def reduce(self, means: np.ndarray) -> np.ndarray:
-        """Return one number a replicate for means (replicates, ...) over maps."""
+        """Return one number for each replicate, from means (replicates, ...) over maps."""
         return means
 
     def update(self, *args, key: str, label: str = "", **kwargs) -> float | np.ndarray:  # type: ignore[no-untyped-def] # noqa: ANN002, ANN003
@@ -119,7 +119,7 @@ class Metric:
         *args, **kwargs
             What `measure` takes.
         key : str
-            Name of the image; its maps are drawn together when intervals are made.
+            Name of the image; all its maps are drawn together for the intervals.
         label : str
             Class of the map, for means over classes.
 
@@ -133,16 +133,16 @@ class Metric:
         return value
 
     def add(self, value: float | np.ndarray, *, key: str, label: str = "") -> None:
-        """Count a value that has been measured."""
+        """Count a value that was measured before."""
         self.count(np.asarray(value, np.float64)[None], weights_of([key]), [label])
 
     def count(self, values: np.ndarray, weights: np.ndarray, labels: Sequence[str | None]) -> None:
-        """Count values that have been measured, many at once.
+        """Count many values that were measured before.
 
         Parameters
         ----------
         values : ndarray, (n, ...)
-            A map's value each.
+            One value for each map.
         weights : ndarray, (n, 1 + replicates)
             `weights_of` their images.
         labels : sequence of str
@@ -166,7 +166,7 @@ class Metric:
             _added(self._rests, group, np.tensordot(weights, rest, (0, 0)))
 
     def merge(self, other: Self) -> Self:
-        """Count in what another part has counted; return self."""
+        """Add everything that another part has counted; return self."""
         for own, theirs in (
             (self._sums, other._sums),
             (self._rests, other._rests),
@@ -177,14 +177,14 @@ class Metric:
         return self
 
     def replicates(self) -> np.ndarray:
-        """Return the metric in each replicate, (1 + replicates,), that of the maps themselves first."""
+        """Return the metric in each replicate, (1 + replicates,); the first one is that of the maps themselves."""
         return self.reduce(self.means()) if self._sums else np.full(1 + REPLICATES, np.nan)
 
     def means(self) -> np.ndarray:
         """Return the mean value in each replicate, (1 + replicates, ...).
 
-        A mean over classes weighs each map by one over the number of its class. These weights are the same in all
-        replicates: else a class with a single map would count as certain.
+        A mean over classes weights each map by one over the number of maps of its class. These weights are the same in
+        all replicates; otherwise a class with a single map would count as certain.
         """
         total: Any = 0.0
         weight: Any = 0.0
@@ -206,7 +206,7 @@ class Metric:
         return Summary.of(self.n, self.replicates())
 
     def difference(self, base: Self) -> Summary:
-        """Return how much larger this metric is than that of another run on the same maps, with a paired interval."""
+        """Return this metric minus that of another run on the same images, with a paired interval."""
         if self.n != base.n:
             raise ValueError(f"runs of {self.n} and {base.n} maps are not paired: count the maps that both have")
         return Summary.of(self.n, self.replicates() - base.replicates())

@@ -1,7 +1,7 @@
-"""Metrics that ask the model about perturbed images.
+"""Metrics that run the model on perturbed images.
 
-What a metric asks about one map is a `Series` of inputs, made when they are needed. `scored` takes the series of many
-maps and metrics through the model in full batches; `measure` makes a number of the scores of each.
+For one map a metric needs the model's scores on a `Series` of inputs, which are made on demand. `scored` runs the model
+on the series of many maps and metrics in full batches; `measure` turns the scores of each series into a number.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sess_ray.transfer import pixels_on, upload
 
 @dataclass(frozen=True)
 class Series:
-    """Inputs that lead from one image to another, each pixel changing once: `series[part]` makes a slice of them.
+    """Inputs that lead from one image to another, where each pixel changes once; `series[part]` makes a slice of them.
 
     Attributes
     ----------
@@ -46,23 +46,23 @@ class Series:
     count: int
 
     def __getitem__(self, part: slice) -> Tensor:
-        """Return those inputs, (n, 3, h, w)."""
+        """Return these inputs, (n, 3, h, w)."""
         steps = torch.arange(*part.indices(self.count), device=self.turn.device)
         return torch.where((self.turn <= steps[:, None, None])[:, None], self.last, self.first)
 
 
 @dataclass(frozen=True)
 class Preset:
-    """What papers leave open of insertion and deletion, as one of them chose it.
+    """One paper's choices for details of insertion and deletion that definitions leave open.
 
     Attributes
     ----------
     step : callable
-        Height and width of the input to the number of pixels that change at a time.
+        Takes height and width of the input, and returns the number of pixels that change at a time.
     kernel : Tensor, (odd number,) float64
-        The blur that insertion starts from, along both axes.
+        The kernel, for both axes, of the blur from which insertion starts.
     border : {"reflect", "constant"}
-        What the blur sees beyond the border, as `sess_ray.blur.blurred` takes it.
+        How the blur extends the image beyond the border; see `sess_ray.blur.blurred`.
     """
 
     step: Callable[[int, int], int]
@@ -73,7 +73,7 @@ class Preset:
 def folded_kernel(size: int, sigma: float) -> Tensor:
     """Return what scipy's `gaussian_filter` makes of a delta amid `size` pixels, (size,) float64: nearly a box.
 
-    A Gaussian cut at 4 sigma, its tails mirrored back at the borders (border pixels repeated) as often as it takes.
+    It is a Gaussian cut at 4 sigma, its tails mirrored at the borders (border pixels repeated) as often as needed.
     """
     reach = int(4 * sigma + 0.5)
     positions = (torch.arange(-reach, reach + 1) + size // 2).remainder(2 * size)
@@ -89,14 +89,14 @@ PRESETS = {
 
 
 def deletion(image: Tensor, saliency: Tensor, preset: Preset) -> Series:
-    """Return the image losing its pixels to the mean colour, the most salient ones first.
+    """Return the series in which the image's pixels become the mean colour, the most salient ones first.
 
     Parameters
     ----------
     image : Tensor, (3, h, w) float32
         At the model's input size, normalised.
     saliency : Tensor, (h, w)
-        Equal values go in row-major order; NaN counts as 0.
+        Pixels of equal value change in row-major order; NaN counts as 0.
     preset : Preset
 
     Returns
@@ -108,7 +108,7 @@ def deletion(image: Tensor, saliency: Tensor, preset: Preset) -> Series:
 
 
 def insertion(image: Tensor, saliency: Tensor, preset: Preset) -> Series:
-    """Return the blurred image gaining the pixels of the sharp one, the most salient ones first; as `deletion`."""
+    """Return the series in which a blurred image gets its sharp pixels back, most salient first; like `deletion`."""
     return _step_by_step(blurred(image[None], preset.kernel, preset.border)[0], image, saliency, preset)
 
 
@@ -118,7 +118,7 @@ def masked(image: Tensor, saliency: Tensor) -> Series:
     Parameters
     ----------
     image : Tensor, (3, h, w) float32
-        At the model's input size, normalised: what the map hides takes the mean colour.
+        At the model's input size, normalised, so that pixels that the map hides take the mean colour.
     saliency : Tensor, (h, w)
         In 0..1; NaN counts as 0.
     """
@@ -140,14 +140,14 @@ def auc(scores: np.ndarray) -> float:
 
 
 def scored(model: Model, requests: Iterable[tuple[Series, int]], batch_size: int) -> Iterator[np.ndarray]:
-    """Ask the model about many series, in batches that are filled across them.
+    """Run the model on many series, in batches that are filled across series.
 
     Parameters
     ----------
     model : Model
         Prepared (`Model.prepared`); the series are on its device.
     requests : iterable of (Series, int)
-        Series and their target classes. They are taken when their inputs are due, and not held longer.
+        Series and their target classes. Each is taken when its inputs are needed, and not held longer.
     batch_size : int
 
     Yields
@@ -195,7 +195,7 @@ def _probabilities(model: Model, inputs: Tensor, targets: list[int]) -> np.ndarr
 
 
 def at_input_size(pixels: np.ndarray, saliency: np.ndarray, model: Model) -> tuple[Tensor, Tensor]:
-    """Return an image and its map as the metrics take them: squashed to the model's input, on the model's device.
+    """Return an image and its map as the metrics take them: resized to the model's square input, on its device.
 
     Parameters
     ----------
@@ -207,9 +207,9 @@ def at_input_size(pixels: np.ndarray, saliency: np.ndarray, model: Model) -> tup
     Returns
     -------
     image : Tensor, (3, input_size, input_size) float32
-        Normalised, exactly what `SESS` gives the model for the whole image.
+        Normalised, exactly as `SESS` passes the whole image to the model.
     saliency : Tensor, (input_size, input_size) float32
-        In 0..1, resampled as the image is: bilinear, half-pixel centres, antialias.
+        In 0..1, resampled like the image: bilinear, half-pixel centres, antialias.
     """
     side, device = model.input_size, model.probe(side=1).device
     placed = pixels_on(device, pixels).permute(2, 0, 1)
@@ -226,7 +226,7 @@ def _shrunk(lines: Tensor, count: int) -> Tensor:
 
 
 class ModelMetric(Metric):
-    """A metric of what the model says of perturbed images: of the scores of a series.
+    """A metric of the model's scores on perturbed images, those of a series.
 
     Attributes
     ----------
@@ -237,7 +237,7 @@ class ModelMetric(Metric):
     question: str
 
     def series(self, image: Tensor, saliency: Tensor) -> Series:
-        """Return what to ask the model about a map; both at its input size (`at_input_size`)."""
+        """Return the series for an image and its map, both at the model's input size (`at_input_size`)."""
         raise NotImplementedError
 
     def measure(self, scores: np.ndarray) -> float:
@@ -255,7 +255,7 @@ class ModelMetric(Metric):
         label: str = "",
         batch_size: int = 8,
     ) -> float:
-        """Ask a prepared model about one map, count it and return its value.
+        """Run a prepared model on the series of one map, count the map's value and return it.
 
         Examples
         --------
@@ -266,7 +266,7 @@ class ModelMetric(Metric):
         >>> image, saliency = at_input_size(photograph, found.saliency, sess.model)
         >>> metric = Deletion()
         >>> value = metric.ask(sess.model, image, saliency, found.target, key="noise.png")
-        >>> 0 < value < 1, metric.n, metric.summary().mean == value
+        >>> 0 < value < 1, metric.n, abs(metric.summary().mean - value) < 1e-12
         (True, 1, True)
         """
         [scores] = scored(model, [(self.series(image, saliency), target)], batch_size)
@@ -288,7 +288,7 @@ class _Curve(ModelMetric):
 
 
 class Insertion(_Curve):
-    """Area under the target's probability while the most salient pixels come back to a blurred image.
+    """Area under the target's probability while the most salient pixels are restored in a blurred image.
 
     Petsiuk et al., RISE, BMVC 2018. Presets: ``rise`` as in their release; ``groupcam`` as in Zhang et al., Group-CAM,
     2021.
@@ -301,7 +301,7 @@ class Insertion(_Curve):
 
 
 class Deletion(_Curve):
-    """Area under the target's probability while the most salient pixels take the mean colour; as `Insertion`."""
+    """Area under the target's probability while the most salient pixels become the mean colour; like `Insertion`."""
 
     name: ClassVar[str] = "deletion"
     better = "lower"
@@ -327,9 +327,9 @@ class _Masked(ModelMetric):
 
 
 class AverageDrop(_Masked):
-    """Share of the target's probability that is lost when the image is seen through its map: max(0, Y - O) / Y.
+    """Share of the target's probability that is lost if the image is multiplied by its map: max(0, Y - O) / Y.
 
-    In 0..1; a gain counts 0, and so does an image without any probability. Chattopadhay et al., Grad-CAM++, WACV 2018.
+    In 0..1; a gain counts as 0, and so does a target of probability 0. Chattopadhay et al., Grad-CAM++, WACV 2018.
     """
 
     name: ClassVar[str] = "average_drop"
@@ -341,7 +341,7 @@ class AverageDrop(_Masked):
 
 
 class AverageIncrease(_Masked):
-    """Whether the target's probability grows when the image is seen through its map: 1 or 0; as `AverageDrop`."""
+    """Whether the target's probability grows if the image is multiplied by its map, 1 or 0; like `AverageDrop`."""
 
     name: ClassVar[str] = "average_increase"
 

@@ -1,4 +1,4 @@
-"""Sanity checks: whether maps change when the model's weights, or the class explained, are others.
+"""Sanity checks: whether maps change with the model's weights, and with the class that is explained.
 
 Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018.
 """
@@ -36,9 +36,9 @@ class Similarity:
     Attributes
     ----------
     ssim : float
-        Structural similarity of the maps, each taken from 0 to 1 by its minimum and maximum; 1 for equal ones.
+        Structural similarity of the maps, each stretched to 0..1; 1 for equal maps.
     spearman : float
-        Rank correlation of their pixels, -1..1; 0 where a map is constant.
+        Rank correlation of their pixels, -1..1; 0 if a map is constant.
     """
 
     ssim: float
@@ -48,27 +48,27 @@ class Similarity:
 def randomized(model: Model, kind: Kind, steps: int = 10, seed: int = 0) -> Iterator[tuple[str, Model]]:
     """Re-initialise a model's layers from the output downwards.
 
-    A layer is a module that owns parameters itself; their order is that of `named_modules`. What a layer gets depends
-    on the seed and its name alone: it is the same in all steps and in both kinds. Layers with a `reset_parameters` are
-    initialised by it, which also takes a batch norm's running statistics back to mean 0 and variance 1; parameters of
-    others become normal, with mean 0 and the standard deviation that they had.
+    A layer is a module that owns parameters itself; layers are in the order of `named_modules`. A layer's new weights
+    depend only on the seed and its name, so they are the same in all steps and in both kinds. Layers with a
+    `reset_parameters` are initialised by it, which also resets a batch norm's running statistics to mean 0 and variance
+    1; parameters of other layers become normal, with mean 0 and the standard deviation that they had.
 
     Parameters
     ----------
     model : Model
-        Stays as it is.
+        It is not changed.
     kind : {"cascading", "independent"}
         Whether a step re-initialises a layer and all above it, or that layer alone.
     steps : int
-        At most so many, 2 or more. Of more layers evenly spaced ones are reached, the first and the last among them:
-        the last step of ``cascading`` has re-initialised the whole model.
+        Maximum number of steps, 2 or more. If there are more layers, evenly spaced ones are chosen, the first and the
+        last among them, so that the last step of ``cascading`` has re-initialised the whole model.
     seed : int
 
     Returns
     -------
     iterator of (str, Model)
-        Name of the layer reached, empty for the module itself, and a copy of the model with new weights, made when it
-        is due.
+        Name of the layer reached, empty for the module itself, and a copy of the model with new weights, made on
+        demand.
 
     Examples
     --------
@@ -105,7 +105,7 @@ def _reinitialized(model: Model, names: Sequence[str], seed: int) -> Model:
 
 @torch.no_grad()
 def _reinitialize(layer: nn.Module, key: str) -> None:
-    """Give a layer new weights that depend on the key alone."""
+    """Give a layer new weights that depend only on the key."""
     # A copy on the CPU: the same numbers on every device, and what lies inside of the layer is not touched.
     fresh = copy.deepcopy(layer).cpu()
     with torch.random.fork_rng(devices=[]):
@@ -130,9 +130,10 @@ def similarity(
     first, second : ndarray, (H, W)
         At least as large as the window; NaN counts as 0. A constant map becomes all zeros.
     window : {"uniform", "gaussian"}
-        How SSIM weighs pixels: 7 x 7 that count alike, or a Gaussian (sigma 1.5, 11 x 11) as the authors' notebooks.
+        How SSIM weights pixels: 7 x 7 equally, or by a Gaussian (sigma 1.5, 11 x 11) as in the authors' notebooks.
     data_range : float
-        For SSIM: how far values can be apart. Maps go from 0 to 1; the notebooks leave scikit-image's 2.
+        For SSIM, the largest possible difference of values. Maps range from 0 to 1; the notebooks leave scikit-image's
+        default of 2.
 
     Returns
     -------
@@ -170,7 +171,7 @@ def _spearman(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def _centred_ranks(values: np.ndarray) -> np.ndarray:
-    """Return the ranks less their mean, those of equal values averaged: (values.size,)."""
+    """Return the ranks minus their mean, those of equal values averaged, (values.size,)."""
     _, places, counts = np.unique(values.ravel(), return_inverse=True, return_counts=True)
     ranks = counts.cumsum() - (counts - 1) / 2
     return ranks[places] - (values.size + 1) / 2
@@ -186,7 +187,7 @@ def parameter_randomisation(
 ) -> Iterator[tuple[str, list[Similarity]]]:
     """Compare maps of a model with maps of the same model after randomisation.
 
-    Maps that see what the model has learnt lose their similarity as layers are re-initialised; those of an edge
+    Maps that show what the model has learnt lose their similarity as layers are re-initialised; those of an edge
     detector keep it.
 
     Parameters
@@ -194,7 +195,7 @@ def parameter_randomisation(
     model : Model
         Stays as it is.
     explain : callable
-        A model to its maps (H, W) of some images, for the same classes whatever the model predicts.
+        Takes a model and returns its maps (H, W) of some images, for the same classes whatever the model predicts.
     kind : {"cascading", "independent"}
     steps, seed : int
         As `randomized` takes them.
@@ -204,8 +205,8 @@ def parameter_randomisation(
     Returns
     -------
     iterator of (str, list of Similarity)
-        Name of the layer reached, and for each map its similarity to that of the model as it is. One map of a random
-        model may be like it by chance: take many images.
+        Name of the layer reached, and for each map its similarity to the original model's map. A single map of a random
+        model may be similar by chance, so use many images.
     """
     changed = randomized(model, kind, steps, seed)
     maps = explain(model)
@@ -215,12 +216,12 @@ def parameter_randomisation(
 def target_sensitivity(
     first: Sequence[np.ndarray], second: Sequence[np.ndarray], window: Window = "uniform"
 ) -> list[Similarity]:
-    """Compare maps in pairs, such as those of two classes, image by image: maps of another class should be others.
+    """Compare maps in pairs, such as those of two classes, image by image: maps of two classes should differ.
 
     Parameters
     ----------
     first, second : sequence of ndarray (H, W)
-        Equally many.
+        Two sequences of equal length.
     window : {"uniform", "gaussian"}
         As `similarity` takes it.
     """

@@ -1,4 +1,4 @@
-"""The metrics of an evaluation: a table of what each measures, and what it is given."""
+"""The metrics of an evaluation, as a table of what each measures and what it is given."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ Value = float | np.ndarray | None
 
 @dataclass(frozen=True)
 class Facts:
-    """What the annotations say of a map's target in its image.
+    """What the annotations say about a map's target in its image.
 
     Attributes
     ----------
     region : ndarray, (H, W) bool
-        Where the target is: its segments, or its boxes.
+        The target's pixels: its segments, or its boxes.
     covered : ndarray, (H, W) bool
-        What its boxes cover.
+        The pixels that its boxes cover.
     boxes : ndarray, (n, 4)
         x0, y0, x1, y1 in pixels, the last two exclusive.
     segments : ndarray, (H, W) bool, or None
-        Where the target is, if all its objects have outlines.
+        The target's pixels by its outlines, if all its objects have one.
     difficult : bool
-        It is small, and objects of other classes are in the image.
+        Whether the target is small, and objects of other classes are in the image.
     peak : (int, int)
-        x and y of the map's maximum before it was stored, or as the pointing game's protocol has it.
+        x and y of the map's maximum before it was stored, or by the pointing game's protocol.
     ignored : ndarray, (H, W) bool, or None
-        What is neither the target nor beside it: crowds of it, and objects of it that are marked difficult.
+        Pixels that count neither for nor against the map: crowds of the target, and objects of it marked difficult.
     """
 
     region: np.ndarray
@@ -50,12 +50,12 @@ class Facts:
 
 @dataclass(frozen=True)
 class Entry:
-    """A metric of the suite: `compare` needs annotations, `derive` two other metrics, the rest ask the model."""
+    """A metric of the suite: `compare` needs annotations, `derive` two other metrics, all others run the model."""
 
     make: Callable[[], Metric]
     compare: Callable[[Metric, np.ndarray, Facts], Value] | None = None
     derive: tuple[str, str] | None = None
-    package: str = ""  # that it needs, beside those that everybody has
+    package: str = ""  # that it needs, in addition to the required dependencies
 
     @property
     def curve(self) -> bool:
@@ -64,7 +64,7 @@ class Entry:
 
     @property
     def asks(self) -> bool:
-        """Whether the model is asked."""
+        """Whether the model is run."""
         return self.compare is None and self.derive is None
 
 
@@ -91,7 +91,7 @@ def _pixels(metric: Metric, saliency: np.ndarray, facts: Facts) -> Value:
     return metric.measure(saliency, facts.region, ignored=facts.ignored) if left else None
 
 
-# As tables show them: first what no change of a map's contrast can move.
+# In the order of tables: first the metrics that no change of a map's contrast affects.
 SUITE: dict[str, Entry] = {
     "pxap": Entry(PxAP, _pixels),
     "pointing_game": Entry(PointingGame, _point),
@@ -120,14 +120,14 @@ def choose(names: Iterable[str], *, annotated: bool) -> list[str]:
     Parameters
     ----------
     names : iterable of str
-        Without any, all that can be computed.
+        Names; if there are none, all metrics that can be computed.
     annotated : bool
         Whether there are annotations.
 
     Raises
     ------
     SessError
-        If no metric has such a name, or it needs annotations and there are none.
+        If no metric has such a name, or if it needs annotations and there are none.
     """
     able = {name: entry for name, entry in SUITE.items() if annotated or entry.compare is None}
     wanted: set[str] = set()

@@ -1,6 +1,6 @@
 """Metrics of maps at thresholds: boxes and masks at each, and the average precision of pixels over all.
 
-What they are given is as in `sess_ray.metrics.localization`.
+Their arguments are those of `sess_ray.metrics.localization`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FINE = tuple(step / 100 for step in range(100))
 
 
 class AtThresholds(Metric):
-    """The mean over maps at the threshold where it is largest."""
+    """The mean over maps, at the threshold where this mean is largest."""
 
     curve = True
 
@@ -38,11 +38,11 @@ class AtThresholds(Metric):
         return means.max(-1)
 
     def best_threshold(self) -> float:
-        """Return the threshold where the mean over all maps is largest, the lowest of several; NaN without maps."""
+        """Return the threshold where the mean over all maps is largest (the lowest, if several); NaN without maps."""
         return self.best_at(self.means()[0]) if self.n else float("nan")
 
     def best_at(self, means: np.ndarray) -> float:
-        """Return the threshold where means of what `measure` returns are largest, the lowest of several."""
+        """Return the threshold where means of `measure`'s values are largest (the lowest, if several)."""
         return self.thresholds[int(means.argmax())]
 
 
@@ -50,10 +50,10 @@ class MaxBoxAcc(AtThresholds):
     """Share of maps whose box fits one of the target's boxes, at the best of all thresholds.
 
     Choe et al., Evaluating Weakly Supervised Object Localization Methods Right, CVPR 2020. The box is that of the
-    largest connected part of the map, taken from 0 to 1, that reaches the threshold. As the paper has it: their release
-    rounds maps to 8 bits and takes what exceeds the threshold, ranks parts by the area within their outlines, and has
-    boxes a pixel larger. At threshold 0 the box is the whole image. A constant map has no box, and a value of 0
-    throughout.
+    largest connected part of the map, stretched to 0..1, that reaches the threshold. This follows the paper; the
+    release rounds maps to 8 bits and takes what exceeds the threshold, ranks parts by the area within their outlines,
+    and makes boxes a pixel larger. At threshold 0 the box is the whole image. A constant map has no box, and a value of
+    0 throughout.
 
     Parameters
     ----------
@@ -75,11 +75,11 @@ class MaxBoxAcc(AtThresholds):
 
 
 class MaxBoxAccV2(AtThresholds):
-    """Mean, over three intersections over union, of `MaxBoxAcc` with the boxes of all parts of the map.
+    """Mean, over three values of IoU (intersection over union), of `MaxBoxAcc` with the boxes of all parts of the map.
 
     Choe et al., Evaluation for Weakly Supervised Object Localization: Protocol, Metrics, and Datasets, TPAMI 2022. At
-    each threshold a map is right where a box of any of its connected parts fits a box of the target; each intersection
-    over union has its own best threshold. Their release has boxes of holes too, and what `MaxBoxAcc` names.
+    each threshold a map is right if the box of any of its connected parts fits a box of the target; each IoU has its
+    own best threshold. The release also makes boxes of holes, and differs as said for `MaxBoxAcc`.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ class MaxBoxAccV2(AtThresholds):
         self.ious = tuple(map(float, ious))
 
     def measure(self, saliency: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        """Return 1.0 or 0.0, (ious x thresholds,), the first intersection first, for a map (H, W), boxes (n, 4)."""
+        """Return 1.0 or 0.0, (ious x thresholds,), the first IoU first, for a map (H, W) and boxes (n, 4)."""
         truth = clipped(boxes, *saliency.shape)
         best = [box_iou(found, truth).max(initial=0.0) for found in part_boxes(saliency, self.thresholds)]
         return np.array([float(value >= iou) for iou in self.ious for value in best])
@@ -105,7 +105,7 @@ class MaxBoxAccV2(AtThresholds):
         return self._by_iou(means).max(-1).mean(-1)
 
     def best_at(self, means: np.ndarray) -> float:
-        """Return the threshold where means over maps and intersections are largest, the lowest of several."""
+        """Return the threshold where means over maps and IoUs are largest (the lowest, if several)."""
         return self.thresholds[int(self._by_iou(means).mean(0).argmax())]
 
     def _by_iou(self, means: np.ndarray) -> np.ndarray:
@@ -113,7 +113,7 @@ class MaxBoxAccV2(AtThresholds):
 
 
 class CorLoc(Metric):
-    """Share of maps whose box fits one of the target's boxes at one threshold: 1 or 0; boxes as in `MaxBoxAcc`.
+    """Share of maps whose box fits one of the target's boxes, at a fixed threshold; boxes as in `MaxBoxAcc`.
 
     Deselaers et al., Weakly Supervised Localization and Learning with Generic Knowledge, IJCV 2012.
 
@@ -146,9 +146,9 @@ def _fits(saliency: np.ndarray, boxes: np.ndarray, thresholds: Sequence[float], 
 
 
 class MaskIoU(AtThresholds):
-    """Intersection over union of the target and of what reaches a threshold, at the best of all thresholds: peak IoU.
+    """Intersection over union of the target with the pixels that reach a threshold, at the best threshold: peak IoU.
 
-    Maps are taken from 0 to 1; a constant map has a value of 0 at all thresholds.
+    Maps are stretched to 0..1; a constant map has a value of 0 at all thresholds.
 
     Parameters
     ----------
@@ -173,17 +173,17 @@ class MaskIoU(AtThresholds):
 
 
 class PxAP(Metric):
-    """Average precision of a map's pixels as a detector of the target's: the mean over maps.
+    """Average precision of a map's pixels as a detector of the target's pixels; the mean over maps.
 
     Precision and recall at every value that the map has, as in Choe et al., Evaluating Weakly Supervised Object
-    Localization Methods Right, CVPR 2020, who pool the pixels of all images (`PooledPxAP`). It depends on the order of
-    pixels alone: no change of a map's contrast moves it. A constant map has the precision of the whole image.
+    Localization Methods Right, CVPR 2020, who pool the pixels of all images (`PooledPxAP`). It depends only on the
+    order of pixels, so no change of a map's contrast affects it. A constant map has the precision of the whole image.
     """
 
     name: ClassVar[str] = "pxap"
 
     def measure(self, saliency: np.ndarray, region: np.ndarray, ignored: np.ndarray | None = None) -> float:
-        """Return the average precision in 0..1; 0 where the region is empty.
+        """Return the average precision in 0..1; 0 if the region is empty.
 
         Parameters
         ----------
@@ -199,15 +199,14 @@ class PxAP(Metric):
 
 
 class PooledPxAP(Metric):
-    """Average precision of the pixels of all maps together: PxAP as Choe et al. (CVPR 2020) release it.
+    """Average precision of the pixels of all maps together: PxAP as in the release of Choe et al. (CVPR 2020).
 
-    Each map is taken from 0 to 1 by its minimum and maximum, then the same thresholds count for the pixels of all.
-    Large images weigh more than small ones.
+    Each map is stretched to 0..1, then all pixels share the same thresholds. Large images weigh more than small ones.
 
     Parameters
     ----------
     interval : float
-        Between one threshold and the next.
+        Distance between one threshold and the next.
     """
 
     name: ClassVar[str] = "pxap_pooled"
@@ -244,7 +243,7 @@ def _counting(saliency: np.ndarray, region: np.ndarray, ignored: np.ndarray | No
 
 
 def _average_precision(found: np.ndarray, all_: np.ndarray) -> np.ndarray:
-    """Return the sum of precision times gain of recall, from pixels (..., values) of the target and of all."""
+    """Return the sum of precision times gain in recall, from counts (..., values) of the target's and of all pixels."""
     reached, seen = found.cumsum(-1), all_.cumsum(-1)
     precision = np.divide(reached, seen, out=np.zeros_like(reached), where=seen > 0)
     total = reached[..., -1]

@@ -1,4 +1,4 @@
-"""Walls: whether a map is steeper at the borders of the windows that it is made of than beside them."""
+"""Walls: whether a map is steeper at the borders of its windows than beside them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from sess_ray.errors import SessError
 from sess_ray.windows import Plan
 
 SIDE = 3  # pixels from a line to the pixels that are compared across it
-BESIDE = 12  # pixels from a border to the lines that it is measured against: beyond the reach of the smoothing
-EDGE = 16  # pixels from the image's edge that a border needs, so that all of the above is inside
+BESIDE = 12  # pixels from a border to the lines with which it is compared: beyond the reach of the smoothing
+EDGE = 16  # pixels that a border needs from the image's edge, so that all of the above is inside
 
 Border = tuple[int, int, int]  # column left of which it lies, first row, row after the last; or with rows and columns
 
@@ -20,29 +20,29 @@ def walls(saliency: np.ndarray, plan: Plan, kept: np.ndarray) -> float:
     """Return how much steeper a map is at the borders of its kept windows than 12 pixels beside them.
 
     The jump at a line is the mean, along the line, of |third pixel on one side - third pixel on the other|. The walls
-    are the mean jump at the borders over the mean jump at the lines that are parallel to them, of the same extent,
-    12 pixels to both sides. A border counts once for each kept window that has it; borders at most 16 pixels from the
+    are the mean jump at the borders, divided by the mean jump at parallel lines of the same length 12 pixels to either
+    side. A border counts once for each kept window that has it; borders at most 16 pixels from the
     image's edge are left out. Windows are rectangles in pixels of the map, their borders rounded to whole pixels.
 
     Parameters
     ----------
     saliency : ndarray, (H, W)
-        The map, of the plan's size; NaN counts as 0. Any linear change of its values leaves the result as it is.
+        The map, of the plan's size; NaN counts as 0. Linear changes of its values do not change the result.
     plan : Plan
         All windows.
     kept : ndarray, (P,) bool
-        Which windows of `plan.positions()` the map is made of, as `Explanation.patches["kept"]` says.
+        The windows of `plan.positions()` from which the map is made: `Explanation.patches["kept"]`.
 
     Returns
     -------
     float
-        About 1 where no window shows; inf where the map is flat beside its borders and not across them; NaN where
-        there is nothing to compare: no border inside the image, or a map that is flat at all lines.
+        About 1 if no borders show; inf if the map is flat beside its borders but not across them; NaN if there is
+        nothing to compare: no border inside the image, or a map that is flat at all lines.
 
     Raises
     ------
     SessError
-        If map or `kept` do not fit the plan.
+        If the map or `kept` does not fit the plan.
 
     Examples
     --------
