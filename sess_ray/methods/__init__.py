@@ -1,4 +1,4 @@
-"""Base saliency methods: what turns patches of an image into maps.
+"""Base saliency methods, which turn patches of an image into maps.
 
 A method is a function under `register`. Everything else (command line, tables, tests that run over the registry) finds
 it here.

@@ -10,7 +10,7 @@ from sess_ray.methods.passes import Shared
 from sess_ray.methods.registry import register
 from sess_ray.models import Model
 
-CHANNELS = 32  # left out in one pass, at least
+CHANNELS = 32  # channels left out in one pass, at least
 
 
 @register(
@@ -25,8 +25,8 @@ def ablationcam(
 ) -> Tensor:
     """Weigh channels by what the target's logit loses without each: ReLU(sum_k (y - y_k) A_k).
 
-    For y_k channel k is 0 everywhere. The paper divides by y, which is constant over a map and cancels in its min-max;
-    where y is negative it would turn the map into its opposite, and where the zero of logits lies means nothing.
+    y_k is the logit with channel k set to 0. The paper divides by y, which is constant over a map and cancels in its
+    min-max; but a negative y would invert the map, although the zero of logits is arbitrary.
     """
     shared = Shared.of(targets, same_as)
     losses = activations.new_zeros(len(shared.rows), shared.classes.shape[1], activations.shape[1])
@@ -57,6 +57,6 @@ def _without(model: Model, patch: Tensor, channels: Tensor) -> Tensor:
     with replacing(model, ablated):
         try:
             logits = model.module(patch)  # once up to the layer
-        except RuntimeError:  # a head that counts on as many rows as there are patches
+        except RuntimeError:  # a head that needs as many rows as there are patches
             logits = model.module(patch.expand(count, -1, -1, -1))
     return logits.float()

@@ -19,14 +19,14 @@ from sess_ray.models.layers import to_grid
 
 
 class Attentions(TorchFunctionMode):
-    """While it is active, every softmax over keys is kept, (N, heads, queries, keys); the model is left as it was.
+    """While it is active, every softmax over keys is kept, (N, heads, queries, keys); the model is not changed.
 
-    Torch's fused attention never holds it in memory: it is computed here in plain steps.
+    Torch's fused attention never holds the softmax in memory, so attention is computed in plain steps here.
 
     Parameters
     ----------
     keep : callable
-        What is kept of each.
+        Takes each softmax and returns what is to be kept of it.
     """
 
     SOFTMAXES = (F.softmax, torch.softmax, Tensor.softmax)
@@ -69,7 +69,7 @@ class Attentions(TorchFunctionMode):
         return attention @ value
 
     def _of_module(self, given: dict[str, Any]) -> Tensor:
-        """Return what nn.MultiheadAttention gives, (tokens, N, channels)."""
+        """Return the output of nn.MultiheadAttention, (tokens, N, channels)."""
         weights, biases = given["in_proj_weight"].chunk(3), given["in_proj_bias"].chunk(3)
         inputs = (given[name] for name in ("query", "key", "value"))
         heads = (
@@ -83,7 +83,7 @@ class Attentions(TorchFunctionMode):
 def _attentions(
     model: Model, patches: Tensor, keep: Callable[[Tensor], Tensor] = lambda attention: attention
 ) -> tuple[Tensor, list[Tensor]]:
-    """Return logits, and what is kept of the attention of each layer; with gradients where these are enabled."""
+    """Return logits, and what is kept of each layer's attention; with gradients if these are enabled."""
     start = patches.detach().clone().requires_grad_(torch.is_grad_enabled())
     with Attentions(keep) as seen:
         logits = model.module(start)
@@ -94,9 +94,9 @@ _READ: WeakKeyDictionary[nn.Module, Tensor] = WeakKeyDictionary()
 
 
 def _read(model: Model) -> Tensor:
-    """Return the share of each token in what the head reads, (tokens,): all of the class token, or alike of several.
+    """Return the share of each token in what the head reads, (tokens,): 1 for the class token, or equal for several.
 
-    It reads those behind the last attention that the logits have a gradient of.
+    The head reads those tokens after the last attention for which the logits have a gradient.
     """
     if model.module not in _READ:
         probe = model.probe()
@@ -110,7 +110,7 @@ def _read(model: Model) -> Tensor:
 
 
 def _attends(model: Model) -> str | None:
-    """Refuse unless every layer attends from all tokens to all tokens, and these are those of a grid."""
+    """Refuse unless every layer attends from all tokens to all tokens, and the tokens form a grid."""
     with torch.no_grad():
         shapes = [tuple(attention.shape) for attention in _attentions(model, model.probe(2))[1]]
     if not shapes:
@@ -148,9 +148,9 @@ def attention_rollout(
 ) -> Tensor:
     """Follow attention from what the head reads down to the patches: product over layers of (A + I) / 2.
 
-    A is the mean, or by `heads` the largest or least, over a layer's heads, and rows are divided by their sums. The
-    map of a patch is the same for every target. Where the head reads the mean of tokens and not a class token, it is
-    the mean of theirs.
+    A is the mean, or with `heads` the largest or least, over a layer's heads, and rows are divided by their sums. The
+    map of a patch is the same for every target. If the head reads the mean of tokens instead of a class token, the map
+    is the mean of these tokens' maps.
     """
     shared = Shared.of(targets, same_as)
     read = _read(model)
@@ -173,8 +173,8 @@ def generic_attention(model: Model, patches: Tensor, targets: Tensor) -> Tensor:
     """Follow attention times its gradient, where positive, down to the patches: product over layers of I + mean_h(.)+.
 
     This is the self-attention rule of the ICCV paper, which replaces the relevance propagation of the same authors'
-    transformer attribution (CVPR 2021) by the attention itself. Where the head reads the mean of tokens and not a
-    class token, the map is the mean of theirs.
+    transformer attribution (CVPR 2021) with the attention itself. If the head reads the mean of tokens instead of a
+    class token, the map is the mean of these tokens' maps.
     """
     read = _read(model)
     with torch.enable_grad():

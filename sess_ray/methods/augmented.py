@@ -1,4 +1,4 @@
-"""Family R: Augmented Grad-CAM, many coarse maps of a turned and shifted patch made into a fine one."""
+"""Family R: Augmented Grad-CAM, one fine map from many coarse maps of a rotated and shifted patch."""
 
 from __future__ import annotations
 
@@ -37,12 +37,11 @@ def augmented_gradcam(
     tv: float = 0.2,
     energy: float = 0.01,
 ) -> Tensor:
-    """Find the fine map h whose turned, shifted and reduced copies are the Grad-CAMs of the patch treated alike.
+    """Find the fine map h whose rotated, shifted and reduced copies match the Grad-CAMs of the patch treated alike.
 
     Adam minimises sum_i |D T_i h - g_i|^2 + tv |dh|_1 + energy |h|^2 from zero. Each Grad-CAM g_i is divided by its
-    own largest value, T_i turns by up to 0.5 rad and shifts by up to 30 pixels, T_0 does nothing, and D takes means of
-    cells.
-    ``aggregation="mean"`` and ``"max"`` take the Grad-CAMs as they are, enlarged and turned back, in place of h.
+    own largest value, T_i rotates by up to 0.5 rad and shifts by up to 30 pixels, T_0 does nothing, and D takes means
+    of cells. ``aggregation="mean"`` and ``"max"`` combine the Grad-CAMs directly, enlarged and rotated back.
     """
     side = patches.shape[-1]
     draws = torch.stack([torch.rand(samples, 3, generator=own, device=patches.device) for own in generators])
@@ -51,8 +50,8 @@ def augmented_gradcam(
     angles, shifts = draws[..., 0] * ANGLE, draws[..., 1:] * SHIFT
     pixels = _pixels(side, patches.device)
     maps = []
-    # A patch at a time, in the model too: the sign of dh and Adam make a last digit, which a model's sums owe to what
-    # else is in the batch, a hundredth of the map.
+    # One patch at a time, in the model too: a model's sums differ in the last digit with what else is in the batch, and
+    # the sign of dh and Adam would turn that into a hundredth of the map.
     for one in range(len(patches)):
         own = slice(one, one + 1)
         cams = _coarse(model, patches[own], targets[own], angles[own], shifts[own], batch_size)
@@ -79,7 +78,7 @@ def _rotation(angles: Tensor) -> Tensor:
 
 
 def _turned(points: Tensor, angles: Tensor, shifts: Tensor, side: int) -> Tensor:
-    """Return where T reads for points (a, b, 2) of its result, (n, a, b, 2): turned by angles (n,), then shifted."""
+    """Return where T reads for points (a, b, 2) of its result, (n, a, b, 2): rotated by angles (n,), then shifted."""
     centre = (side - 1) / 2
     moved = points - shifts[:, None, None] - centre
     return torch.einsum("nij,nabj->nabi", _rotation(-angles), moved) + centre
@@ -97,7 +96,7 @@ def _normalised(points: Tensor, side: int) -> Tensor:
 
 
 def _coarse(model: Model, patches: Tensor, targets: Tensor, angles: Tensor, shifts: Tensor, batch_size: int) -> Tensor:
-    """Return the Grad-CAM of every turned copy, (N, samples, u, v)."""
+    """Return the Grad-CAM of every rotated copy, (N, samples, u, v)."""
     n, samples = angles.shape
     side = patches.shape[-1]
     pixels = _pixels(side, patches.device)
@@ -131,10 +130,10 @@ def _super_resolved(
 
 
 class Reduction:
-    """D T_i: turned and shifted copies of a fine map, reduced to the size of the coarse ones.
+    """D T_i: rotated and shifted copies of a fine map, reduced to the size of the coarse ones.
 
-    A coarse pixel is the mean of its cell, taken at 4 x 4 points. The authors' code reads one pixel of each cell, its
-    first (so TensorFlow 1 resizes 224 pixels to 14): what lies between those, only the turned copies see.
+    A coarse pixel is the mean of its cell, sampled at 4 x 4 points. The authors' code reads only each cell's first
+    pixel (as TensorFlow 1 resizes 224 pixels to 14), so that only the rotated copies see the pixels between.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Family P: class activation maps over noisy copies of a patch, or over sizes of it."""
+"""Family P: class activation maps averaged over noisy copies of a patch, or over its sizes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def smooth_gradcam_plus_plus(
     return torch.einsum("nk,nkuv->nuv", weights, activations).relu_()
 
 
-CHANNELS = 32  # enlarged at a time: their rows stay in the cache
+CHANNELS = 32  # channels enlarged at a time, so that their rows stay in the cache
 
 
 def _takes_other_sizes(model: Model) -> str | None:
@@ -79,7 +79,7 @@ def cameras(
     sizes: int = 8,
     step: int = 100,
 ) -> Tensor:
-    """Average activations and gradients, each over sizes of the patch: ReLU(sum_k mean_s A_k mean_s g_k).
+    """Average activations and gradients, each over sizes s of the patch: ReLU(sum_k mean_s A_k mean_s g_k).
 
     The patch is enlarged (bicubic) by `step` pixels from one size to the next.
     """
@@ -95,7 +95,7 @@ def cameras(
 def _cameras(model: Model, patches: Tensor, shared: Shared, sizes: int, step: int) -> Tensor:
     """Return the maps of all rows that share these patches."""
     side = patches.shape[-1]
-    activations, gradients = [], []  # at the layer's own size: all sizes together are less than one of them enlarged
+    activations, gradients = [], []  # at the layer's own size: all sizes together need less memory than one enlarged
     for size in range(side, side + step * sizes, step):
         resized = patches.float().contiguous()
         if size != side:

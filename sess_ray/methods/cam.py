@@ -1,4 +1,4 @@
-"""Family T: class activation maps, from what the scoring pass leaves behind.
+"""Family T: class activation maps, from what the scoring pass has computed.
 
 All methods take activations A and gradients g = d(logit)/dA, both (N, K, u, v) float32, and return maps (N, u, v).
 """
@@ -21,7 +21,7 @@ def _combine(weights: Tensor, activations: Tensor) -> Tensor:
 
 
 def _pools_linearly(model: Model) -> str | None:
-    """Refuse unless a mean and a linear map follow: then gradients are the same at all positions, for all inputs."""
+    """Refuse unless a global mean and a linear layer follow: then gradients are equal everywhere, for all inputs."""
     probe = model.probe(2)
     probe += torch.randn(probe.shape, generator=torch.Generator().manual_seed(0)).to(probe)
     try:
@@ -39,9 +39,9 @@ def _pools_linearly(model: Model) -> str | None:
 def cam(activations: Tensor, gradients: Tensor, *, relu: bool = False) -> Tensor:
     """Weigh channels by the classifier's weights: sum_k W_ck A_k.
 
-    Where a global mean and a linear map follow, g_k is W_ck over the number of positions, everywhere alike. A group of
-    classes has no weights of its own: W_ck is then the mean of its classes' weights, each by its share of the group's
-    probability on the patch.
+    If a global mean and a linear layer follow, g_k is W_ck divided by the number of positions, at every position. A
+    group of classes has no weights of its own: its W_ck is the mean of its classes' weights, each weighted by its share
+    of the group's probability on the patch.
     """
     found = torch.einsum("nkuv,nkuv->nuv", gradients, activations)
     return found.relu_() if relu else found
@@ -58,8 +58,8 @@ def gradcam_plus_plus(activations: Tensor, gradients: Tensor, *, normalize_alpha
     """Weigh channels by sum(alpha ReLU(g)) with alpha = g^2 / (2 g^2 + S_k g^3), S_k the sum of A_k.
 
     A denominator of 0 becomes 1. The factor e^y of the paper is constant over a map and cancels in its min-max.
-    ``normalize_alpha`` divides the alphas of a channel by their sum over the positions with g > 0, which the authors'
-    code does and the paper does not.
+    ``normalize_alpha`` divides the alphas of a channel by their sum over the positions with g > 0, as the authors' code
+    does, but not the paper.
     """
     squares = gradients.square()
     sums = activations.sum((2, 3), keepdim=True)
@@ -76,16 +76,16 @@ def gradcam_plus_plus(activations: Tensor, gradients: Tensor, *, normalize_alpha
 def hirescam(activations: Tensor, gradients: Tensor) -> Tensor:
     """Weigh activations by their own gradient at every position: ReLU(sum_k g_k A_k).
 
-    Where the gradient is the same everywhere, as behind a global mean and a linear map, this is Grad-CAM.
+    If the gradient is the same everywhere, as before a global mean and a linear layer, this is Grad-CAM.
     """
     return torch.einsum("nkuv,nkuv->nuv", gradients, activations).relu_()
 
 
 @register("xgradcam", family="T", paper="Fu et al., Axiom-based Grad-CAM, BMVC 2020", passes="0")
 def xgradcam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """Weigh channels by their mean gradient, in which positions count by their activation: ReLU(sum_k w_k A_k).
+    """Weigh channels by their gradient, averaged over positions by activation: ReLU(sum_k w_k A_k).
 
-    The weight w_k is sum(g_k A_k) / sum(A_k) over positions. A channel whose activations sum to 0 counts nothing.
+    The weight w_k is sum(g_k A_k) / sum(A_k) over positions. A channel whose activations sum to 0 has no weight.
     """
     sums = activations.sum((2, 3))
     weights = (gradients * activations).sum((2, 3)) / torch.where(sums == 0, 1.0, sums)
@@ -100,11 +100,11 @@ def layercam(activations: Tensor, gradients: Tensor) -> Tensor:
 
 @register("eigencam", family="T", paper="Muhammad & Yeasin, Eigen-CAM, IJCNN 2020", passes="0")
 def eigencam(activations: Tensor, gradients: Tensor, *, centred: bool = False) -> Tensor:
-    """Project activations on their first principal component, with a ReLU behind it.
+    """Project activations on their first principal component, then apply a ReLU.
 
-    The map of a patch is the same for every target. ``centred=True`` takes each channel's mean off first, as
-    pytorch-grad-cam does and the paper does not. The sign of a principal component means nothing; here it is the one
-    that agrees with the mean of the channels.
+    The map of a patch is the same for every target. ``centred=True`` first subtracts each channel's mean, as
+    pytorch-grad-cam does, but not the paper. The sign of a principal component is arbitrary; here it is the one that
+    agrees with the mean of the channels.
     """
     del gradients
     return _principal(activations, centred)
@@ -112,10 +112,10 @@ def eigencam(activations: Tensor, gradients: Tensor, *, centred: bool = False) -
 
 @register("eigengradcam", family="T", paper="Gildenblat, pytorch-grad-cam, 2021, after Eigen-CAM", passes="0")
 def eigengradcam(activations: Tensor, gradients: Tensor, *, centred: bool = True) -> Tensor:
-    """Project the products g A on their first principal component, with a ReLU behind it.
+    """Project the products g A on their first principal component, then apply a ReLU.
 
     The component's sign is the one that agrees with HiResCAM's sum of the same products; the library that defines the
-    method leaves it to the decomposition. ``centred=True`` takes each channel's mean off first, as that library does.
+    method leaves it to the decomposition. ``centred=True`` first subtracts each channel's mean, as that library does.
     """
     return _principal(gradients * activations, centred)
 
@@ -135,20 +135,20 @@ def kpcacam(
     kernel: Literal["sigmoid", "rbf", "poly"] = "sigmoid",
     gamma: float = 0.0,
 ) -> Tensor:
-    """Project activations on their first principal component in the space of a kernel, with a ReLU behind it.
+    """Project activations on their first principal component in the space of a kernel, then apply a ReLU.
 
-    The samples are the positions, their features the channels, less each channel's mean. Kernels and their constants
-    are scikit-learn's: tanh(gamma x.y + 1), exp(-gamma |x - y|^2), (gamma x.y + 1)^3; `gamma` 0 is 1 over the number
-    of channels. The map of a patch is the same for every target. The component's sign is the one that agrees with the
-    mean of the channels; the authors' code leaves it to the decomposition.
+    The samples are the positions, their features the channels minus each channel's mean. Kernels and their constants
+    are scikit-learn's: tanh(gamma x.y + 1), exp(-gamma |x - y|^2), (gamma x.y + 1)^3; `gamma=0` means 1 over the
+    number of channels. The map of a patch is the same for every target. The component's sign is the one that agrees
+    with the mean of the channels; the authors' code leaves it to the decomposition.
     """
     del gradients
     samples = activations.flatten(2)
     samples = samples - samples.mean(2, keepdim=True)
     values = KERNELS[kernel](samples.transpose(1, 2) @ samples, gamma or 1 / samples.shape[1])
     values = values - values.mean(1, keepdim=True)
-    values = values - values.mean(2, keepdim=True)  # of the features that the kernel stands for, each less its mean
-    # Lest an eigenvalue below 0 be the largest in absolute value, as a kernel may have it.
+    values = values - values.mean(2, keepdim=True)  # of the features that the kernel stands for, each minus its mean
+    # So that no eigenvalue below 0, which a kernel may have, is the largest in absolute value.
     values.diagonal(dim1=1, dim2=2).add_(values.norm(dim=(1, 2))[:, None])
     along = _projector(values) @ samples.sum(1)[..., None]
     return along.view(activations[:, 0].shape).relu_()
@@ -166,7 +166,7 @@ def _principal(values: Tensor, centred: bool) -> Tensor:
     """Return the part of the mean over channels that lies along the first principal component, ReLU, (N, u, v).
 
     It is a singular vector of the values, and the first eigenvector of the products of channels with channels, or of
-    positions with positions where those are fewer.
+    positions with positions if there are fewer of these.
     """
     samples = values.flatten(2)  # (N, K, positions)
     if centred:
@@ -184,9 +184,9 @@ def _principal(values: Tensor, centred: bool) -> Tensor:
 
 
 def _projector(matrices: Tensor) -> Tensor:
-    """Return the projectors on the first eigenvectors of matrices (N, M, M), symmetric and none of them negative.
+    """Return the projectors on the first eigenvectors of symmetric positive semi-definite matrices (N, M, M).
 
-    Their powers converge to them; unlike a decomposition they do not wait for a GPU.
+    The matrices' powers converge to them; unlike a decomposition, this does not wait for a GPU.
     """
     for _ in range(SQUARINGS):
         matrices = _over_trace(matrices)
@@ -213,7 +213,7 @@ LEAST = torch.finfo(torch.float32).tiny
 
 
 def _members(scored: Scored) -> Tensor:
-    """Return which classes each row's target means, (N, classes) bool; a GPU is waited for where there are groups."""
+    """Return which classes each row's target means, (N, classes) bool; with groups this waits for a GPU."""
     found = torch.zeros_like(scored.logits, dtype=torch.bool)
     if not scored.model.groups:
         return found.scatter_(1, scored.targets[:, None], value=True)
@@ -232,10 +232,11 @@ def finercam(
     classes: int = 3,
     base: Base = "gradcam",
 ) -> Tensor:
-    """Run another method with the gradient of what tells the target from similar classes: y_c - alpha sum_j w_j y_j.
+    """Run another method on what distinguishes the target from similar classes: y_c - alpha sum_j w_j y_j.
 
-    Similar are the `classes` whose logits y_j are nearest to the target's, those of a group left out. The weights w_j
-    are their probabilities over the sum of these; their gradient is taken, too, as the authors' code does.
+    The similar ones are the `classes` classes whose logits y_j are nearest to the target's, outside the target if that
+    is a group. The weights w_j are their probabilities divided by the sum of these; gradients flow through the weights,
+    too, as in the authors' code.
     ``alpha=0`` is the other method by itself.
     """
     logits, own = scored.logits, scored.model.logit_of(scored.logits, scored.targets)
@@ -246,7 +247,7 @@ def finercam(
         weights = scored.model.probabilities(leaf).gather(1, near.indices).masked_fill(near.values.isinf(), 0)
         means = (weights * leaf.gather(1, near.indices)).sum(1) / weights.sum(1).clamp_min(LEAST)
         (slopes,) = torch.autograd.grad(means.sum(), leaf)
-    # Of other classes they are 0 but for rounding: a head that is told so takes these few alone.
+    # Up to rounding they are 0 for other classes; a head that knows this computes only these few.
     slopes = torch.zeros_like(slopes).scatter(1, near.indices, slopes.gather(1, near.indices))
     return BASES[base](activations, gradients - alpha * scored.pull(slopes))
 
@@ -255,7 +256,7 @@ def finercam(
 def fem(
     activations: Tensor, gradients: Tensor, *, k: float = 2.0, maps: Literal["binary", "activations"] = "binary"
 ) -> Tensor:
-    """Show where channels stand out: sum_k mean(A_k) B_k, B_k = 1 where A_k > mean + `k` standard deviations, else 0.
+    """Show where channels stand out: sum_k mean(A_k) B_k; B_k = 1 where A_k > mean + `k` standard deviations, else 0.
 
     The map of a patch is the same for every target. ``maps="activations"`` is pytorch-grad-cam's: the sum of A_k, each
     weighted by the share of positions where B_k is 1.

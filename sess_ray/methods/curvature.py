@@ -16,7 +16,7 @@ from sess_ray.models.layers import to_grid
 
 @contextmanager
 def replacing(model: Model, replace: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """While it is active, what the model's layer gives is replaced by a function of it."""
+    """While it is active, the output of the model's layer is replaced by a function of it."""
 
     def hook(_: nn.Module, __: object, output: Tensor) -> Tensor:
         return replace(output)
@@ -29,7 +29,7 @@ def replacing(model: Model, replace: Callable[[Tensor], Tensor]) -> Iterator[Non
 
 
 def _curves(model: Model) -> str | None:
-    """Refuse where the head has no second derivatives, as some of torch's kernels."""
+    """Refuse if the head has no second derivatives, like some of torch's kernels."""
     try:
         shapleycam(model, model.probe(), torch.zeros(1, dtype=torch.int64, device=model.probe().device))
     except RuntimeError as error:
@@ -45,16 +45,16 @@ def _curves(model: Model) -> str | None:
     check=_curves,
 )
 def shapleycam(model: Model, patches: Tensor, targets: Tensor) -> Tensor:
-    """Weigh channels by their mean Shapley value, to the second order: ReLU(sum_k mean(g_k - (H A)_k / 2) A_k).
+    """Weigh channels by their mean Shapley value, to second order: ReLU(sum_k mean(g_k - (H A)_k / 2) A_k).
 
     Gradient g and Hessian H are those of the paper's utility, ReST: the target's logit plus the logarithm of its
-    probability. H A costs a second backward pass through the head, and H itself is never made.
+    probability. H A costs a second backward pass through the head; H itself is never computed.
     """
     leaves: list[Tensor] = []
 
     def leave(output: Tensor) -> Tensor:
         leaves.append(output.detach().requires_grad_())
-        return leaves[-1].clone()  # layers behind it may work in place
+        return leaves[-1].clone()  # layers after it may work in place
 
     # Torch's fused attention has no second derivatives.
     with torch.enable_grad(), replacing(model, leave), sdpa_kernel(SDPBackend.MATH):

@@ -23,7 +23,7 @@ EPS = 1e-20
 
 
 class _Shared(torch.autograd.Function):
-    """Each output gives its probability to its inputs in proportion to what they add: x times a positive weight."""
+    """Each output gives its probability to its inputs in proportion to x times a positive weight."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, call: Call, excite: Call) -> Tensor:
@@ -42,7 +42,7 @@ class _Shared(torch.autograd.Function):
 
 
 class _Passed(torch.autograd.Function):
-    """Probability goes through as it is."""
+    """Probability passes through unchanged."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, call: Call) -> Tensor:
@@ -94,7 +94,7 @@ _NATIVE = {
     *(Tensor.transpose, torch.transpose, Tensor.contiguous, Tensor.clone, Tensor.to, Tensor.float),
     *(Tensor.chunk, torch.chunk, Tensor.split, torch.split, Tensor.__getitem__, Tensor.requires_grad_),
 }
-# Functions without a rule, and what to say of them; the first that is met in this order.
+# Functions without a rule, and the reason to give; the first one found in this order.
 _WITHOUT_RULE = {
     "attention": ("multi_head_attention_forward", "scaled_dot_product_attention", "matmul", "bmm", "softmax"),
     "layer norms": ("layer_norm", "group_norm", "instance_norm"),
@@ -122,13 +122,13 @@ _NEGATIVE = {
 class Excitation(TorchFunctionMode):
     """While it is active, the rules of excitation backprop are recorded in place of gradients.
 
-    The values stay what they are. Rules apply to what depends on a tensor that requires a gradient; the names of
-    functions that have none are collected.
+    Values are not changed. Rules apply to everything that depends on a tensor that requires a gradient; the names of
+    functions without a rule are collected.
 
     Attributes
     ----------
     uncovered : dict
-        Names of functions without a rule, in the order they came.
+        Names of functions without a rule, in order of appearance.
     """
 
     def __init__(self) -> None:
@@ -183,7 +183,7 @@ class Excitation(TorchFunctionMode):
         return None
 
     def reason(self) -> str | None:
-        """Return why the rules do not cover what was run, or None."""
+        """Return why the rules do not cover the functions that were run, or None."""
         for name, functions in _WITHOUT_RULE.items():
             if self.uncovered.keys() & set(functions):
                 return f"it has {name}, for which excitation backprop has no rule"
@@ -210,12 +210,12 @@ def _forward(module: nn.Module, layer: str, inputs: Tensor, cut: Call) -> Tensor
 
 
 def _cuts(model: Model, layer: str) -> bool:
-    """Say whether all ways from the input to the logits lead through a layer's output."""
+    """Say whether all paths from the input to the logits lead through a layer's output."""
     return not _forward(model.module, layer, model.probe().requires_grad_(), Tensor.detach).requires_grad
 
 
 def _grids(model: Model) -> dict[str, int]:
-    """Return the sides of the outputs (1, K, u, u) of the layers that run once, by name, in the order they end."""
+    """Return the sides u of the outputs (1, K, u, u) of the layers that run once, by name, in order of completion."""
     sides: dict[str, int] = {}
     calls: Counter[str] = Counter()
 
@@ -237,20 +237,20 @@ def _grids(model: Model) -> dict[str, int]:
     return {name: side for name, side in sides.items() if calls[name] == 1}
 
 
-# Layers by what was asked for, by the module, which is not kept alive by it: they are looked for once.
+# Found layers, by module (which this does not keep alive) and by what was asked for: they are searched only once.
 _FOUND: WeakKeyDictionary[nn.Module, dict[str, str | None]] = WeakKeyDictionary()
 
 
 def middle_layer(model: Model, layer: str = "") -> str | None:
-    """Return the layer that the map is made at: the named one, or else one that is found; None where none is found.
+    """Return the layer at which the map is made: the named one, else the one that is found; None if none is found.
 
-    What is found is the last layer with a grid of a sixteenth of the input or finer that all ways to the logits lead
-    through: ResNet layer3, VGG-16 features.29, SqueezeNet 1.1 features.7, EfficientNet-Lite0 blocks.5.0.bn1.
+    By default it is the last layer with a grid of at least a sixteenth of the input through which all paths to the
+    logits lead: ResNet layer3, VGG-16 features.29, SqueezeNet 1.1 features.7, EfficientNet-Lite0 blocks.5.0.bn1.
 
     Raises
     ------
     SessError
-        If the named layer does not exist, has no grid of positions or is not on all ways.
+        If the named layer does not exist, has no grid of positions or is not on all paths.
     """
     found = _FOUND.setdefault(model.module, {})
     if layer not in found:
@@ -304,16 +304,16 @@ def _refusal(model: Model) -> str | None:
     check=_refusal,
 )
 def excitation_backprop(model: Model, patches: Tensor, targets: Tensor, *, layer: str = "") -> Tensor:
-    """Compute how probably a walk from the target down excitatory connections comes through each position of a layer.
+    """Compute the probability that a walk from the target down excitatory connections passes each position of a layer.
 
-    A unit hands its probability to its inputs in proportion to x w, for x > 0 and w > 0; biases get none. Rectifiers
-    and batch norms hand it through, a maximum hands it to the largest, and averages and sums (skips) to their terms in
-    proportion to their values. The map sums to 1, less what reaches units without a positive input and is lost there.
+    A unit passes its probability to its inputs in proportion to x w, for x > 0 and w > 0; biases get none. Rectifiers
+    and batch norms pass it through, a maximum passes it to the largest input, and averages and sums (skips) pass it to
+    their terms in proportion to their values. The map sums to 1, minus what is lost at units without a positive input.
 
-    From a group of classes the walk starts at each with its share of the group's probability.
+    For a group of classes the walk starts at each class with its share of the group's probability.
 
-    Where activations may be negative (behind a linear bottleneck), negative values count as 0. `layer` is a name as in
-    ``named_modules()``; by default it is the last with a grid of a sixteenth of the input or finer. The benchmark of
+    Where activations may be negative (after a linear bottleneck), negative values count as 0. `layer` is a name as in
+    ``named_modules()``; by default the last one with a grid of at least a sixteenth of the input. The benchmark of
     facebookresearch/TorchRay takes layer3 of ResNet-50, which is the default, and features.23 (pool4) of VGG-16, where
     the default is features.29.
     """
@@ -324,5 +324,5 @@ def excitation_backprop(model: Model, patches: Tensor, targets: Tensor, *, layer
     if reason:
         raise SessError(f"excitation_backprop cannot explain {model.name} from layer {chosen!r} on: {reason}")
     wanted = model.shares(logits.detach(), targets).to(logits)
-    # Never negative: no ReLU is needed behind the sum.
+    # Never negative, so no ReLU is needed after the sum.
     return torch.autograd.grad(logits, leaf, wanted)[0].float().sum(1)

@@ -1,4 +1,4 @@
-"""Family R: extremal perturbation, the smooth mask of a given area through which the model sees the target best."""
+"""Family R: extremal perturbation, the smooth mask of a given area that best preserves the target's logit."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from sess_ray.blur import blurred, gaussian_kernel
 from sess_ray.methods.registry import register
 from sess_ray.models import Model
 
-LEVELS, BLUR = 8, 20.0  # the pyramid's, from the widest Gaussian to none
+LEVELS, BLUR = 8, 20.0  # of the pyramid, from the widest Gaussian to none
 STEP, SIGMA = 7, 21  # pixels between the mask's parameters, and how far each reaches
 COLDNESS = 20.0  # c of the smooth maximum
 RATE, MOMENTUM = 0.01, 0.9
 AREA_WEIGHT, AREA_GROWTH = 300.0, 1.0035
 Border = Literal["replicate", "zero"]
 Canvas = Literal["whole", "cropped"]
-TIE = 2.0**-14  # mask values as near as this count as equal
+TIE = 2.0**-14  # mask values that differ by less count as equal
 
 
 @register(
@@ -48,9 +48,9 @@ def extremal_perturbation(
     the share `areas` and 0 elsewhere; every other step sees the patch mirrored.
 
     The benchmark of the authors' code (facebookresearch/TorchRay) is ``border="zero"``, ``canvas="cropped"`` and
-    ``smooth=0.09``. `border` is what the blur finds beyond the patch: its border pixel, or zeros, which are the mean
+    ``smooth=0.09``. `border` is what the blur assumes beyond the patch: its border pixels, or zeros, which are the mean
     colour. The areas are shares of a canvas of whole cells of 7 pixels, or of one cropped by 6 pixels along each axis.
-    `smooth` is the sigma of a Gaussian over the summed masks, with zeros around them, as a share of the patch's side.
+    `smooth` is the sigma of a Gaussian over the summed masks, padded with zeros, as a share of the patch's side.
     """
     together = max(1, batch_size // len(areas))
     found = torch.zeros(len(patches), *patches.shape[-2:], device=patches.device)
@@ -63,7 +63,7 @@ def extremal_perturbation(
 
 
 def smoothed(maps: Tensor, sigma: float) -> Tensor:
-    """Blur maps (N, h, w) by a Gaussian of so many pixels that sees zeros around them; 0 leaves them alone."""
+    """Blur maps (N, h, w), padded with zeros, with a Gaussian of so many pixels; 0 leaves them unchanged."""
     return blurred(maps[:, None], _gaussian(sigma), "constant")[:, 0] if sigma else maps
 
 
@@ -115,14 +115,14 @@ def _sorted_masks(areas: tuple[float, ...], pixels: int, device: torch.device) -
 def ascending(values: Tensor) -> Tensor:
     """Sort rows; values that differ by less than `TIE` stay in the order of their positions.
 
-    The masks start flat: with a plain sort the last digit of a sum, and so the batch, would decide what becomes 0.
+    The masks start flat, so in a plain sort the last digit of a sum, and so the batch, would decide what becomes 0.
     """
     order = (values.detach() / TIE).round().sort(dim=1, stable=True).indices
     return values.gather(1, order)
 
 
 def blur_pyramid(patches: Tensor, border: Border = "replicate") -> Tensor:
-    """Return patches from most blurred to clear, (N, levels, 3, h, w) float32."""
+    """Return patches from most blurred to sharp, (N, levels, 3, h, w) float32."""
     sigmas = [BLUR * (1 - level / (LEVELS - 1)) for level in range(LEVELS)]
     beyond: Literal["replicate", "constant"] = "replicate" if border == "replicate" else "constant"
     return torch.stack([blurred(patches.float(), _gaussian(sigma), beyond) for sigma in sigmas], 1)
@@ -142,8 +142,8 @@ def perturbed(pyramid: Tensor, masks: Tensor) -> Tensor:
 class _SmoothMaximum(torch.autograd.Function):
     """The sum of v softmax(c v) over v = near_j weight_pj, for every phase p of a cell.
 
-    It takes a phase at a time, and computes it again in the backward pass: the products of all phases with all
-    neighbours would be 81 times the canvas, and take longer to write and read than to compute twice.
+    It handles one phase at a time, and computes it again in the backward pass: the products of all phases with all
+    neighbours would be 81 times the canvas, and would take longer to write and read than to compute twice.
     """
 
     @staticmethod
@@ -153,7 +153,7 @@ class _SmoothMaximum(torch.autograd.Function):
         sums = torch.empty_like(found)
         for phase, weight in enumerate(weights):
             values = near * (COLDNESS * weight)[:, None]
-            powers = values.exp()  # at most e^20: no need to take the largest off
+            powers = values.exp()  # at most e^20, so the largest need not be subtracted
             sums[:, phase] = powers.sum(1)
             found[:, phase] = values.mul_(powers).sum(1) / (COLDNESS * sums[:, phase])
         ctx.save_for_backward(near, weights, found, sums)
@@ -185,7 +185,7 @@ class SmoothMask:
         Pixels along a side of the patch.
     device : torch.device
     canvas : {"whole", "cropped"}
-        Whether the canvas ends with the last cell, or after the first pixel of that, as in TorchRay.
+        Whether the canvas ends with the last cell, or after that cell's first pixel, as in TorchRay.
     """
 
     def __init__(self, side: int, device: torch.device, canvas: Canvas = "whole") -> None:
@@ -195,7 +195,7 @@ class SmoothMask:
         self.radius = 1 + ceil(SIGMA / STEP)
         self.whole = STEP * (self.cells + 2 * self.margin)
         self.canvas = self.whole - (STEP - 1 if canvas == "cropped" else 0)
-        # A pixel is so far into its cell, and so many cells from a neighbour: the same weights in every cell.
+        # A pixel's place in its cell and its distance in cells to a neighbour give the weights: the same in every cell.
         phases = torch.arange(STEP, device=device)[:, None] - STEP * torch.arange(
             -self.radius, self.radius + 1, device=device
         )
@@ -213,6 +213,6 @@ class SmoothMask:
         return F.fold(flat, (self.whole, self.whole), STEP, stride=STEP)[:, 0, : self.canvas, : self.canvas]
 
     def cropped(self, canvas: Tensor) -> Tensor:
-        """Return the patch's part of a canvas, (M, side, side)."""
+        """Return the part of a canvas that belongs to the patch, (M, side, side)."""
         start = self.margin * STEP
         return canvas[:, start : start + self.side, start : start + self.side].clamp(0, 1)

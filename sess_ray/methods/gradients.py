@@ -29,10 +29,10 @@ def gradient(model: Model, patches: Tensor, targets: Tensor) -> Tensor:
 
 
 class GuidedBackprop(TorchFunctionMode):
-    """While it is active, backward passes through rectifiers let positive gradients through alone.
+    """While it is active, backward passes through rectifiers let only positive gradients through.
 
-    A rectifier's own backward pass drops what came in negative; a hook on its output drops the negative gradients.
-    Both hold for modules and for functions, in place or not, and the model is left as it was.
+    A rectifier's own backward pass drops gradients where its input was negative; a hook on its output drops negative
+    gradients. This works for modules and for functions, in place or not, and leaves the model unchanged.
     """
 
     RECTIFIERS: tuple[Callable[..., Any], ...] = (
@@ -87,7 +87,7 @@ def guided_backprop(
 
 
 def _percentile(values: Tensor, percent: float) -> Tensor:
-    """Return the percentile of each row, linear between neighbours, without sorting more than what lies above it."""
+    """Return the percentile of each row, linear between neighbours; only the values above it are sorted."""
     count = values.shape[1]
     place = (count - 1) * min(percent, 100.0) / 100
     below = int(place)
@@ -115,9 +115,9 @@ def smoothgrad(
 ) -> Tensor:
     """Average gradients over noisy copies of the patch, then take the largest absolute value of the three colours.
 
-    `std` is in units of the patch's range, max - min. ``average="signed"`` is the paper's: gradients that change their
-    sign from copy to copy cancel. ``"absolute"`` takes the mean of |dy/dx|, and ``"squared"`` that of its square, which
-    is the default of the authors' later code (PAIR-code/saliency).
+    `std` is in units of the patch's range, max - min. ``average="signed"`` is the paper's: gradients whose sign
+    changes from copy to copy cancel. ``"absolute"`` averages |dy/dx|, and ``"squared"`` its square, which is the
+    default of the authors' later code (PAIR-code/saliency).
     """
     total = torch.zeros(patches.shape, device=patches.device)
     for copies in noisy(patches, std, generators, samples):
@@ -135,11 +135,11 @@ def smoothgrad(
 def integrated_gradients(
     model: Model, patches: Tensor, targets: Tensor, *, steps: int = 25, rule: Rule = "midpoint"
 ) -> Tensor:
-    """Average gradients on the way from the mean colour to the patch, times the way: sum_c |.|.
+    """Average gradients on the path from the mean colour to the patch, times the path: sum_c |.|.
 
-    ``rule="midpoint"`` takes the middles of `steps` equal parts of the way, ``"linspace"`` `steps` points from its
-    first to its last, as PAIR-code/saliency does. The maps of both meet as the steps become many; the midpoint rule
-    comes nearer to the integral with the same number of them.
+    ``rule="midpoint"`` takes the middles of `steps` equal parts of the path, ``"linspace"`` takes `steps` points from
+    its start to its end, as PAIR-code/saliency does. Both converge with more steps; with the same number of steps the
+    midpoint rule comes nearer to the integral.
     """
     return attributions(model, patches, targets, torch.zeros_like(patches), steps, rule).abs().sum(1)
 
@@ -149,7 +149,7 @@ def attributions(
 ) -> Tensor:
     """Return integrated gradients, (N, 3, h, w) float32.
 
-    Their sum is the logit of the patch less that of the baseline, up to the error of the rule.
+    Their sum is the logit of the patch minus that of the baseline, up to the error of the rule.
     """
     way = patches - baseline
     total = torch.zeros(patches.shape, device=patches.device)
@@ -159,7 +159,7 @@ def attributions(
 
 
 def _places(steps: int, rule: Rule) -> list[float]:
-    """Return where along the way, 0 to 1, gradients are taken."""
+    """Return the positions on the path, 0 to 1, at which gradients are taken."""
     if rule == "midpoint":
         return [(step + 0.5) / steps for step in range(steps)]
     return [step / max(1, steps - 1) for step in range(steps)]

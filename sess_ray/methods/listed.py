@@ -1,4 +1,4 @@
-"""The table of all base methods, as a command line prints it."""
+"""The table of all base methods, as the command line prints it."""
 
 from __future__ import annotations
 

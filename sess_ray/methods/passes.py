@@ -1,4 +1,4 @@
-"""Passes through the model that the methods of families B and P are made of."""
+"""Passes through the model, from which the methods of families B and P are made."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def probabilities(model: Model, inputs: Callable[[slice], Tensor], classes: Tens
     ----------
     model : Model
     inputs : callable
-        Takes a slice, returns those inputs, (m, 3, h, w); called when they are needed, for `batch_size` at a time.
+        Takes a slice and returns those inputs, (m, 3, h, w); called on demand, for `batch_size` inputs at a time.
     classes : Tensor, (M, T) int64
     batch_size : int
     """
@@ -48,14 +48,14 @@ def probabilities(model: Model, inputs: Callable[[slice], Tensor], classes: Tens
 
 @dataclass(frozen=True)
 class Shared:
-    """What the rows of a batch have in common, for passes that are the same for every target of a patch.
+    """Which rows of a batch share a patch, for passes that are the same for every target of a patch.
 
     Attributes
     ----------
     rows : Tensor, (U,) int64
         The first row of each patch, ascending.
     classes : Tensor, (U, T) int64
-        Targets of each patch; zeros follow where another has more.
+        Targets of each patch, padded with zeros if another patch has more.
     own : tuple of two Tensors, (N,) int64
         Where the target of each row is in `classes`: ``values[shared.own]`` takes (U, T, ...) to (N, ...).
 
@@ -89,7 +89,7 @@ class Shared:
 
 
 def up_sampled(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return maps (..., u, v) at the size of the patches: bilinear, half-pixel centres."""
+    """Return maps (..., u, v) up-sampled to the size of the patches: bilinear, half-pixel centres."""
     rows, columns = (enlarging(*axis, maps.device) for axis in zip(maps.shape[-2:], size, strict=True))
     return rows @ maps @ columns.T
 
@@ -101,7 +101,7 @@ def enlarging(cells: int, length: int, device: torch.device) -> Tensor:
 
 
 def noisy(patches: Tensor, std: float, generators: list[torch.Generator], samples: int) -> Iterator[Tensor]:
-    """Yield copies of patches with Gaussian noise, each patch's from its own generator.
+    """Yield copies of patches with Gaussian noise, each patch with its own generator.
 
     `std` is in units of the patch's range, max - min. The noise is drawn in the order (h, w, 3) of channels_last.
     """

@@ -30,7 +30,7 @@ def _masks(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _of_rows(patches: Tensor, rows: Tensor) -> Tensor:
-    """Return patches[rows] for ascending rows; only a view where all are the same patch."""
+    """Return patches[rows] for ascending rows; only a view if all are the same patch."""
     first, last = int(rows[0]), int(rows[-1])
     return patches[first : first + 1] if first == last else patches[rows]
 
@@ -64,9 +64,9 @@ def scorecam(
 ) -> Tensor:
     """Weigh channels by the score of the patch seen through them: ReLU(sum_k p(x M_k) up(A_k)).
 
-    The mask M_k is channel k, up-sampled and min-max; constant channels count nothing. The paper also subtracts the
-    score on a baseline (here the mean colour) and takes a softmax over channels; its release does neither, and neither
-    is the default.
+    The mask M_k is channel k, up-sampled and stretched to 0..1; constant channels have no weight. The paper also
+    subtracts the score on a baseline (here the mean colour) and takes a softmax over channels; its release does
+    neither, and nor does the default.
     """
     alive, shared = _alive(activations), Shared.of(targets, same_as)
     weights = _scores(model, patches, activations, shared, batch_size)
@@ -91,10 +91,10 @@ def iscam(
     cumulative: bool = False,
     softmax: bool = False,
 ) -> Tensor:
-    """Run Score-CAM with scores averaged on the way from black to the masked patch: mean_i p(x M_k i/N).
+    """Run Score-CAM with scores averaged on the path from black to the masked patch: mean_i p(x M_k i/N).
 
-    N is `samples`. This is a co-author's code. ``cumulative=True softmax=True`` is what torch-cam makes of the paper:
-    steps i (i + 1) / 2N, which go beyond the patch, and a softmax over channels.
+    N is `samples`. This follows a co-author's code. ``cumulative=True softmax=True`` is torch-cam's reading of the
+    paper: steps i (i + 1) / 2N, which go beyond the patch, and a softmax over channels.
     """
     alive, shared = _alive(activations), Shared.of(targets, same_as)
     steps = [(i * (i + 1) / 2 if cumulative else i) / samples for i in range(1, samples + 1)]
@@ -106,7 +106,7 @@ def iscam(
 def _scores(
     model: Model, patches: Tensor, activations: Tensor, shared: Shared, batch_size: int, share: float = 1.0
 ) -> Tensor:
-    """Return the score of each row's patch seen through a share of each channel's mask, (N, K): 0 for a dead one."""
+    """Return the score of each row's patch through a share of each channel's mask, (N, K); 0 for a constant channel."""
     size, alive = _size(patches), _alive(activations)
     rows, channels, classes = _channels(alive, shared)
 
@@ -118,13 +118,13 @@ def _scores(
 
 
 def _channels(alive: Tensor, shared: Shared) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the row and channel of every mask, (M,), those of a patch once, and the classes to score, (M, T)."""
+    """Return the row and channel of every mask, (M,), once for each patch, and the classes to score, (M, T)."""
     patches, channels = alive[shared.rows].nonzero(as_tuple=True)
     return shared.rows[patches], channels, shared.classes[patches]
 
 
 def _weights(scores: Tensor, alive: Tensor, shared: Shared) -> Tensor:
-    """Return scores (M, T), in the order of `_channels`, for every row and channel (N, K): 0 for a dead one."""
+    """Return scores (M, T), in the order of `_channels`, for every row and channel (N, K); 0 for a constant channel."""
     patches, targets = shared.classes.shape
     weights = scores.new_zeros(patches, alive.shape[1], targets)
     weights[alive[shared.rows]] = scores
@@ -137,7 +137,7 @@ def _baseline(model: Model, patches: Tensor, targets: Tensor) -> Tensor:
 
 
 def _softmax(weights: Tensor, alive: Tensor) -> Tensor:
-    """Return the softmax over the live channels; the others are zero."""
+    """Return the softmax over the channels that are not constant; the others are zero."""
     return weights.masked_fill(~alive, -torch.inf).softmax(1).nan_to_num_()
 
 
@@ -166,17 +166,17 @@ def sscam(
 ) -> Tensor:
     """Run Score-CAM with noise: softmax over channels of the mean, or the largest, of the noisy scores.
 
-    ``noise="mask"`` adds it to the mask, as eq. 15 of the paper, and `std` is in units of a mask's range, 0 to 1.
-    ``noise="input"`` adds it to the masked patch, as Algorithm 1 and a co-author's code, and `std` is in units of the
-    patch's range, max - min. The channels of a patch meet the same noise, so that they differ by what they show and not
-    by luck. ``subtract_baseline=True`` takes the score on the mean colour off, as the paper does; it cancels in the
-    softmax. The co-author's code has neither softmax nor baseline.
+    ``noise="mask"`` adds noise to the mask, as in eq. 15 of the paper, and `std` is in units of a mask's range, 0 to 1.
+    ``noise="input"`` adds it to the masked patch, as in Algorithm 1 and a co-author's code, and `std` is in units of
+    the patch's range, max - min. All channels of a patch get the same noise, so that they differ by what they show and
+    not by luck. ``subtract_baseline=True`` subtracts the score on the mean colour, as the paper does; with the softmax
+    it cancels. The co-author's code has neither softmax nor baseline.
 
     Measured on ImageNet images with boxes, SqueezeNet 1.1. Noise on the mask, energy-based pointing game, 16 images, 4
     samples, max: 59.0, 58.9, 58.7 and 58.7 % with `std` 0.1, 0.3, 1 and 2, so 0.1 is the default. Average precision of
     the boxes' pixels, 12 images, 1 sample, `std` 0.1: 85.4 with the softmax, 81.8 without it, 81.7 without it and with
-    the baseline taken off; with noise on the input 85.3, 83.4 and 81.4. Energy prefers no softmax (69.1 to 57.7), but
-    sharpening alone raises it, and which pixels come first it does not improve: the paper's softmax stays the default.
+    the baseline subtracted; with noise on the input 85.3, 83.4 and 81.4. Energy is higher without the softmax (69.1
+    against 57.7), but sharpening alone raises it, and the order of pixels does not improve: the default is the paper's.
     """
     alive, shared = _alive(activations), Shared.of(targets, same_as)
     every = noisy_scores(model, patches, activations, shared, generators, batch_size, samples, std, noise)
@@ -198,7 +198,7 @@ def noisy_scores(
     std: float,
     noise: Literal["mask", "input"],
 ) -> Iterator[Tensor]:
-    """Yield, `samples` times, the score of each row seen through each channel and noise, (N, K): 0 for a dead one."""
+    """Yield, `samples` times, each row's scores through each channel and noise, (N, K); 0 for a constant channel."""
     size, alive = _size(patches), _alive(activations)
     rows, channels, classes = _channels(alive, shared)
     shape: tuple[int, ...] = size
@@ -238,9 +238,9 @@ def groupcam(
 ) -> Tensor:
     """Weigh groups of channels by what each adds to a blurred patch: sum_g ReLU(p(x_g) - p(blur)) S_g.
 
-    S_g is ReLU(sum of mean(g_k) A_k over the group), up-sampled. Its min-max M_g is the mask through which the patch is
-    seen, x_g = x M_g + blur(x) (1 - M_g); the sum takes S_g itself, as the paper and its release do. The channels are
-    split in order; where their number is no multiple of `groups`, the first groups have one more.
+    S_g is ReLU(sum of mean(g_k) A_k over the group), up-sampled. Stretched to 0..1 it is the mask M_g through which the
+    patch is seen, x_g = x M_g + blur(x) (1 - M_g); the sum takes S_g itself, as the paper and its release do. Channels
+    are split in order; if their number is not a multiple of `groups`, the first groups have one more.
     """
     size = _size(patches)
     weighted = gradients.mean((2, 3))[..., None, None] * activations
@@ -280,7 +280,7 @@ def rise(
     cells: int = 8,
     probability: float = 0.1,
 ) -> Tensor:
-    """Average random masks, weighted by the score of the patch seen through each: sum p(x M) M / (N probability).
+    """Average random masks, weighted by the score of the patch through each: sum p(x M) M / (N probability).
 
     All patches see the same masks.
     """
@@ -325,7 +325,7 @@ class RandomMasks:
         self.shifts = torch.stack([torch.randint(step, (count,), generator=generator) for step in steps], 1)
         self.grids = grids.to(device)
         self.size = size
-        # A grid becomes larger than the mask by a cell, which leaves room for the shift.
+        # The enlarged grid is larger than the mask by a cell, which leaves room for the shift.
         self.rows, self.columns = (_mirrored_weights(cells, (cells + 1) * step, device) for step in steps)
 
     def __getitem__(self, part: slice) -> Tensor:

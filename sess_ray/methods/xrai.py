@@ -43,13 +43,12 @@ def xrai(
     rule: Rule = "midpoint",
     segment_at: Literal["patch", "224"] = "patch",
 ) -> Tensor:
-    """Give regions of the patch the mean attribution of the pixels that they add, the best region first.
+    """Give each region of the patch the mean attribution of the pixels that it adds, the best region first.
 
-    A pixel's attribution is the largest colour of the mean of integrated gradients from two patches of one colour.
-    Those are black and white; PAIR-code/saliency takes ``baselines="extremes"``, the smallest and the largest number
-    of the normalised patch in all three colours, ``rule="linspace"`` (see `integrated_gradients`) and
-    ``segment_at="224"``: it segments the patch at 224 x 224 pixels, whatever its size, and enlarges or reduces the
-    segments to it.
+    A pixel's attribution is the largest of its three colours' integrated gradients, averaged over two baselines: a
+    black and a white patch. PAIR-code/saliency corresponds to ``baselines="extremes"`` (the smallest and the largest
+    number of the normalised patch in all three colours), ``rule="linspace"`` (see `integrated_gradients`) and
+    ``segment_at="224"`` (the patch is segmented at 224 x 224 pixels, and the segments are resized to the patch).
     """
     found = torch.zeros(patches.shape, device=patches.device)
     for baseline in _baselines(model, patches, baselines):
@@ -80,12 +79,12 @@ def regions(patch: np.ndarray, side: int | None = None) -> np.ndarray:
     ----------
     patch : numpy.ndarray, (h, w, 3) float
     side : int, optional
-        Segment it at `side` x `side` pixels. By default it is segmented at its own size.
+        Segment it at `side` x `side` pixels. By default at its own size.
 
     Returns
     -------
     numpy.ndarray, (M, h, w) bool
-        Regions that overlap: every segment, grown by 5 pixels.
+        Overlapping regions: every segment, grown by 5 pixels.
     """
     from skimage.measure import regionprops
     from skimage.morphology import isotropic_dilation
@@ -106,9 +105,9 @@ def regions(patch: np.ndarray, side: int | None = None) -> np.ndarray:
             labels = resize(labels, patch.shape[:2], order=0, mode="constant", preserve_range=True, anti_aliasing=False)
             labels = np.unique(labels, return_inverse=True)[1].reshape(patch.shape[:2])  # a reduced one may lack some
         masks = np.zeros((labels.max() + 1, *labels.shape), bool)
-        for label, region in enumerate(boxes(labels + 1)):  # label 0 would be no region
+        for label, region in enumerate(boxes(labels + 1)):  # label 0 would not be a region
             top, left, bottom, right = region.bbox
-            # Beyond its box and the radius a region cannot grow.
+            # A region cannot grow beyond its box by more than the radius.
             near = np.s_[max(top - DILATION, 0) : bottom + DILATION, max(left - DILATION, 0) : right + DILATION]
             masks[label][near] = isotropic_dilation(labels[near] == label, DILATION)
         found.append(masks)
@@ -116,7 +115,7 @@ def regions(patch: np.ndarray, side: int | None = None) -> np.ndarray:
 
 
 def ranked(attribution: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """Add regions, always that with the largest mean attribution of its new pixels, which get this mean.
+    """Add regions, always the one whose new pixels have the largest mean attribution, and give these pixels this mean.
 
     Parameters
     ----------
@@ -126,7 +125,7 @@ def ranked(attribution: np.ndarray, candidates: np.ndarray) -> np.ndarray:
     Returns
     -------
     numpy.ndarray, (h, w) float64
-        Pixels that no region has added, because it would have added fewer than 50, get the mean of them all.
+        Pixels that no region has added, because it would have added fewer than 50, get the mean of all such pixels.
     """
     values = attribution.ravel()
     masks = candidates.reshape(len(candidates), -1)
@@ -135,7 +134,7 @@ def ranked(attribution: np.ndarray, candidates: np.ndarray) -> np.ndarray:
     left = np.ones(len(values), bool)
     result = np.empty(len(values))
     while (counts >= FEWEST_NEW).any():
-        # What a region would add only shrinks, so that one with too little is out for good.
+        # A region's new pixels can only become fewer, so one with too few is out for good.
         gains = np.where(counts >= FEWEST_NEW, sums / np.maximum(counts, 1), -np.inf)
         best = int(gains.argmax())
         new = np.flatnonzero(masks[best] & left)
