@@ -133,6 +133,8 @@ def test_a_listing_has_pages(server, monkeypatch):
     assert len(pages) > 8
     paths = list(walk(filesystem, "images/photos"))
     assert [path.removeprefix("images/photos/") for path in paths] == listed
+    assert {name for page in pages for entry in page.get("Contents", ()) for name in entry} == {"Key"}
+    assert filesystem.ls("images/photos/0", detail=True, refresh=True)[0]["LastModified"]  # for whoever else asks
     for place in (0, 7, 30, len(paths) - 1):
         assert list(walk(filesystem, "images/photos", paths[place])) == paths[place + 1 :]
     pages.clear()
