@@ -183,6 +183,7 @@ def bar(unit: str, total: int | None = None, speed: str = ", {rate_fmt}, {remain
     """
     watched = sys.stderr.isatty()
     count = f"{{n_fmt}}/{{total_fmt}} {unit}s" if total is not None else f"{{n_fmt}} {unit}s"
+    speed = speed if total is not None else speed.replace(", {remaining} left", "")
     picture = "{percentage:3.0f}%|{bar:20}| " if watched and total else ""
     return tqdm(
         total=total,

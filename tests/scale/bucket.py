@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import io
 import multiprocessing
+import resource
 import signal
 import subprocess
 import sys
@@ -18,12 +19,13 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import s3fs
 from PIL import Image
 
@@ -42,7 +44,7 @@ SETTINGS = ("--model", "tests.fragile:model", "--targets", "top1", "--num-scales
 
 def photograph(number: int) -> bytes:
     content = io.BytesIO()
-    pixels = np.random.default_rng(number).integers(0, 200, (2, 2, 3), np.uint8)
+    pixels = np.random.default_rng(number).integers(80, 200, (2, 2, 3), np.uint8)
     Image.fromarray(pixels).resize((16, 16)).save(content, "JPEG")
     return content.getvalue()
 
@@ -86,9 +88,10 @@ def walks(server: Seaweed) -> None:
     for far, ask in (("", call), (f", {FAR * 1000:.0f} ms a page farther away", slow)):
         filesystem.call_s3 = ask
         for how, one in (("page by page", by_page), ("folder by folder", walk)):
-            begin = time.perf_counter()
+            begin, used = time.perf_counter(), time.process_time()
             found.append(list(one(filesystem, path)))
-            print(f"{len(found[-1])} names {how}{far}: {time.perf_counter() - begin:.1f} s", flush=True)
+            seconds, used = time.perf_counter() - begin, time.process_time() - used
+            print(f"{len(found[-1])} names {how}{far}: {seconds:.1f} s, {used:.1f} s of CPU", flush=True)
     assert all(names == found[0] for names in found)
     filesystem.call_s3 = call
 
@@ -100,16 +103,17 @@ def command(server: Seaweed, job: str, *arguments: object) -> list[str]:
 
 def explain(server: Seaweed, place: str, output: Path) -> None:
     """Run the command until some seconds after its first rows, and stop it by Ctrl-C; say how long each took."""
-    before, begin, planned = files_in(output), time.perf_counter(), threading.Event()
+    before, begin = files_in(output), time.perf_counter()
     arguments = command(server, "explain_dataset.py", "--input", place, "--output", output, *SETTINGS)
     running = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     when: list[float] = []
+    used: list[float] = []
 
     def read() -> None:
         for line in running.stdout or ():
             if line.startswith("explaining "):
                 when.append(time.perf_counter() - begin)
-                planned.set()
+                used.append(sum(psutil.Process(running.pid).cpu_times()[:2]))
 
     threading.Thread(target=read, daemon=True).start()
     while not files_in(output) - before and running.poll() is None:
@@ -120,8 +124,8 @@ def explain(server: Seaweed, place: str, output: Path) -> None:
     running.send_signal(signal.SIGINT)
     code = running.wait()
     print(
-        f"{place}, {len(before)} files there: planned after {when[0]:.1f} s, new rows after {rows:.1f} s;"
-        f" Ctrl-C took {time.perf_counter() - stopped:.1f} s ({code})",
+        f"{place}, {len(before)} files there: planned after {when[0]:.1f} s ({used[0]:.1f} s of CPU),"
+        f" new rows after {rows:.1f} s; Ctrl-C took {time.perf_counter() - stopped:.1f} s ({code})",
         flush=True,
     )
 
@@ -130,17 +134,14 @@ def files_in(output: Path) -> set[Path]:
     return set((output / "maps").glob("*.parquet"))
 
 
-def timed(what: str, run: Callable[[], Any]) -> None:
-    begin = time.perf_counter()
-    run()
-    print(f"{what}: {time.perf_counter() - begin:.1f} s", flush=True)
-
-
 def measure(server: Seaweed, folder: Path) -> None:
     walks(server)
     manifest = folder / "manifest.parquet"
     arguments = command(server, "list_dataset.py", "--input", PHOTOS, "--output", manifest)
-    timed("sess-ray list", lambda: subprocess.run(arguments, cwd=ROOT, check=True))
+    begin, used = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    subprocess.run(arguments, cwd=ROOT, check=True)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - used
+    print(f"sess-ray list: {time.perf_counter() - begin:.1f} s, {used:.1f} s of CPU", flush=True)
     for number, place in enumerate((PHOTOS, str(manifest))):
         for _ in range(2):
             explain(server, place, folder / f"out-{number}")
