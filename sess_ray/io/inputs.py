@@ -91,6 +91,7 @@ def read_inputs(
     output: str | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
+    meanwhile: Callable[[], None] | None = None,
 ) -> Inputs:
     """List the images of an input, as `Listing` does, and hold them.
 
@@ -98,6 +99,8 @@ def read_inputs(
     ----------
     url, limit, output, image_column, label_column
         As `Listing` has them.
+    meanwhile : callable, optional
+        Called when so many are listed that the others may take seconds.
 
     Returns
     -------
@@ -109,7 +112,11 @@ def read_inputs(
         If there is no such place, it holds no image, or it cannot be read.
     """
     listing = Listing(url, limit, output, image_column, label_column)
-    chunks = [ITEMS.empty_table(), *_advised(tables_of(iter(listing)), url)]
+    chunks = [ITEMS.empty_table()]
+    for table in _advised(tables_of(iter(listing)), url):
+        chunks.append(table)
+        if meanwhile and table.num_rows == CHUNK:
+            meanwhile()
     items = distinct(pa.concat_tables(chunks), url).slice(0, limit)
     return Inputs(items, tuple(listing.learned.names), listing.learned.unlabelled)
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sess_ray import SessError
+from sess_ray.io import inputs
 from sess_ray.io.decode import decode
 from sess_ray.io.inputs import find_images, list_images
 from sess_ray.io.reading import read_items
@@ -202,3 +203,12 @@ def test_what_other_runs_have_left_in_a_folder_is_left_out(tmp_path):
     found = list_images(str(tmp_path))["image_id"].to_pylist()
     assert found == ["1.jpg", "maps/4.jpg", "run/photographs/3.jpg"]
     assert list_images(f"{tmp_path}/run/overlays")["image_id"].to_pylist() == ["2.png"]
+
+
+@pytest.mark.parametrize(("count", "expected"), [(3, 0), (4, 1), (9, 2)])
+def test_what_takes_long_is_done_while_many_images_are_listed(tmp_path, monkeypatch, count, expected):
+    monkeypatch.setattr(inputs, "CHUNK", 4)
+    (tmp_path / "t.csv").write_text("uri\n" + "".join(f"{number}.jpg\n" for number in range(count)))
+    calls = []
+    assert inputs.read_inputs(f"{tmp_path}/t.csv", meanwhile=lambda: calls.append(1)).images.num_rows == count
+    assert len(calls) == expected

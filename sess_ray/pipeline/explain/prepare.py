@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -111,8 +111,8 @@ def prepare(
     ----------
     config : ExplainConfig
     meanwhile : callable, optional
-        Called when the input and the output are right, before torch is imported and the model is loaded, which take
-        seconds; such as `sess_ray.pipeline.cluster.session.start_early`.
+        Called once, when the input and the output are right, before torch is imported and the model is loaded, which
+        take seconds, or while many images are listed; such as `sess_ray.pipeline.cluster.session.start_early`.
     claim : callable, optional
         Called with the output, before it is looked at what is left to explain: `sess_ray.io.lease.Lease.take`. Without
         it, `run` takes the output.
@@ -127,7 +127,8 @@ def prepare(
     _refuse_what_is_written(config)
     started = None if config.overwrite else _started(store, config)
     known = large.known(config, store, started)
-    found = Inputs(ITEMS.empty_table(), known.names) if known else _inputs(config)
+    meanwhile = cache(meanwhile) if meanwhile else None  # once
+    found = Inputs(ITEMS.empty_table(), known.names) if known else _inputs(config, meanwhile)
     if config.input is not None and config.model == DEMO_MODEL and config.weights is not None:
         raise SessError("--weights need the --model that they are of")
     if meanwhile:
@@ -179,10 +180,11 @@ def _refuse_what_is_written(config: ExplainConfig) -> None:
             )
 
 
-def _inputs(config: ExplainConfig) -> Inputs:
+def _inputs(config: ExplainConfig, meanwhile: Callable[[], None] | None) -> Inputs:
     if config.input is None:
         return Inputs(_demo_items().slice(0, config.limit))
-    found = read_inputs(config.input, config.limit, config.output, config.image_column, config.label_column)
+    columns = config.image_column, config.label_column
+    found = read_inputs(config.input, config.limit, config.output, *columns, meanwhile)
     if config.targets == "label":
         _refuse_unlabelled(config, found)
     return found
