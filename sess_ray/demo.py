@@ -1,4 +1,4 @@
-"""A model and images that come with packages, for a first look without a download: the extra ``demo``."""
+"""A model and images that come with Python packages (extra ``demo``), for a first look without other downloads."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PHOTOGRAPHS = (
 )
 _WEIGHTS = "efficientnet-lite0-57934424.pth"
 
-# The weights' names for the parts of a block, and timm's. A block that expands has one convolution and norm more.
+# The weights' names for the parts of a block, and timm's. An expanding block has one more convolution and norm.
 _PARTS = {
     "_expand_conv": "conv_pw",
     "_bn0": "bn1",
@@ -75,7 +75,7 @@ def _folder(package: str) -> Path:
 
 
 def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Give the weights timm's names: blocks are counted by stage there, in one row here."""
+    """Give the weights timm's names: timm counts blocks by stage, the weights' package counts them in one row."""
     import timm
 
     reference = timm.create_model("tf_efficientnet_lite0")

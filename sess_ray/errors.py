@@ -9,7 +9,7 @@ from sess_ray.opening import readable
 
 
 class SessError(ValueError):
-    r"""Something the caller can put right; the message is one line that says how, whatever names stand in it.
+    r"""Something the caller can put right; the message is one line that says how, whatever names it contains.
 
     >>> str(SessError("no such file: a\nb"))
     'no such file: a b'
@@ -20,13 +20,13 @@ class SessError(ValueError):
 
 
 class RunError(RuntimeError):
-    """What a run could not get past; the message is one line."""
+    """A failure that ended a run; the message is one line."""
 
 
 def unknown(kind: str, given: object, choices: Iterable[str], more: str = "") -> SessError:
-    """Return the error for a name that is not among `choices`, naming the nearest (or all, where they are few)."""
+    """Return the error for a name that is not among `choices`; it names the nearest ones (or all, if there are few)."""
     names = sorted(choices)
-    plain = {name.lower(): name for name in names}  # capitals are what is most often wrong
+    plain = {name.lower(): name for name in names}  # capitals are the most frequent mistake
     near = [plain[name] for name in difflib.get_close_matches(str(given).lower(), plain, n=3)]
     if len(names) <= 20:
         hint = f"choose one of: {', '.join(names)}"

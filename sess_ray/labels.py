@@ -1,7 +1,7 @@
-"""Pseudo-labels from maps: objects as masks and the boxes around them, in the layouts of COCO and Pascal VOC.
+"""Pseudo-labels from maps: objects as masks and the boxes around them, in the formats of COCO and Pascal VOC.
 
-An object is its mask, (H, W) bool, and nothing else says where it is: every box is the tight box of a mask that is
-written beside it.
+The mask, (H, W) bool, is the only source of an object's place: every box is the tight box of a mask that is written
+beside it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from PIL import Image
 
 from sess_ray.errors import SessError
 
-MOST_IN_A_BYTE = 254  # of 8 bits: 0 is the background, and 255 tells Pascal VOC's tools to ignore
+MOST_IN_A_BYTE = 254  # in 8 bits: 0 is the background, and 255 means "ignore" to Pascal VOC's tools
 _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels; x1 and y1 exclusive
 
@@ -32,10 +32,10 @@ class Labelled:
     number : int
         The number of its class, from 1.
     mask : ndarray, (H, W) bool
-        Its pixels; at least one.
+        Its pixels, at least one.
     saliency : ndarray, (H, W)
-        The map it is from: where objects of several classes overlap, and a pixel can have one alone, the highest
-        value counts.
+        The map from which it is made. Where objects overlap but a pixel can belong to only one, the highest value
+        decides.
     score : float
         The class's probability.
     """
@@ -47,7 +47,7 @@ class Labelled:
 
 
 def tight_box(mask: np.ndarray) -> Box:
-    """Return the box around the pixels of a mask, (H, W) bool, that has some.
+    """Return the box around the pixels of a mask, (H, W) bool, which has at least one.
 
     Examples
     --------
@@ -70,8 +70,7 @@ def parts(mask: np.ndarray, min_part: float) -> list[np.ndarray]:
     Returns
     -------
     list of ndarray, (H, W) bool
-        Neighbours, diagonal ones too, belong together. Of parts with equally many pixels the first in row-major order
-        comes first.
+        Neighbours, also diagonal ones, belong to one part. Parts with equally many pixels are in row-major order.
 
     Raises
     ------
@@ -89,14 +88,14 @@ def parts(mask: np.ndarray, min_part: float) -> list[np.ndarray]:
 
 
 def objects_of(mask: np.ndarray, *, instances: bool, min_part: float) -> list[np.ndarray]:
-    """Return the masks of the objects that a class's mask shows: one, or with `instances` one for each part.
+    """Return the masks of the objects in a class's mask: one, or with `instances` one for each part.
 
     Parameters
     ----------
     mask : ndarray, (H, W) bool
     instances : bool
     min_part : float
-        As in `parts`; what is left out belongs to no object.
+        As in `parts`; parts that are left out belong to no object.
 
     Returns
     -------
@@ -112,7 +111,7 @@ def objects_of(mask: np.ndarray, *, instances: bool, min_part: float) -> list[np
 
 
 def as_coco(mask: np.ndarray) -> dict[str, Any]:
-    """Return what COCO says of an object's place.
+    """Return COCO's fields for an object's place.
 
     Parameters
     ----------
@@ -122,8 +121,8 @@ def as_coco(mask: np.ndarray) -> dict[str, Any]:
     Returns
     -------
     dict
-        segmentation (a compressed run-length code); bbox (x, y, width, height in pixels) and area (in pixels) of just
-        that; iscrowd.
+        segmentation (a compressed run-length code); bbox (x, y, width, height in pixels) and area (in pixels) of that
+        segmentation; iscrowd.
 
     Raises
     ------
@@ -145,19 +144,19 @@ def as_coco(mask: np.ndarray) -> dict[str, Any]:
 
 
 def shown(objects: Sequence[Labelled]) -> tuple[np.ndarray, list[Labelled]]:
-    """Return which object each pixel of an image shows, and the objects that show at all.
+    """Return which object each pixel of an image shows, and the objects that are visible.
 
     Parameters
     ----------
     objects : sequence of Labelled
-        One or more. Where several have a pixel it is of the one with the highest value, the first of equal ones.
+        One or more. If several contain a pixel, it belongs to the one with the highest value (the first, if equal).
 
     Returns
     -------
     places : ndarray, (H, W) int
         0 for the background, else the number of an object, from 1, in `visible`.
     visible : list of Labelled
-        In their order. One that lies wholly under others is not among them.
+        In their order, without those that other objects cover completely.
     """
     places = np.zeros(objects[0].mask.shape, np.int32)
     highest = np.full(places.shape, -np.inf)
@@ -171,19 +170,19 @@ def shown(objects: Sequence[Labelled]) -> tuple[np.ndarray, list[Labelled]]:
 
 
 def label_image(numbers: np.ndarray, most: int) -> bytes:
-    """Return the PNG of what each pixel shows, in Pascal VOC's layout.
+    """Return a label image as PNG, in Pascal VOC's format.
 
     Parameters
     ----------
     numbers : ndarray, (H, W) int
-        0 for the background, else of a class or of an object.
+        0 for the background, else the number of a class or of an object.
     most : int
         The largest number in any of the dataset's images of this kind.
 
     Returns
     -------
     bytes
-        Up to 254: 8 bits, with the palette of Pascal VOC. More: 16 bits, grey.
+        8 bits with the palette of Pascal VOC if `most` is at most 254, else 16 bits grey.
     """
     if most > MOST_IN_A_BYTE:
         picture = Image.fromarray(numbers.astype(np.uint16))
@@ -210,7 +209,7 @@ def as_voc(file_name: str, places: np.ndarray, names: Sequence[str]) -> bytes:
     Returns
     -------
     bytes
-        The boxes are those of the objects' pixels in `places`: from 1, and their last pixel is in them.
+        The boxes are those of the objects' pixels in `places`, counted from 1, with the last pixel inside.
     """
     root = ET.Element("annotation")
     height, width = places.shape
@@ -234,7 +233,7 @@ def _write(parent: ET.Element, content: dict[str, Any]) -> None:
 
 
 def voc_palette() -> bytes:
-    """Return Pascal VOC's colours of 256 numbers: the bits of a number, dealt to red, green and blue in turn.
+    """Return Pascal VOC's colours for 256 numbers: a number's bits go to red, green and blue in turn.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""Masks that follow the edges of an image, begun from a map of where its object is.
+"""Masks that follow the edges of an image, starting from the map of its object.
 
-A refinement is a callable (pixels (H, W, 3) uint8, saliency (H, W), threshold) -> mask (H, W) bool. What is random in
-it is seeded: the same arguments give the same mask.
+A refinement is a callable (pixels (H, W, 3) uint8, saliency (H, W), threshold) -> mask (H, W) bool. Random numbers are
+seeded: the same arguments give the same mask.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ Refinement = Callable[[np.ndarray, np.ndarray, float], np.ndarray]
 
 @dataclass(frozen=True)
 class GrabCut:
-    """The graph cut between two mixtures of colours, which it fits in turns: OpenCV's.
+    """OpenCV's GrabCut: a graph cut between two mixtures of colours, fitted and cut in turns.
 
     Rother et al., GrabCut: Interactive Foreground Extraction using Iterated Graph Cuts, SIGGRAPH 2004; a map takes the
-    place of the person who draws: below `background` is no part of the object, from `foreground` on it is certain, and
-    the threshold says what the rest begins as.
+    place of the user's strokes: pixels below `background` are not part of the object, pixels from `foreground` up
+    certainly are, and for the rest the threshold gives the initial guess.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ class GrabCut:
         Shares of the map's maximum.
     iterations : int
     side : int
-        Pixels that the longer side of an image is made smaller to; the mask is enlarged again, bilinearly.
+        Pixels to which the longer side of an image is reduced; the mask is enlarged again, bilinearly.
     """
 
     background: float = 0.1
@@ -50,7 +50,7 @@ class GrabCut:
             raise SessError(f"grabcut: iterations={self.iterations}, side={self.side}: use 1 or more")
 
     def __call__(self, pixels: np.ndarray, saliency: np.ndarray, threshold: float) -> np.ndarray:
-        """Return the mask, (H, W) bool; where the image leaves nothing of it, the one of the threshold.
+        """Return the mask, (H, W) bool; if GrabCut leaves nothing of it, the mask of the threshold.
 
         Parameters
         ----------
@@ -71,9 +71,9 @@ class GrabCut:
         state[small < self.background] = cv2.GC_BGD
         state[small >= self.foreground] = cv2.GC_FGD
         state = state.astype(np.uint8)
-        if len({*np.unique(state & 1)}) < 2:  # one of the two has no pixel to learn its colours from
+        if len({*np.unique(state & 1)}) < 2:  # object or background has no pixel from which to learn its colours
             return reaches(saliency, threshold)
-        cv2.setRNGSeed(0)  # of the k-means that begins the mixtures
+        cv2.setRNGSeed(0)  # for the k-means that initialises the mixtures
         mixtures = np.zeros((1, 65)), np.zeros((1, 65))
         cv2.grabCut(np.ascontiguousarray(colors), state, None, *mixtures, self.iterations, cv2.GC_INIT_WITH_MASK)
         mask = (state & 1).astype(np.float32)  # GC_FGD and GC_PR_FGD are odd
@@ -85,14 +85,14 @@ REFINEMENTS: dict[str, type[GrabCut]] = {"grabcut": GrabCut}
 
 
 def refinement(name: str, options: Mapping[str, str] | None = None) -> Refinement:
-    """Return a refinement by its name, checked.
+    """Return a refinement by its name, with checked options.
 
     Parameters
     ----------
     name : str
         One of `REFINEMENTS`.
     options : mapping of str to str, optional
-        Its parameters, as a command line has them.
+        Its parameters, as given on a command line.
 
     Raises
     ------
@@ -122,7 +122,7 @@ def refinement(name: str, options: Mapping[str, str] | None = None) -> Refinemen
 
 
 def _shrunk(array: np.ndarray, side: int) -> np.ndarray:
-    """Return (H, W, ...) with a longer side of at most so many pixels, each the mean of those that it stands for."""
+    """Return (H, W, ...) reduced to at most so many pixels on the longer side, each a mean of those it replaces."""
     cv2 = opencv()
     height, width = array.shape[:2]
     factor = side / max(height, width)
@@ -133,7 +133,7 @@ def _shrunk(array: np.ndarray, side: int) -> np.ndarray:
 
 
 def opencv() -> Any:
-    """Return OpenCV's module; `SessError` where it is missing."""
+    """Return OpenCV's module; `SessError` if it is missing."""
     try:
         import cv2
     except ImportError as error:

@@ -1,10 +1,10 @@
 """Groups: targets that mean several classes, such as the 118 dogs of ImageNet.
 
-How probable a group is, and what takes the place of a class's logit, says `sess_ray.models.scores`: where classes
-exclude one another, the sum of their probabilities and the logsumexp of their logits, whose gradient is the mean of the
-classes' gradients, each weighted by the class's share of the group's probability.
+`sess_ray.models.scores` defines a group's probability and logit: if classes exclude one another, the sum of their
+probabilities and the logsumexp of their logits, whose gradient is the mean of the classes' gradients, each weighted by
+the class's share of the group's probability.
 
-A group is a target behind the last class: with C classes, group k is target C + k.
+Groups are numbered after the classes: with C classes, group k is target C + k.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ class Group:
 
 
 def meaning(text: str, model: Targets) -> tuple[str, tuple[int, ...]]:
-    """Return the name and the classes, ascending, that a target in words means.
+    """Return the name and the classes, ascending, that a target given as text means.
 
     Parameters
     ----------
     text : str
-        A class by index, name or WordNet id; a node of WordNet by name or id, where the classes are ImageNet's; or a
-        group, NAME=CLASSES, with classes, nodes and ranges of indices between plus signs: ``dog=151-268+275``.
+        A class by index, name or WordNet id; a node of WordNet by name or id, if the classes are ImageNet's; or a
+        group, NAME=CLASSES, with classes, nodes and ranges of indices joined by plus signs: ``dog=151-268+275``.
     model : Model
 
     Raises
@@ -78,7 +78,7 @@ def meaning(text: str, model: Targets) -> tuple[str, tuple[int, ...]]:
 
 
 def members(text: str, model: Targets) -> tuple[int, ...]:
-    """Return the classes, in their order, that are named between plus signs: classes, nodes, ranges of indices.
+    """Return the classes that a text names, in its order: classes, nodes and ranges of indices, joined by plus signs.
 
     Raises
     ------

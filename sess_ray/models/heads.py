@@ -1,9 +1,9 @@
 """Heads whose gradient is known.
 
-Most classifiers pool before their last layer, so that everything behind the tapped layer costs next to nothing and
-autograd records it in the scoring pass. SqueezeNet classifies every position first: a quarter of all its
-multiplications, once more for a gradient, though all classes but the wanted one have gradient zero. Its gradient is
-written down here instead; its values are autograd's.
+Most classifiers pool before their last layer, so that everything after the tapped layer costs next to nothing and
+autograd records it in the scoring pass. SqueezeNet classifies every position first, with a quarter of all its
+multiplications; a gradient would cost them once more, although it is zero for all classes but one. So its gradient is
+computed here by a formula; the values are those of autograd.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Head:
-    """What is known of the head of a class of models.
+    """What is known about the head of a class of models.
 
     Attributes
     ----------
     container : str
-        Name of the container whose output the head takes.
+        Name of the container whose output is the head's input.
     of_class : callable
-        (module, activations (N, K, u, v), classes (N,)) to the gradient of each row's logit with respect to the
-        activations.
+        Takes (module, activations (N, K, u, v), classes (N,)); returns the gradient of each row's logit with respect to
+        the activations.
     of_group : callable
-        (module, activations, classes (M,), shares (N, M)) to the sum of the gradients of those classes' logits, each
-        times its share.
+        Takes (module, activations, classes (M,), shares (N, M)); returns the sum of the gradients of those classes'
+        logits, each times its share.
     """
 
     container: str
@@ -44,7 +44,7 @@ class Head:
     ) -> Tensor:
         """Return the gradient of each row's logit of its target, a class or a group, with respect to activations.
 
-        Where there are groups a GPU is waited for, to learn which rows have one.
+        With groups, this waits for a GPU, to learn which rows have one.
         """
         count = logits.shape[1]
         wanted = {target for target in targets.tolist() if target >= count} if model.groups else set()
@@ -93,7 +93,7 @@ HEADS = {"torchvision.models.squeezenet.SqueezeNet": Head("features", _squeezene
 
 
 def known_head(module: nn.Module, layer: str) -> Head | None:
-    """Return the head of `module` behind `layer`, or None where autograd is as good."""
+    """Return the known head of `module` after `layer`, or None if autograd is as good."""
     head = HEADS.get(f"{type(module).__module__}.{type(module).__qualname__}")
     if head is None:
         return None

@@ -1,6 +1,6 @@
-"""Which layer a class activation map looks at, and how its output is laid out.
+"""Which layer class activation maps are made from, and the layout of its output.
 
-No list of architectures: a probe runs once through the model and watches what each layer gives.
+There is no list of architectures: a probe runs once through the model and records the output of each layer.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class _Output:
 
 
 def _probe(module: nn.Module, size: int) -> tuple[list[_Output], Tensor]:
-    """Run one grey image through the model; return the layers' outputs in the order they end, and the logits."""
+    """Run one grey image through the model; return the layers' outputs in order of completion, and the logits."""
     outputs: list[_Output] = []
 
     def watch(name: str) -> torch.utils.hooks.RemovableHandle:
@@ -59,7 +59,7 @@ def _probe(module: nn.Module, size: int) -> tuple[list[_Output], Tensor]:
 
 @contextmanager
 def hooked(module: nn.Module, hook: Callable[..., object]) -> Iterator[None]:
-    """Have `hook` see what a module gives, or change it."""
+    """Let `hook` see a module's output, or change it."""
     handle = module.register_forward_hook(hook)
     try:
         yield
@@ -68,7 +68,7 @@ def hooked(module: nn.Module, hook: Callable[..., object]) -> Iterator[None]:
 
 
 def refused(size: int, error: Exception) -> str:
-    """Say that a module does not take images of a size, and what to do."""
+    """Say that a module does not accept images of a size, and what to do."""
     reason = (str(error) or type(error).__name__).split("\n")[0]
     todo = "if it wants another size, give it (--input-size, input_size=)"
     if "channel" in reason:
@@ -77,7 +77,7 @@ def refused(size: int, error: Exception) -> str:
 
 
 def _layout(tensor: Tensor) -> Layout | None:
-    """Return how a layer's output holds a grid of positions, or None where it does not."""
+    """Return how a layer's output holds a grid of positions, or None if it does not."""
     if tensor.ndim == 3 and tensor.shape[0] == 1 and tensor.shape[1] >= 4:
         return "NTC"
     if tensor.ndim == 4 and tensor.shape[0] == 1:
@@ -92,7 +92,7 @@ def _layout(tensor: Tensor) -> Layout | None:
 def to_grid(tensor: Tensor, layout: Layout) -> Tensor:
     """Return a layer's output (or its gradient) as (N, K, u, v).
 
-    Tokens are taken as a square grid in row-major order behind the class (and register) tokens, which are left out.
+    Tokens are read as a square grid in row-major order, after the class (and register) tokens, which are left out.
     """
     if layout == "NTC":
         n, tokens, channels = tensor.shape
@@ -104,9 +104,9 @@ def to_grid(tensor: Tensor, layout: Layout) -> Tensor:
 
 
 def _leads(norm: _Output, outputs: list[_Output]) -> bool:
-    """Say whether a norm stands at the head of its block.
+    """Say whether a norm comes first in its block.
 
-    Where it follows the attention, as in Swin v2, it has what the block adds and not what goes through it.
+    A norm after the attention, as in Swin v2, sees only what the block adds, not what passes through it.
     """
     block = norm.name.rpartition(".")[0] + "."
     inside = [output.module for output in outputs[: outputs.index(norm)] if output.name.startswith(block)]
@@ -114,10 +114,10 @@ def _leads(norm: _Output, outputs: list[_Output]) -> bool:
 
 
 def _check_tokens(chosen: _Output, outputs: list[_Output]) -> None:
-    """Refuse tokens of which it is not clear which are the positions.
+    """Refuse tokens if it is not clear which of them are the positions.
 
-    The convolutions before them say how many positions there are, where tokens stand before them: register tokens of
-    an image of few positions would be taken for some.
+    The convolutions before the tokens tell how many positions there are. Without that, register tokens could be taken
+    for positions of a small image.
     """
     tokens = chosen.tensor.shape[1]
     before = outputs[: outputs.index(chosen)]
@@ -131,7 +131,7 @@ def _check_tokens(chosen: _Output, outputs: list[_Output]) -> None:
 
 
 def find_layer(module: nn.Module, size: int, layer: str | None) -> tuple[str, Layout, int]:
-    """Return the layer to look at, its layout and the number of classes.
+    """Return the layer for class activation maps, its layout and the number of classes.
 
     Parameters
     ----------
@@ -140,9 +140,9 @@ def find_layer(module: nn.Module, size: int, layer: str | None) -> tuple[str, La
     size : int
         Side of its input.
     layer : str or None
-        A layer's name as in ``named_modules``. None finds the last layer in front of the classifier that still has
-        positions, pooling apart (VGG-16 features.29, ResNet layer4, SqueezeNet features, EfficientNet the
-        last convolution's norm), or in a transformer the last block's first norm, if it stands before the attention.
+        A layer's name as in ``named_modules``. None finds the last layer before the classifier that still has
+        positions, except pooling (VGG-16 features.29, ResNet layer4, SqueezeNet features, EfficientNet the
+        last convolution's norm), or in a transformer the last block's first norm, if it comes before the attention.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A classifier with all that is needed to explain it."""
+"""A classifier with everything that is needed to explain it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "tf32": torch.float32, 
 
 @dataclass
 class Tap:
-    """What a scoring pass leaves behind for the base methods.
+    """What a scoring pass provides for the base methods.
 
     Attributes
     ----------
@@ -37,10 +37,10 @@ class Tap:
     activations : Tensor, (N, K, u, v) float32
         Output of the chosen layer.
     gradients : callable
-        targets (N,) int64 and rows, (n,) int64 or a slice (all by default), to d(logit of the target)/d(activations)
-        of those rows, (n, K, u, v) float32. Costs one backward pass through the head; may be called again.
+        Takes targets (N,) int64 and rows, (n,) int64 or a slice (by default all); returns d(logit of the target)/
+        d(activations) of those rows, (n, K, u, v) float32. One backward pass through the head; may be called again.
     pull : callable
-        weights (n, classes) and rows, to d(sum over classes of weight times logit)/d(activations), as `gradients`.
+        Takes weights (n, classes) and rows; returns d(sum over classes of weight times logit)/d(activations).
     """
 
     logits: Tensor
@@ -51,7 +51,7 @@ class Tap:
 
 @dataclass(frozen=True)
 class Model(Targets):
-    """A classifier, its preprocessing and the layer that is looked at. `load_model` makes one.
+    """A classifier, its preprocessing and its layer for class activation maps; `load_model` makes one.
 
     Attributes
     ----------
@@ -61,22 +61,22 @@ class Model(Targets):
     layer : str
         Name of the layer in ``module.named_modules()``.
     layout : {"NCHW", "NHWC", "NTC"}
-        How the layer's output is laid out.
+        The layout of the layer's output.
     num_classes, input_size : int
     mean, std : tuple of 3 floats
         Normalisation of RGB in 0..1.
     classes : tuple of str
-        Names of the classes; empty where nobody knows them.
+        Names of the classes; empty if they are not known.
     aliases : dict
         Further names of classes in lower case, to indices.
     groups : tuple of Group
-        Targets that mean several classes, behind the classes: group k is target ``num_classes + k``.
+        Targets that mean several classes, numbered after the classes: group k is target ``num_classes + k``.
     activation : {"softmax", "sigmoid", "none"}
-        What makes probabilities of the logits (`sess_ray.models.scores`).
+        How logits become probabilities (`sess_ray.models.scores`).
     original : nn.Module, optional
-        For a model that is prepared: `module` in float32, which `fused` is made of.
+        For a prepared model: `module` in float32, from which `fused` is made.
     notes : tuple of str
-        What was done to read it, for people.
+        What was done to read the model, as text for people.
     tf32 : bool
         Whether `logits` lets a GPU round the factors of float32 products.
     """
@@ -98,9 +98,9 @@ class Model(Targets):
     notes: tuple[str, ...] = ()
 
     def prepared(self, device: torch.device, precision: Precision) -> Model:
-        """Return a frozen copy on a device, in a precision, channels last; this one stays as it is.
+        """Return a frozen copy on a device, in a precision, channels last; this model is not changed.
 
-        In bfloat16 batch norms keep float32 parameters: their running statistics do not bear 8 bits.
+        In bfloat16 batch norms keep float32 parameters, because 8 bits are too few for their running statistics.
         """
         original = copy.deepcopy(self.module).eval().requires_grad_(requires_grad=False).to(device).float()
         module = original
@@ -115,7 +115,7 @@ class Model(Targets):
 
     @cached_property
     def fused(self) -> nn.Module | None:
-        """What scores as `module` does, but faster; None where there is no such thing. Made when it is first needed."""
+        """A module that scores like `module`, but faster; None if there is none. Made on first use."""
         if self.original is None:
             return None
         patches = torch.randn(2, 3, self.input_size, self.input_size, generator=torch.Generator().manual_seed(0))
@@ -127,7 +127,7 @@ class Model(Targets):
 
     @property
     def scorer(self) -> nn.Module:
-        """What scores patches where no gradient goes further than the layer."""
+        """The module that scores patches if no gradient goes further back than the layer."""
         return self.fused or self.module
 
     def logits(self, patches: Tensor) -> Tensor:
@@ -138,8 +138,8 @@ class Model(Targets):
     def tap(self, patches: Tensor) -> Tap:
         """Score patches, with gradients recorded from the chosen layer on.
 
-        The layer's output becomes a leaf that requires a gradient, and nothing in front of it does: autograd
-        records the head alone.
+        The layer's output becomes a leaf that requires a gradient, and nothing before it does, so that autograd
+        records only the head.
 
         Parameters
         ----------
@@ -186,7 +186,7 @@ class Model(Targets):
         return Tap(logits.detach().float(), activations, gradients, pull)
 
     def unreached(self, place: Literal["layer", "pixels"]) -> str | None:
-        """Return why no gradient comes back from the logits of a prepared model to a place; None where one does."""
+        """Return why no gradient comes back from a prepared model's logits to a place; None if one does."""
 
         def leave(_: nn.Module, __: object, output: Tensor) -> Tensor:
             return output.detach().requires_grad_().clone()
@@ -215,5 +215,5 @@ class Model(Targets):
 
 
 def unreached(where: str) -> str:
-    """Say that no gradient comes back, and where that is from."""
+    """Say that no gradient comes back, and why."""
     return f"no gradient comes back from its logits to {where}: its forward runs under no_grad, or detaches"

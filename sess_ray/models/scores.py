@@ -1,15 +1,15 @@
-"""From logits to probabilities, of classes and of groups of them: the one place where that is done.
+"""From logits to probabilities of classes and of groups; no other module does this.
 
-| activation | classes                                      | the probability of a group                  |
-|------------|----------------------------------------------|---------------------------------------------|
-| softmax    | exclude one another                          | that it is one of them: the sum             |
-| sigmoid    | are labels, each of which may be there       | that any of them is there: 1 - prod(1 - p)  |
-| none       | are what the model says: it is a probability | the largest: nothing says how they relate   |
+| activation | classes                                       | the probability of a group                  |
+|------------|-----------------------------------------------|---------------------------------------------|
+| softmax    | exclude one another                           | that it is one of them: the sum             |
+| sigmoid    | are labels, each of which may be present      | that any is present: 1 - prod(1 - p)        |
+| none       | have outputs that are probabilities already   | the largest: how they relate is not known   |
 
-What a target's gradients are taken of is its logit: of a class the model's own, of a group the number that the
-activation would take to the group's probability. Under a softmax that is the logsumexp of its classes' logits, up to a
-constant that all targets share; under a sigmoid log(P / (1 - P)); without one the largest. A group of one class would
-have that class's.
+Gradients are those of a target's logit: for a class the model's own logit, for a group the number that the activation
+would map to the group's probability. Under a softmax that is the logsumexp of its classes' logits, up to a
+constant that all targets share; under a sigmoid log(P / (1 - P)); under none the largest. A group of one class would
+have that class's logit.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def probabilities(logits: Tensor, groups: tuple[Group, ...], activation: Activat
 
 
 def logit_of(logits: Tensor, targets: Tensor, groups: tuple[Group, ...], activation: Activation) -> Tensor:
-    """Return the logit of each row's target, (N,), for targets (N,) int64; of a group in float32."""
+    """Return the logit of each row's target, (N,), for targets (N,) int64; for groups in float32."""
     count = logits.shape[1]
     if not groups:
         return logits.gather(1, targets[:, None])[:, 0]
@@ -67,8 +67,8 @@ def log_probability_of(logits: Tensor, targets: Tensor, groups: tuple[Group, ...
 def shares(logits: Tensor, targets: Tensor, groups: tuple[Group, ...], activation: Activation) -> Tensor:
     """Return d(logit of the target)/d(logits), (N, C) float32: 1 for a class.
 
-    The classes of a group share under a softmax in proportion to their probabilities. Under a sigmoid each has its
-    probability over the group's, which sum to more than 1 where several are there.
+    Under a softmax the shares of a group's classes are proportional to their probabilities. Under a sigmoid each share
+    is the class's probability divided by the group's; they sum to more than 1 if several classes are present.
     """
     count = logits.shape[1]
     own = torch.zeros_like(logits, dtype=torch.float32).scatter_(1, targets.clamp(max=count - 1)[:, None], 1)
@@ -85,7 +85,7 @@ def shares(logits: Tensor, targets: Tensor, groups: tuple[Group, ...], activatio
 
 
 def _any(logits: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
-    """Return log P and -log(1 - P), (N,), for P that any of the labels of each row is there; rare ones included."""
+    """Return log P and -log(1 - P), (N,), P the probability that any of a row's labels is present, also if it is tiny."""
     none = (F.softplus(logits) * inside).sum(1)
     rare = torch.where(logits < -15, logits, F.softplus(logits.clamp(min=-16)).log())  # log softplus
     rare = rare.masked_fill(~inside, -torch.inf).logsumexp(1)
@@ -93,7 +93,7 @@ def _any(logits: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _inside(logits: Tensor, targets: Tensor, groups: tuple[Group, ...]) -> Tensor:
-    """Return which classes each row's group has, (N, C) bool; of rows without a group, the first one's."""
+    """Return which classes each row's group has, (N, C) bool; for rows without a group, those of the first group."""
     return _members(groups, logits.shape[1], logits.device)[(targets - logits.shape[1]).clamp(min=0)]
 
 

@@ -1,4 +1,4 @@
-"""What a notebook shows of a map: the image under the colours of its map, and a line of what is known."""
+"""How a notebook shows a map: the image under the colours of its map, and a caption."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def figure(saliency: np.ndarray, image: np.ndarray | None, title: str, *lines: s
     ----------
     saliency : ndarray, (H, W) in 0..1
     image : ndarray, (H, W, 3) uint8, or None
-        Without it, the map alone.
+        If it is None, only the map is shown.
     title : str
     *lines : str
-        More of the caption. What is markup in them is shown as text.
+        Further lines of the caption. Markup in them is shown as text.
     opacity : float
         How much of the map covers the image, 0 to 1.
     """
@@ -61,14 +61,14 @@ def several(figures: Iterable[str], title: str) -> str:
 
 
 def sliders(count: int, draw: Callable[[int, float], str]) -> Any:
-    """Return a slider over maps and one over their opacity, above what is drawn of them.
+    """Return a slider for maps and one for their opacity, above the drawn map.
 
     Parameters
     ----------
     count : int
-        How many maps there are.
+        Number of maps.
     draw : callable
-        Given the number of a map, from 0, and an opacity, returns HTML.
+        Takes the number of a map, from 0, and an opacity, and returns HTML.
 
     Returns
     -------
@@ -77,7 +77,7 @@ def sliders(count: int, draw: Callable[[int, float], str]) -> Any:
     Raises
     ------
     SessError
-        Without ipywidgets.
+        If ipywidgets is not installed.
     """
     try:
         import ipywidgets

@@ -28,12 +28,12 @@ def colours(saliency: np.ndarray) -> Image.Image:
 
 
 def blend(image: np.ndarray, saliency: np.ndarray, opacity: float = OPACITY) -> Image.Image:
-    """Return an image (H, W, 3) uint8 under the colours of its map (H, W) in 0..1; with an opacity of 0 alone."""
+    """Return an image (H, W, 3) uint8 under the colours of its map (H, W) in 0..1; an opacity of 0 hides the map."""
     return Image.blend(Image.fromarray(image), colours(saliency), opacity)
 
 
 def windows_in_words(kept: int, total: int) -> str:
-    """Return how many windows a map is made of.
+    """Return from how many windows a map is made, in words.
 
     >>> windows_in_words(1, 1), windows_in_words(157, 157), windows_in_words(32, 157)
     ('one window', 'all 157 windows', '32 of 157 windows')

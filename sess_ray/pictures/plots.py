@@ -1,4 +1,4 @@
-"""Pictures of an explanation for a notebook, with matplotlib: the extra ``plot``."""
+"""Pictures of an explanation for a notebook, with matplotlib (extra ``plot``)."""
 
 from __future__ import annotations
 
@@ -86,13 +86,13 @@ def plot(explanation: Explanation, image: ImageLike) -> Figure:
 
 
 def window_maps(explanation: Explanation, chosen: Sequence[int] | np.ndarray | slice = slice(None)) -> np.ndarray:
-    """Return the maps of kept windows as they are fused: up-sampled to the window, each from 0 to 1.
+    """Return the maps of kept windows as fusion uses them: up-sampled to the window, each from 0 to 1.
 
     Parameters
     ----------
     explanation : Explanation
     chosen : sequence of int, optional
-        Which of the kept windows; by default all.
+        Indices among the kept windows. By default all.
 
     Returns
     -------
@@ -101,7 +101,7 @@ def window_maps(explanation: Explanation, chosen: Sequence[int] | np.ndarray | s
     Raises
     ------
     SessError
-        If they were not kept.
+        If the maps were not kept.
     """
     if explanation.patch_maps is None:
         raise SessError("the maps of the windows are gone: explain with SESS(..., keep_maps=True)")
@@ -112,7 +112,7 @@ def window_maps(explanation: Explanation, chosen: Sequence[int] | np.ndarray | s
 
 
 def best_first(explanation: Explanation) -> np.ndarray:
-    """Return the numbers of all windows, those that the pre-filter drops last first: (P,) int."""
+    """Return the indices of all windows, (P,) int, in reverse order of dropping by the pre-filter."""
     scores = np.where(explanation.patches["scored"], explanation.patches["score"], -np.inf)
     return np.argsort(scores, kind="stable")[::-1]
 
@@ -125,31 +125,31 @@ def rectangle(explanation: Explanation, window: int) -> tuple[float, float, floa
 
 
 def crop(pixels: np.ndarray, explanation: Explanation, window: int, side: int) -> Image.Image:
-    """Return what a window sees, (side, side)."""
+    """Return the pixels of a window, (side, side)."""
     return Image.fromarray(pixels).resize(
         (side, side), Image.Resampling.BILINEAR, box=_inside(rectangle(explanation, window), pixels.shape)
     )
 
 
 def _inside(box: tuple[float, ...], shape: tuple[int, ...]) -> tuple[float, float, float, float]:
-    """Cut off what rounding puts outside of an image."""
+    """Clip coordinates that rounding has put outside of an image."""
     x0, y0, x1, y1 = box
     return max(0.0, x0), max(0.0, y0), min(float(shape[1]), x1), min(float(shape[0]), y1)
 
 
 def plot_patches(explanation: Explanation, image: ImageLike, most: int = 15) -> Figure:
-    """Draw where the kept windows lie, and each under its own map: which scales and regions speak.
+    """Draw where the kept windows are, and each under its own map, to show which scales and regions contribute.
 
     Tursun et al., SESS, ECCV 2022, figures 1 to 3.
 
     Parameters
     ----------
     explanation : Explanation
-        What ``SESS(..., keep_maps=True)`` gives.
+        From ``SESS(..., keep_maps=True)``.
     image : PIL image or (H, W, 3) uint8 array
         The one that was explained.
     most : int
-        Windows to draw, those of highest score first.
+        Number of windows to draw, highest scores first.
 
     Returns
     -------
