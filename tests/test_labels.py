@@ -12,9 +12,9 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from sess_ray.io.annotation_formats import read_annotations
+from sess_ray.io.file_names import file_names
 from sess_ray.labels import Labelled, as_coco, as_voc, label_image, objects_of, parts, shown, tight_box
 from sess_ray.metrics.localization import reaches
-from sess_ray.pipeline.labels.prepare import file_names
 
 # Two parts from 0.5 on: one of four pixels that is weaker, one of two that holds the maximum.
 MAP = np.array(
