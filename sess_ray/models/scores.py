@@ -85,7 +85,7 @@ def shares(logits: Tensor, targets: Tensor, groups: tuple[Group, ...], activatio
 
 
 def _any(logits: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
-    """Return log P and -log(1 - P), (N,), P the probability that any of a row's labels is present, also if it is tiny."""
+    """Return log P and -log(1 - P), (N,), P the probability that any of a row's labels is present, also if tiny."""
     none = (F.softplus(logits) * inside).sum(1)
     rare = torch.where(logits < -15, logits, F.softplus(logits.clamp(min=-16)).log())  # log softplus
     rare = rare.masked_fill(~inside, -torch.inf).logsumexp(1)
