@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -206,3 +207,21 @@ def saved_encoders(kind: str, folder: Path):
     for part in (network, tokenizer, processor):
         part.save_pretrained(folder)
     return network, tokenizer, processor
+
+
+def saved_open_clip(kind: str, folder: Path):
+    """Write a tiny CLIP or SigLIP of open_clip to a folder; return it and its tokenizer."""
+    import open_clip
+
+    settings = {
+        "embed_dim": 12,
+        "vision_cfg": {"image_size": 32, "layers": 2, "width": 16, "head_width": 8, "patch_size": 8},
+        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+    } | ({"init_logit_bias": -1.0, "custom_text": True} if kind == "siglip" else {})
+    pixels = {"mean": [0.4, 0.5, 0.6], "std": [0.5, 0.5, 0.5]}
+    folder.mkdir(exist_ok=True)
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": settings, "preprocess_cfg": pixels}))
+    torch.manual_seed(0)
+    network = open_clip.create_model(f"local-dir:{folder}", load_weights=False).eval()
+    torch.save(network.state_dict(), folder / "open_clip_pytorch_model.bin")
+    return network, open_clip.get_tokenizer(f"local-dir:{folder}")

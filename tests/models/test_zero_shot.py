@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 from ray import cloudpickle
@@ -103,24 +101,12 @@ def test_it_brings_its_own_weights(encoders):
 
 # --- open_clip ---
 
-TINY = {
-    "embed_dim": 12,
-    "vision_cfg": {"image_size": 32, "layers": 2, "width": 16, "head_width": 8, "patch_size": 8},
-    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
-}
-
 
 @pytest.fixture(scope="module", params=["clip", "siglip"])
 def of_open_clip(request, tmp_path_factory):
-    library = pytest.importorskip("open_clip")
+    pytest.importorskip("open_clip")
     folder = tmp_path_factory.mktemp("open_clip")
-    settings = TINY | ({"init_logit_bias": -1.0, "custom_text": True} if request.param == "siglip" else {})
-    pixels = {"mean": [0.4, 0.5, 0.6], "std": [0.5, 0.5, 0.5]}
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": settings, "preprocess_cfg": pixels}))
-    torch.manual_seed(0)
-    network = library.create_model(f"local-dir:{folder}", load_weights=False).eval()
-    torch.save(network.state_dict(), folder / "open_clip_pytorch_model.bin")
-    return request.param, folder, network, library.get_tokenizer(f"local-dir:{folder}")
+    return request.param, folder, *zoo.saved_open_clip(request.param, folder)
 
 
 def test_open_clips_logits(of_open_clip):
