@@ -211,7 +211,7 @@ class SESS:
             If an image has no pixels or needs more windows than `max_patches`, or a target is not a class of the model.
         """
         images = listed(images)
-        specs = [targets] * len(images) if isinstance(targets, str) else list(targets)
+        specs = [targets] * len(images) if isinstance(targets, str) else _entries(targets)
         if len(specs) != len(images):
             raise SessError(f"{len(specs)} targets for {len(images)} images: give one entry an image")
         return [found for _, found in self.stream(zip(images, specs, strict=True))]
@@ -232,6 +232,13 @@ class SESS:
             if found is None:
                 return
             yield found
+
+
+def _entries(targets: object) -> list[Any]:
+    """Return an entry for each image."""
+    if isinstance(targets, Mapping) or not isinstance(targets, Iterable):
+        raise SessError(f'targets {targets!r}: give "top1", "p>0.5", or a list with the targets of each image')
+    return list(targets)
 
 
 def _explained(sess: SESS, images: Iterable[tuple[ImageLike, TargetSpec]]) -> Iterator[tuple[int, list[Explanation]]]:

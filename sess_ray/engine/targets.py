@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,16 +37,35 @@ def checked(spec: TargetSpec, model: Model) -> Targets:
     if isinstance(spec, str) and threshold(spec) is not None:
         return spec
     wanted: list[tuple[int, ...]] = []
-    for entry in [spec] if isinstance(spec, int | np.integer | str | Mapping) else spec:
+    for entry in [spec] if isinstance(spec, str | Mapping) else _indices(spec):
         if isinstance(entry, str | Mapping):
             groups = {name: tuple(classes) for name, classes in _named(entry, model).items()}
             model.learn(groups)
             wanted += [(model.target_of(classes),) for classes in groups.values()]
         else:
-            wanted.append((entry,) if isinstance(entry, int | np.integer) else tuple(entry))
+            wanted.append(tuple(_indices(entry)))
     if not wanted or not all(wanted):
         raise SessError("an image without targets: give at least one class index")
-    return [tuple(model.target_index(int(target)) for target in entry) for entry in wanted]
+    try:
+        return [tuple(model.target_index(operator.index(target)) for target in entry) for entry in wanted]
+    except TypeError:
+        raise _no_target(spec) from None
+
+
+def _indices(given: Any) -> tuple[Any, ...]:
+    """Return what a caller gives for several as a tuple, an index by itself as one of one."""
+    try:
+        return (operator.index(given),)
+    except TypeError:
+        pass
+    try:
+        return tuple(given)
+    except TypeError:
+        raise _no_target(given) from None
+
+
+def _no_target(given: object) -> SessError:
+    return SessError(f'target {given!r}: give classes by index or name, groups of them as dicts, or "top1"')
 
 
 def _named(entry: str | GroupSpec, model: Model) -> GroupSpec:

@@ -187,8 +187,8 @@ def _principal(values: Tensor, centred: bool) -> Tensor:
 def _projector(matrices: Tensor) -> Tensor:
     """Return the projectors on the first eigenvectors of symmetric positive semi-definite matrices (N, M, M).
 
-    The matrices' powers converge to them; unlike a decomposition, this does not wait for a GPU. On a CPU, where it costs
-    nothing to look, it ends when all have converged.
+    The matrices' powers converge to them; unlike a decomposition, this does not wait for a GPU. On a CPU, where
+    looking costs nothing, it ends when all have converged.
     """
     looks = matrices.device.type == "cpu"
     for _ in range(SQUARINGS):

@@ -269,17 +269,25 @@ def register(
     def add(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         if name in _METHODS:
             raise SessError(f"a method named {name!r} is registered already")
-        method = Method(name, family, function, paper, passes, check, former or {}, reaches)
-        offered = GIVEN_T if family == "T" else GIVEN
-        for wanted in method.given:
-            if wanted not in offered:
-                raise SessError(
-                    f"method {name!r} asks for {wanted!r}: give the option a default, or ask for {', '.join(offered)}"
-                )
-        _METHODS[name] = method
+        _METHODS[name] = _fitting(Method(name, family, function, paper, passes, check, former or {}, reaches))
         return function
 
     return add
+
+
+def _fitting(method: Method) -> Method:
+    """Return a method as it is; `SessError` where its function asks for what it is not given."""
+    of_layer = method.family == "T"
+    offered, takes = (GIVEN_T, "activations, gradients") if of_layer else (GIVEN, "model, patches, targets")
+    for wanted in method.given:
+        if wanted not in offered:
+            may = ", ".join(offered)
+            raise SessError(f"method {method.name!r} asks for {wanted!r}: give the option a default, or ask for {may}")
+    try:
+        inspect.signature(method.function).bind(*takes.split(), **dict.fromkeys(method.given))
+    except TypeError as error:
+        raise SessError(f"method {method.name!r} is called with ({takes}): {error}") from error
+    return method
 
 
 def names() -> list[str]:
@@ -323,13 +331,13 @@ def get(name: str | Callable[..., Tensor] | Method) -> Method:
 
 def _of_function(function: Callable[..., Tensor], name: str | None = None) -> Method:
     """Return the method under which a function is registered, else a new one of family P with the function's name."""
-    if not callable(function):
+    if not callable(function) or isinstance(function, type):
         raise SessError(f"method {function!r} is {type(function).__name__}: give a name or a function")
     registered = (method for method in _METHODS.values() if method.function is function)
     own = (
         name or f"{getattr(function, '__module__', None)}:{getattr(function, '__qualname__', type(function).__name__)}"
     )
-    return next(registered, None) or Method(own, "P", function)
+    return next(registered, None) or _fitting(Method(own, "P", function))
 
 
 def require(method: Method, model: Model) -> None:

@@ -8,8 +8,11 @@ import io
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from pathlib import PosixPath, WindowsPath
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +24,14 @@ State = dict[str, Tensor]
 
 # Of heads that are there while one trains, and left out of what a model says: GoogLeNet's and Inception's.
 TRAINING_ONLY = ("aux1.", "aux2.", "AuxLogits.")
+LFS = b"version https://git-lfs"
+ZIP, PICKLE = b"PK", b"\x80"  # what torch's files begin with
+# What training loops leave beside the weights: flags, folders, and NumPy's numbers. There is no code in them.
+PLAIN: list[Any] = [argparse.Namespace, SimpleNamespace, PosixPath, WindowsPath, np.ndarray, np.dtype]
+PLAIN += [kind for kind in vars(np.dtypes).values() if isinstance(kind, type)]
+for _function in (np.float64(0).__reduce__()[0], np.empty(0).__reduce__()[0]):  # scalar, _reconstruct
+    _name = getattr(_function, "__name__", "")
+    PLAIN += [(_function, f"{place}.multiarray.{_name}") for place in ("numpy.core", "numpy._core")]  # before 2, since
 SHOWN = 3  # keys, of those that are too many
 LIKE = 0.5  # of difflib: how alike a name has to be
 
@@ -40,7 +51,9 @@ def read_state(path: str) -> tuple[State, tuple[str, ...]]:
         If the file holds code, no state dict, or several.
     """
     content, place = read_small(path, "weights"), f"weights {public(path)!r}"
-    if public(path).partition("?")[0].endswith(".safetensors"):
+    if content.startswith(LFS):
+        raise SessError(f"{place} are a pointer of Git LFS, not the file that it stands for: git lfs pull")
+    if content[8:9] == b"{":  # behind the length of a header of JSON: of safetensors, whatever the file is called
         from safetensors.torch import load
 
         try:
@@ -53,9 +66,11 @@ def read_state(path: str) -> tuple[State, tuple[str, ...]]:
 def _unpickled(content: bytes, place: str) -> object:
     if _is_script(content):
         raise SessError(f"{place} are TorchScript, which hides its layers: save a state dict of the model itself")
+    if not content.startswith((ZIP, PICKLE)):
+        seen = ", but a web page" if content.lstrip().startswith(b"<") else ""
+        raise SessError(f"{place} are no file of torch or of safetensors{seen}: download them again, or save them anew")
     try:
-        # Training loops leave their flags beside the weights; there is no code in them.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals(PLAIN):
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # torch's own words are advice to run what is in the file
         text = str(error)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from sess_ray.errors import SessError
 from sess_ray.models.layers import find_layer
 from sess_ray.models.model import Model
-from sess_ray.models.outputs import probes, refuse_scores
+from sess_ray.models.outputs import refuse_scores
+from sess_ray.models.reading import probes
 from sess_ray.models.scores import Activation
 
 
@@ -31,6 +33,8 @@ class Given:
         """Return the names that are given, which may hold commas; none where none are."""
         if self.class_names is None:
             return ()
+        if isinstance(self.class_names, str | Mapping) or not all(isinstance(one, str) for one in self.class_names):
+            raise SessError("class names are a list of words, in the order of the classes")
         if len(self.class_names) != num_classes:
             raise SessError(f"{len(self.class_names)} class names for the {num_classes} classes of {name}")
         return tuple(self.class_names)
@@ -56,7 +60,10 @@ class Given:
 
 def side_of(size: int | Sequence[int], what: str) -> int:
     """Return the side of a model's input."""
-    height, width = (size, size) if isinstance(size, int) else size
+    try:
+        height, width = map(operator.index, (size, size) if hasattr(size, "__index__") else size)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise SessError(f"{what} {size!r}: give the side of the input in pixels, such as 224") from None
     if height != width:
         raise SessError(f"{what}: an input of {height} x {width} is not square, and windows are: give one side")
     if height < 1:
@@ -66,7 +73,10 @@ def side_of(size: int | Sequence[int], what: str) -> int:
 
 def colours(what: str, values: float | Sequence[float]) -> tuple[float, ...]:
     """Return a mean or a standard deviation of the three colours."""
-    three = (values,) * 3 if isinstance(values, int | float) else tuple(values)
+    try:
+        three = tuple(map(float, (values,) * 3 if isinstance(values, int | float) else values))
+    except (TypeError, ValueError):
+        raise SessError(f"{what} {values!r}: give three numbers, for R, G and B in 0..1, or one for all") from None
     if len(three) == 1:
         three *= 3
     fits = all(0 <= value <= 1 if what == "mean" else value > 0 for value in three)

@@ -66,7 +66,7 @@ def located(place: str) -> dict[str, Any]:
         if not os.path.isfile(os.path.join(folder, "config.json")):
             raise SessError(f"hf:{place}: the folder has no config.json: give one that save_pretrained wrote")
         return {"pretrained_model_name_or_path": folder, "trust_remote_code": False}
-    if not _HUB_NAME.fullmatch(place):
+    if place.startswith((".", "~")) or not _HUB_NAME.fullmatch(place):
         raise SessError(f"hf:{place}: no such folder")
     name, _, revision = place.partition("@")
     return {"pretrained_model_name_or_path": name, "revision": revision or "main", "trust_remote_code": False}

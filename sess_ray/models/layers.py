@@ -117,10 +117,14 @@ def _check_tokens(chosen: _Output, outputs: list[_Output]) -> None:
     """Refuse tokens if it is not clear which of them are the positions.
 
     The convolutions before the tokens tell how many positions there are. Without that, register tokens could be taken
-    for positions of a small image.
+    for positions of a small image, and positions that are no square for one.
     """
     tokens = chosen.tensor.shape[1]
     before = outputs[: outputs.index(chosen)]
+    grids = [output.tensor.shape[2:] for output in before if isinstance(output.module, nn.Conv2d)]
+    if grids and grids[-1][0] != grids[-1][-1] and grids[-1].numel() <= tokens:
+        across = " x ".join(map(str, grids[-1]))
+        raise SessError(f"layer {chosen.name!r} gives tokens of {across} positions, and maps need a square of them")
     sides = {output.tensor.shape[-1] for output in before if _layout(output.tensor) == "NCHW"}
     side = max((side for side in sides if side * side <= tokens), default=isqrt(tokens))
     if side != isqrt(tokens):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, get_args
@@ -26,7 +27,7 @@ from sess_ray.own import imported
 
 def load_model(
     model: str | nn.Module | Model,
-    weights: str | Mapping[str, Tensor] | None = None,
+    weights: str | os.PathLike[str] | Mapping[str, Tensor] | None = None,
     layer: str | None = None,
     *,
     class_names: Sequence[str] | None = None,
@@ -44,7 +45,7 @@ def load_model(
         A torchvision or timm classifier by name (``timm/NAME`` if both have one), ``hf:NAME_OR_FOLDER`` of Hugging
         Face transformers, ``open_clip:NAME/TAG``, ``hf-hub:NAME`` or ``local-dir:FOLDER`` of timm,
         ``package.module:function`` of your own, which returns a module or a `Model`; or a module or `Model` itself.
-    weights : str or dict, optional
+    weights : str, path or dict, optional
         A safetensors file or a state dict saved by ``torch.save``, at a path or any URL that fsspec opens, or the
         state dict itself; ``"random"`` for untrained weights. By default the pretrained weights of
         torchvision or timm, downloaded. A file is read as tensors only: it cannot run code.
@@ -76,6 +77,8 @@ def load_model(
     """
     if activation not in (*get_args(Activation), "auto"):
         raise unknown("activation", activation, (*get_args(Activation), "auto"))
+    if isinstance(weights, os.PathLike):
+        weights = os.fspath(weights)
     given = Given(class_names, input_size, mean, std, None if activation == "auto" else activation)
     name, source = (model.name, model) if isinstance(model, Model) else _find(model, prompts)
     if prompts and not (isinstance(source, Source) and source.verbatim):
@@ -147,6 +150,9 @@ def _timm_row(name: str) -> tuple[object, ...]:
 def _find(model: str | nn.Module, prompts: Sequence[str] | None) -> tuple[str, Source | Model]:
     if isinstance(model, nn.Module):
         return type(model).__name__, _told_by(model)
+    if not isinstance(model, str):
+        kind = f"the class {model.__name__}" if isinstance(model, type) else f"of type {type(model).__name__}"
+        raise SessError(f"a model is a name or a torch.nn.Module, and this one is {kind}: build it, and give that")
     library, colon, place = model.partition(":")
     if colon and library in _LIBRARIES:
         return model, _LIBRARIES[library][0](place, prompts)
@@ -157,6 +163,11 @@ def _find(model: str | nn.Module, prompts: Sequence[str] | None) -> tuple[str, S
     bare = model.removeprefix("timm/")
     if bare.split(".")[0] in _timm_names():
         return model, _timm_source(bare)
+    if os.path.exists(model):
+        raise SessError(
+            f"model {model!r} is a file or a folder: give its architecture by name, and weights as --weights FILE"
+            " (weights=); a folder of transformers as hf:FOLDER, of timm as local-dir:FOLDER"
+        )
     more = "" if _timm_names() else " (timm's models need: pip install timm)"
     raise unknown("model", model, {*_torchvision_names(), *_timm_names()}, more)
 

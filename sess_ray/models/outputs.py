@@ -6,7 +6,7 @@ A probe runs a few noisy images through it, and what is changed is said.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -14,12 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from sess_ray.errors import SessError
-from sess_ray.models.layers import hooked, refused
+from sess_ray.models.layers import hooked
+from sess_ray.models.reading import PROBES, Reading, Step, in_colour, probes, replaced, run
 from sess_ray.models.scores import Activation, probabilities
 
-Step = Callable[[Any], Any]
-
-PROBES = 4  # images
 HEADLESS = "has no classifier and gives features, not classes: give one with its head"
 HEADS = ("head", "fc", "classifier", "heads")
 # Autograd's functions that only move values, or change their type.
@@ -46,30 +44,6 @@ class Readable:
     module: nn.Module
     activation: Activation
     notes: tuple[str, ...] = ()
-
-
-class Reading(nn.Module):
-    """A module and steps that make logits of what it gives.
-
-    It shares the module's parts and has none of its own, so that layers and weights keep their names.
-    """
-
-    def __init__(self, module: nn.Module, *steps: Step) -> None:
-        super().__init__()
-        for parts in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
-            self.__dict__[parts] = module.__dict__[parts]
-        self.read = (module,)  # in a tuple: no part of this one
-        self.steps = steps
-        self.training = module.training
-
-    def forward(self, images: Tensor) -> Tensor:
-        [module] = self.read
-        hooks = module._forward_hooks or module._forward_pre_hooks
-        # Not a call where nothing hangs on it: torch.fx follows functions.
-        found = module(images) if hooks else module.forward(images)
-        for step in self.steps:
-            found = step(found)
-        return found
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
@@ -116,24 +90,20 @@ def as_logits(module: nn.Module, name: str, size: int, activation: Activation | 
     SessError
         If the module does not take images of this size, or gives what may be read in two ways.
     """
-    given, images = activation, probes(module, size)
-    found = _run(module, images)
-    _refuse_headless(module, images, found, name)
-    pick = _picking(found, name)
-    if pick:
-        module = Reading(module, pick)
-        found = pick(found)
-    if found.ndim == 1 and len(found) == PROBES:
-        module = Reading(module, _column)
-        found = _column(found)
-    if found.ndim != 2 or len(found) != PROBES:
-        raise SessError(
-            f"{name} gives {tuple(found.shape)} for {PROBES} images: it must map N x 3 x H x W to N x classes logits"
-        )
-    notes = []
+    given, images, notes = activation, probes(module, size), []
+    coloured = in_colour(module, images)
+    if coloured is not module:
+        module = coloured
+        notes.append("it takes one channel: images are made grey, 0.299 R + 0.587 G + 0.114 B")
+    module, found = _in_rows(module, images, name)
     own = _own_activation(found, name, sure=given is not None)
     if given == "none":
         refuse_scores(found, name)
+    elif own and given not in (None, own) and found.shape[1] > 1:
+        raise SessError(
+            f"{name} ends with a {own} of its own, and a {given} of that is no probability: leave activation out, or"
+            " use none"
+        )
     if own and given in (None, own):
         module = _without_last(module, images, found, own) or Reading(module, _UNDO[own])
         notes.append(f"its own {own} is taken off and put on again: gradients are those of the logits in front of it")
@@ -147,6 +117,24 @@ def as_logits(module: nn.Module, name: str, size: int, activation: Activation | 
     return Readable(module, activation or "softmax", tuple(notes))
 
 
+def _in_rows(module: nn.Module, images: Tensor, name: str) -> tuple[nn.Module, Tensor]:
+    """Return a module that gives a row for each image, and what it gives for some."""
+    found = run(module, images)
+    _refuse_headless(module, images, found, name)
+    pick = _picking(found, name)
+    if pick:
+        module = Reading(module, pick)
+        found = pick(found)
+    if found.ndim not in (1, 2) or len(found) != PROBES:
+        raise SessError(
+            f"{name} gives {tuple(found.shape)} for {PROBES} images: it must map N x 3 x H x W to N x classes logits"
+        )
+    rows = _Rows(found[0].numel())
+    if found.ndim == 1 or run(module, images[:1]).ndim == 1:  # as squeeze() leaves it
+        module = Reading(module, rows)
+    return module, rows(found)
+
+
 def refuse_scores(found: Tensor, name: str) -> None:
     """Raise `SessError` where what a module gives can be no probabilities."""
     if not bool(((found >= 0) & (found <= 1)).all()):
@@ -154,23 +142,6 @@ def refuse_scores(found: Tensor, name: str) -> None:
             f"activation none takes what {name} gives as probabilities, and it gives some from"
             f" {found.min().item():.3g} to {found.max().item():.3g}: use softmax or sigmoid"
         )
-
-
-def probes(module: nn.Module, size: int) -> Tensor:
-    """Return images of noise, (PROBES, 3, size, size), to see what a module gives."""
-    weight = next((one for one in module.parameters() if one.is_floating_point()), torch.zeros(1))
-    images = torch.randn(PROBES, 3, size, size, generator=torch.Generator().manual_seed(0))
-    return (images * torch.tensor([0.0, 1.0, 1.0, 3.0])[:, None, None, None]).to(weight)
-
-
-def _run(module: nn.Module, images: Tensor) -> Any:
-    try:
-        with torch.enable_grad():
-            return module(images.clone().requires_grad_())
-    except SessError:
-        raise
-    except Exception as error:
-        raise SessError(refused(images.shape[-1], error)) from error
 
 
 # -- which of what a module gives are the logits
@@ -202,6 +173,16 @@ class _Part:
         return None if parts is None else parts[self.name]
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """Makes a row for each image of what a module gives without one: of single images, or of single logits."""
+
+    classes: int
+
+    def __call__(self, found: Tensor) -> Tensor:
+        return found.reshape(-1, self.classes)
+
+
 def _picking(found: object, name: str) -> _Part | None:
     parts = _named_parts(found)
     if parts is None:
@@ -226,7 +207,7 @@ def _refuse_headless(module: nn.Module, images: Tensor, found: object, name: str
     head = next((getattr(module, part) for part in HEADS if isinstance(getattr(module, part, None), nn.Module)), None)
     if isinstance(head, nn.Identity) or (isinstance(head, nn.Sequential) and not len(head)):
         with hooked(head, lambda _, __, output: ends.append(output)):
-            found = _run(module, images)
+            found = run(module, images)
     if any(end is found for end in ends):
         raise SessError(f"{name} {HEADLESS}")
 
@@ -268,22 +249,12 @@ def _without_last(module: nn.Module, images: Tensor, found: Tensor, own: Activat
     kinds = {"softmax": nn.Softmax, "sigmoid": nn.Sigmoid}
     names = [name for name, layer in module.named_modules() if isinstance(layer, kinds[own])]
     for name in reversed(names):
-        changed = _replaced(module, name, nn.Identity())
-        logits = _run(changed, images)
+        changed = replaced(module, name, nn.Identity())
+        logits = run(changed, images)
         alike = logits.shape == found.shape
         if alike and torch.allclose(probabilities(logits, (), own), found.float(), atol=1e-5):
             return changed
     return None
-
-
-def _replaced(module: nn.Module, name: str, layer: nn.Module) -> nn.Module:
-    """Return a copy with another layer in the place of one."""
-    if not name:
-        return layer
-    changed = copy.deepcopy(module)
-    parent, _, last = name.rpartition(".")
-    setattr(changed.get_submodule(parent), last, layer)
-    return changed
 
 
 def _log(found: Tensor) -> Tensor:
@@ -300,10 +271,6 @@ _UNDO = {"softmax": _log, "sigmoid": _log_odds}
 # -- one logit
 
 
-def _column(found: Tensor) -> Tensor:
-    return found[:, None]
-
-
 def _both(logits: Tensor) -> Tensor:
     return torch.cat([-logits, logits], 1)
 
@@ -316,12 +283,12 @@ def _two(module: nn.Module, images: Tensor, activation: Activation | None) -> nn
     """Return a module with two classes for one logit; where its last layer is linear, with two rows in that."""
     if activation == "none":
         return Reading(module, _both_probabilities)
-    wanted = _both(_run(module, images))
+    wanted = _both(run(module, images))
     linear = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
     if linear:
         last = module.get_submodule(linear[-1])
         if isinstance(last, nn.Linear | nn.Conv2d) and len(last.weight) == 1:
-            changed = _replaced(module, linear[-1], _doubled(last))
+            changed = replaced(module, linear[-1], _doubled(last))
             try:
                 logits = changed(images)
             except Exception:  # what follows the layer counts on one row

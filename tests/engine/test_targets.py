@@ -52,15 +52,27 @@ def test_names_as_on_the_command_line(model):
     assert checked(["Bee, wild", 3, {"two": ("ant", "dog")}, (1, 2)], learning) == [(1,), (3,), (5,), (1, 2)]
     assert checked("two=ant+dog", learning) == [(5,)]
     assert checked("top9", learning) == "top5"
+    assert checked(torch.tensor([3, 1]), learning) == checked(np.array([3, 1]), learning) == [(3,), (1,)]
+    assert checked(torch.tensor(3), learning) == [(3,)]
     for spec, message in (
         ("p>1", "targets 'p>1': use a probability from 0 to below 1, such as p>0.5"),
         ("p>half", "targets 'p>half': use a probability"),
         (["top3", 1], "targets 'top3' stand alone"),
         ("cow", "unknown class 'cow': choose one of"),
         ([], "an image without targets"),
+        (None, "target None: give classes by index or name"),
+        ([1.0], "target 1.0: give classes by index or name"),
+        ([(1.0, 2)], "give classes by index or name"),
+        ([None], "target None: give classes by index or name"),
     ):
         with pytest.raises(SessError, match=message):
             checked(spec, learning)
+
+
+@pytest.mark.parametrize("targets", [3, None, {"cat": 2}, len])
+def test_there_is_an_entry_for_each_image(targets, model, photographs):
+    with pytest.raises(SessError, match="or a list with the targets of each image"):
+        SESS(model, num_scales=1, device="cpu").explain(crops(photographs, count=1), targets)
 
 
 def test_a_class_whose_name_is_a_number_is_known_by_it(model):

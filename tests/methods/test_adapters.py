@@ -258,6 +258,29 @@ def test_the_engine_takes_them_as_its_own(spec, photographs):
     assert (travelled.name, travelled.function, travelled.options) == (spec, method.function, method.options)
 
 
+@pytest.mark.parametrize(
+    ("spec", "sign", "given"),
+    [
+        ("captum:LayerGradCam", "positive", {}),
+        ("captum:Occlusion", "absolute_value", {"sliding_window_shapes": "3,9,9"}),
+        ("zennit:guided_backprop", "absolute_value", {}),
+    ],
+)
+def test_the_engine_gives_the_defaults_that_are_listed(spec, sign, given, photographs):
+    oracle(spec.partition(":")[0])
+    model = sess_ray.load_model(Net(), layer="features.4", input_size=nets.SIDE)
+    image = photographs["chelsea.png"][100:160, 150:230]
+
+    def map_of(**options):
+        sess = SESS(model, spec, num_scales=None, device="cpu", method_options=given | options)
+        [[found]] = sess.explain([image], [[3]])
+        return found.saliency
+
+    assert methods.get(spec).options["sign"] == sign
+    np.testing.assert_array_equal(map_of(), map_of(sign=sign))
+    assert all(abs(map_of() - map_of(sign=other)).max() > 0.01 for other in {"positive", "absolute_value"} - {sign})
+
+
 def test_what_takes_many_passes_keeps_few_windows():
     oracle("captum")
     assert methods.get("captum:Occlusion").ratio() == 0.8
@@ -286,7 +309,10 @@ def test_there_is_no_such_method(spec, message):
     ("spec", "option", "message"),
     [
         ("captum:IntegratedGradients", {"steps": "6"}, "unknown option of captum:IntegratedGradients 'steps'"),
-        ("captum:IntegratedGradients", {"n_steps": "many"}, "n_steps=many: use a whole number, such as 50"),
+        ("captum:IntegratedGradients", {"n_steps": "many"}, "n_steps=many: use a whole number from 1 on, such as 50"),
+        ("captum:IntegratedGradients", {"n_steps": 0}, "n_steps=0: use a whole number from 1 on, such as 50"),
+        ("captum:Lime", {"cells": "0"}, "cells=0: use a whole number from 1 on, such as 7"),
+        ("zennit:epsilon_plus", {"epsilon": -1}, "epsilon=-1: use a number from 0 on"),
         ("captum:Saliency", {"abs": "perhaps"}, "abs=perhaps: use true or false, such as True"),
         ("captum:Saliency", {"sign": "up"}, "sign=up: choose one of: all, positive, negative, absolute_value"),
         ("zennit:epsilon_plus", {"canonizer": "swin"}, "canonizer=swin: choose one of: auto, batch_norm, resnet"),

@@ -131,6 +131,30 @@ def test_a_method_of_family_t_can_ask_for_the_rest_of_the_scoring_pass_alone():
             return activations[:, seed]
 
 
+def of_the_layer(activations, gradients):
+    return activations * gradients
+
+
+def with_luck(_model, patches, _targets, *, luck):
+    return patches * luck
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (of_the_layer, r"is called with \(model, patches, targets\): too many"),
+        (lambda patches: patches, r"is called with \(model, patches, targets\): too many"),
+        (lambda a, b, c, more: a + b + c + more, "missing a required argument: 'more'"),
+        (with_luck, "asks for 'luck': give the option a default"),
+        (dict, "is type: give a name or a function"),
+        (3, "is int: give a name or a function"),
+    ],
+)
+def test_a_function_that_cannot_be_called_is_refused(function, message):
+    with pytest.raises(SessError, match=message):
+        methods.get(function)
+
+
 def test_an_unknown_method_names_the_choices():
     with pytest.raises(SessError, match="unknown method 'gradcm': did you mean gradcam "):
         methods.get("gradcm")

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import collections
+import pathlib
+import types
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 import sess_ray
@@ -52,6 +56,9 @@ def saved(tmp_path):
         ({"ema": collections.OrderedDict(behind("module."))},
          ["taken from ema", "the keys' prefix module. is taken off"]),
         ({"model": state(), "args": argparse.Namespace(lr=0.1)}, ["taken from model"]),
+        ({"model": state(), "best": np.float64(93.1), "root": pathlib.Path("data"), "args": types.SimpleNamespace(lr=1),
+          "random": np.random.RandomState(0).get_state(), "steps": np.int64(3), "seen": np.array(["a", "b"])},
+         ["taken from model"]),
         ({"state_dict": {**behind("model."), "loss.pos_weight": torch.ones(5), "auroc.total": torch.ones(1)}},
          ["taken from state_dict", "the keys' prefix model. is taken off, 2 others left out"]),
     ],
@@ -139,10 +146,29 @@ def test_code_is_never_run_and_nobody_is_told_to_run_it(what, saved, tmp_path):
     assert "save a state dict" in text
 
 
-def test_what_is_no_checkpoint_at_all(tmp_path):
-    (tmp_path / "w.pth").write_bytes(b"hello")
-    with pytest.raises(SessError, match="are no state dict that torch can read"):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"hello", "are no file of torch or of safetensors: download them again"),
+        (b"", "are no file of torch or of safetensors: "),
+        (b"\n<!doctype html>", "are no file of torch or of safetensors, but a web page: "),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "are a pointer of Git LFS, .* git lfs pull"),
+        (b"PK\x03\x04nonsense", "are no state dict that torch can read"),
+        (b"\x10" + bytes(7) + b"{}" + bytes(14), "are not a safetensors file"),
+    ],
+)
+def test_what_is_no_checkpoint_at_all(content, message, tmp_path):
+    (tmp_path / "w.pth").write_bytes(content)
+    with pytest.raises(SessError, match=message) as raised:
         load(str(tmp_path / "w.pth"))
+    assert "\n" not in str(raised.value)
+
+
+def test_files_are_what_they_hold_whatever_they_are_called(tmp_path):
+    save_file(state(), tmp_path / "w.bin")
+    torch.save(state(), tmp_path / "w.safetensors")
+    for name in ("w.bin", "w.safetensors"):
+        assert torch.equal(load(tmp_path / name).module.first.weight, state()["first.weight"])
 
 
 @pytest.mark.slow

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from sess_ray import SessError
+from sess_ray import SESS, SessError, load_model
 from sess_ray.models.layers import find_layer
 
 
@@ -59,3 +61,34 @@ def test_tokens_before_the_positions_are_not_taken_for_some():
     for layer in (None, "blocks.1.norm1"):
         with pytest.raises(SessError, match="gives 9 tokens, and which of them are the 2 x 2 positions is not clear"):
             find_layer(Transformer(before=5, stride=8), 16, layer)
+
+
+class Resized(nn.Module):
+    """A net that takes images of one shape, as docs/models.md wraps it."""
+
+    def __init__(self, net, shape):
+        super().__init__()
+        self.net, self.window, self.shape = net, nn.Identity(), shape
+
+    def forward(self, x):
+        return self.net(F.interpolate(self.window(x), self.shape, mode="bilinear", antialias=True))
+
+
+def test_positions_that_are_no_square_are_refused():
+    """The last 25 of 4 x 8 tokens are no map of 5 x 5."""
+    wide = Resized(Transformer(before=1), (16, 32)).eval()
+    for layer in (None, "net.blocks.1.norm1"):
+        with pytest.raises(SessError, match="gives tokens of 4 x 8 positions, and maps need a square of them"):
+            find_layer(wide, 32, layer)
+    with pytest.raises(SessError, match=r"no grid of positions to make a map of \(it gives \(1, 8, 4, 8\)\)"):
+        find_layer(wide, 32, "net.patches")
+    assert find_layer(wide, 32, "window")[:2] == ("window", "NCHW")
+
+
+@pytest.mark.parametrize("method", ["rise", "gradient"])
+def test_what_needs_pixels_and_scores_alone_explains_a_net_of_another_shape(method):
+    model = load_model(Resized(Transformer(before=1), (16, 32)), layer="window", input_size=32)
+    options = {"masks": 12} if method == "rise" else {}
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    [[found]] = SESS(model, method, num_scales=1, device="cpu", method_options=options).explain([image])
+    assert found.saliency.std() > 0

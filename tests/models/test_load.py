@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -277,7 +278,13 @@ def test_preprocessing_that_is_given_or_told(lite0):
         ({"mean": (123.7, 116.3, 103.5)}, "mean 123.7, 116.3, 103.5: give three numbers, for R, G and B in 0..1"),
         ({"std": 0}, "std 0, 0, 0: give three numbers"),
         ({"mean": (0.5, 0.5)}, "mean 0.5, 0.5: give three numbers"),
+        ({"mean": "grey"}, "mean 'grey': give three numbers"),
+        ({"input_size": "32"}, "input_size '32': give the side of the input in pixels"),
+        ({"input_size": 32.0}, "input_size 32.0: give the side of the input in pixels"),
         ({"class_names": ["a"]}, "1 class names for the 5 classes of Small"),
+        ({"class_names": "abcde"}, "class names are a list of words"),
+        ({"class_names": {"a": 0, "b": 1, "c": 2, "d": 3, "e": 4}}, "class names are a list of words"),
+        ({"class_names": [1, 2, 3, 4, 5]}, "class names are a list of words"),
     ):
         with pytest.raises(SessError, match=message):
             sess_ray.load_model(told, layer="third", **options)
@@ -289,7 +296,7 @@ def test_a_module_of_another_size_says_how_to_give_it():
         SessError, match=r"does not take N x 3 x 224 x 224 images .* give it \(--input-size, input_size=\)"
     ):
         sess_ray.load_model(module)
-    assert sess_ray.load_model(module, input_size=32).layer == "0"
+    assert sess_ray.load_model(module, input_size=np.int64(32)).layer == "0"
 
 
 def test_errors_say_what_to_do(tmp_path):
@@ -307,6 +314,12 @@ def test_errors_say_what_to_do(tmp_path):
     ):
         with pytest.raises(SessError, match=message):
             sess_ray.load_model(*arguments)
-    (tmp_path / "not.safetensors").write_bytes(b"hello")
-    with pytest.raises(SessError, match="are not a safetensors file"):
-        sess_ray.load_model("squeezenet1_1", str(tmp_path / "not.safetensors"))
+    for model, message in (
+        (nets.Small, "a model is a name or a torch.nn.Module, and this one is the class Small: build it"),
+        (nets.Small().state_dict(), "and this one is of type OrderedDict"),
+        (str(tmp_path), "is a file or a folder: give its architecture by name, and weights as --weights FILE"),
+        (str(tmp_path / "w.safetensors"), "a folder of transformers as hf:FOLDER, of timm as local-dir:FOLDER"),
+        ("hf:./nowhere", "hf:./nowhere: no such folder"),
+    ):
+        with pytest.raises(SessError, match=message):
+            sess_ray.load_model(model)

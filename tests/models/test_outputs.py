@@ -184,6 +184,8 @@ def test_a_module_that_is_read_keeps_its_names_and_weights_and_fuses():
         (lambda x: x.clamp(0.1, 0.9), {}, "say with activation= .--activation. whether it is probabilities"),
         (lambda x: x, {"activation": "none"}, "takes what Ends gives as probabilities"),
         (lambda x: x[:, 0], {"activation": "softmax"}, "gives one logit, of which a softmax is always 1"),
+        (nn.Softmax(1), {"activation": "sigmoid"}, "ends with a softmax of its own, and a sigmoid of that is no"),
+        (nn.Sigmoid(), {"activation": "softmax"}, "ends with a sigmoid of its own, and a softmax of that is no"),
     ],
 )
 def test_what_may_be_read_in_two_ways_is_refused(end, options, message):
@@ -205,6 +207,60 @@ def test_wrappers_and_halves_work():
     model = load(half, "third")
     assert next(half.parameters()).dtype == torch.float16
     assert model.module(nets.patches(1)).dtype == torch.float32
+
+
+class Grey(nn.Module):
+    """A net of one channel."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nets.Small(scale=2)
+        weight = self.net.first.weight.detach()
+        self.net.first = nn.Conv2d(1, 8, 5, stride=2)
+        self.net.first.weight.data.copy_(weight.sum(1, keepdim=True))
+
+    def forward(self, x):
+        return self.net(x)
+
+
+@pytest.mark.parametrize("name", ["gradcam", "guided_backprop", "scorecam", "rise"])
+def test_a_net_of_one_channel_sees_grey(name, photographs):
+    """As Pillow makes it: of a coloured image what it says of that in grey, and of grey what the net itself says."""
+    [image] = crops(photographs, count=1)
+    grey = np.repeat((image @ [0.299, 0.587, 0.114]).round()[..., None], 3, 2).astype(np.uint8)
+    told = {"mean": 0.4, "std": 0.2}
+
+    def maps(pixels, num_scales=1):
+        model = load(Grey(), "net.third", **told)
+        settings = {"pre_filter_ratio": 0, "device": "cpu", "method_options": FEW.get(name)}
+        sess = SESS(model, name, num_scales=num_scales, **settings)
+        [[found]] = sess.explain([pixels], [[3]])
+        return model, found
+
+    model, coloured = maps(image)
+    _, plain = maps(grey)
+    assert abs(coloured.saliency - plain.saliency).max() < 2e-2  # grey is rounded to 8 bits
+    assert model.notes == ("it takes one channel: images are made grey, 0.299 R + 0.587 G + 0.114 B",)
+    _, whole = maps(grey[:32, :32], None)
+    by_hand = Grey().eval()((torch.from_numpy(grey[None, None, :32, :32, 0]) / 255 - 0.4) / 0.2)
+    assert whole.score == pytest.approx(by_hand.softmax(1)[0, 3].item(), abs=1e-5)
+
+
+def test_four_channels_are_refused():
+    four = nets.Small()
+    four.first = nn.Conv2d(4, 8, 5, stride=2)
+    with pytest.raises(SessError, match="images are RGB, so give a model that takes those"):
+        load(four, "third")
+
+
+@pytest.mark.parametrize("rows", [slice(None), slice(3, 4)])
+def test_outputs_that_are_squeezed(rows, photographs):
+    """They have a dimension less where the image is alone."""
+    images = crops(photographs, count=1)
+    for name in ("gradcam", "rise"):
+        ours = explained(Ends(lambda x: x[:, rows].squeeze()), "base.third", name, images, [1])
+        theirs = explained(Ends(lambda x: x[:, rows]), "base.third", name, images, [1])
+        same(ours[0], theirs[0])
 
 
 def test_what_has_no_layers_no_gradients_or_no_head_is_refused():

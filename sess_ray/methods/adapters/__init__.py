@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ SIGNS: dict[str, Callable[[Tensor], Tensor]] = {
     "negative": lambda values: (-values).relu(),
     "absolute_value": lambda values: values.abs(),
 }
+KINDS = {bool: "true or false", int: "a whole number from 1 on", float: "a number from 0 on", tuple: "numbers"}
+LEAST = {int: 1, float: 0}
 CHOICES = {"sign": tuple(SIGNS), "canonizer": ("auto", "batch_norm", "resnet", "vgg", "none")}
 
 
@@ -57,17 +60,18 @@ class Adapted(Method):
         return "one pass" if self.passes == ONCE else "more"
 
     def parsed(self, options: Mapping[str, object]) -> dict[str, Any]:
-        """Return options, those in words as Python would read them: ``3,16,16`` is a tuple.
+        """Return all options, those in words as Python would read them: ``3,16,16`` is a tuple.
 
         Raises
         ------
         SessError
-            If there is no such option, or its value is of another kind than its default.
+            If there is no such option, or its value is of another kind than its default: counts start at 1, other
+            numbers at 0.
         """
         for name in options:
             if name not in self.options:
                 raise unknown(f"option of {self.name}", name, self.options)
-        return {name: self._read(name, value) for name, value in options.items()}
+        return self.options | {name: self._read(name, value) for name, value in options.items()}
 
     def _read(self, name: str, value: object) -> object:
         default = self.options[name]
@@ -77,14 +81,10 @@ class Adapted(Method):
         if name in CHOICES and value not in CHOICES[name]:
             raise SessError(f"{self.name}: {name}={value}: choose one of: {', '.join(CHOICES[name])}")
         if default is None or type(value) is type(default) or (type(default), type(value)) == (float, int):
-            return value
-        raise SessError(f"{self.name}: {name}={value}: use {_kind(default)}, such as {default}")
-
-
-def _kind(value: object) -> str:
-    return {bool: "true or false", int: "a whole number", float: "a number", tuple: "numbers"}.get(
-        type(value), "a word"
-    )
+            least = LEAST.get(type(default))
+            if least is None or least <= value < math.inf:  # type: ignore[operator]
+                return value
+        raise SessError(f"{self.name}: {name}={value}: use {KINDS.get(type(default), 'a word')}, such as {default}")
 
 
 def method(spec: str) -> Method:

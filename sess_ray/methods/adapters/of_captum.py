@@ -22,8 +22,8 @@ UNUSED = {"additional_forward_args", "return_convergence_delta", "custom_attribu
 UNUSED |= {"show_progress", "verbose", "device_ids", "return_input_shape", "layer_baselines", "layer_mask"}
 UNUSED |= {"interpretable_model", "similarity_func", "perturb_func", "attr_dim_summation", "attribute_to_layer_input"}
 
-# What captum leaves to the user: windows of a seventh of 224 pixels, half of one apart.
-OURS = {"Occlusion": {"sliding_window_shapes": (3, 32, 32), "strides": (3, 16, 16)}}
+# What captum leaves to the user: windows of a seventh of 224 pixels. Without strides they are half of one apart.
+OURS = {"Occlusion": {"sliding_window_shapes": (3, 32, 32)}}
 ONE = {"Saliency", "InputXGradient", "GuidedBackprop", "Deconvolution", "GuidedGradCam", "LRP", "DeepLift"}
 ONE |= {"LayerGradCam", "LayerGradientXActivation", "LayerDeepLift", "LayerLRP"}
 RECTIFIED = {"GuidedBackprop", "Deconvolution", "GuidedGradCam"}
@@ -64,6 +64,9 @@ class Captum:
         layer = [layer_of(model)] if "layer" in built else []
         attribution = kind(module_of(model), *layer, **{key: options[key] for key in options if key in built})
         given = {key: options[key] for key in options if key in called}
+        if given.get("strides", ()) is None:
+            channels, *sides = given["sliding_window_shapes"]
+            given["strides"] = (channels, *(max(1, side // 2) for side in sides))
         if "feature_mask" in called:
             given["feature_mask"] = squares(patches, cells)
         if "baselines" in called and called["baselines"].default is inspect.Parameter.empty:

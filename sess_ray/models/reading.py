@@ -1,0 +1,91 @@
+"""A module that is read in its own way: with steps behind it or in front of it, or with another layer in it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sess_ray.errors import SessError
+from sess_ray.models.layers import refused
+
+Step = Callable[[Any], Any]
+
+PROBES = 4  # images
+
+
+class Reading(nn.Module):
+    """A module and steps that make logits of what it gives; and where it is wanted, its input of images.
+
+    It shares the module's parts and has none of its own, so that layers and weights keep their names.
+    """
+
+    def __init__(self, module: nn.Module, *steps: Step, before: Step | None = None) -> None:
+        super().__init__()
+        for parts in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
+            self.__dict__[parts] = module.__dict__[parts]
+        self.read = (module,)  # in a tuple: no part of this one
+        self.steps, self.before = steps, before
+        self.training = module.training
+
+    def forward(self, images: Tensor) -> Tensor:
+        [module] = self.read
+        if self.before:
+            images = self.before(images)
+        hooks = module._forward_hooks or module._forward_pre_hooks
+        # Not a call where nothing hangs on it: torch.fx follows functions.
+        found = module(images) if hooks else module.forward(images)
+        for step in self.steps:
+            found = step(found)
+        return found
+
+
+def probes(module: nn.Module, size: int) -> Tensor:
+    """Return images of noise, (PROBES, 3, size, size), to see what a module gives."""
+    weight = next((one for one in module.parameters() if one.is_floating_point()), torch.zeros(1))
+    images = torch.randn(PROBES, 3, size, size, generator=torch.Generator().manual_seed(0))
+    return (images * torch.tensor([0.0, 1.0, 1.0, 3.0])[:, None, None, None]).to(weight)
+
+
+def run(module: nn.Module, images: Tensor) -> Any:
+    try:
+        with torch.enable_grad():
+            return module(images.clone().requires_grad_())
+    except SessError:
+        raise
+    except Exception as error:
+        raise SessError(refused(images.shape[-1], error)) from error
+
+
+def replaced(module: nn.Module, name: str, layer: nn.Module) -> nn.Module:
+    """Return a copy with another layer in the place of one."""
+    if not name:
+        return layer
+    changed = copy.deepcopy(module)
+    parent, _, last = name.rpartition(".")
+    setattr(changed.get_submodule(parent), last, layer)
+    return changed
+
+
+def grey(images: Tensor) -> Tensor:
+    """Return images (N, 3, H, W) in grey, (N, 1, H, W), by ITU-R 601-2 as Pillow does it."""
+    return 0.299 * images[:, :1] + 0.587 * images[:, 1:2] + 0.114 * images[:, 2:]
+
+
+def in_colour(module: nn.Module, images: Tensor) -> nn.Module:
+    """Return a module that takes images of three channels: itself, or where one channel fits, with `grey` before it."""
+    try:
+        with torch.no_grad():
+            module(images)
+    except Exception:
+        changed = Reading(module, before=grey)
+        try:
+            with torch.no_grad():
+                changed(images)
+        except Exception:
+            return module  # what it says of three channels is what is to be told
+        return changed
+    return module
