@@ -22,8 +22,8 @@ from sess_ray.cli import main
 from sess_ray.io import listed, spans
 from sess_ray.io.columns import listed_folders
 from sess_ray.io.inputs import Listing, read_inputs
-from sess_ray.io.items import ITEMS
 from sess_ray.io.spans import cut
+from sess_ray.io.store import Store
 from sess_ray.pipeline.listing import job
 from sess_ray.pipeline.listing.config import ListConfig
 from sess_ray.pipeline.listing.job import prepare, run
@@ -271,25 +271,33 @@ def test_the_command(tmp_path, capsys, monkeypatch):
 
 
 def test_what_is_held_does_not_grow_with_the_list(tmp_path, monkeypatch):
-    """200,000 names of 300 characters are 60 MB as they are, and some 200 MB as objects."""
+    """200,000 names of 300 characters, twice each, are 120 MB; a list of a fifth of them has held what is held."""
     monkeypatch.setattr(job, "PART", 16_384)
     name = "n" * 280
+    process, held, most = psutil.Process(), [], []
 
     class Many(Listing):
         def __iter__(self):
-            row = {"image_id": "", "uri": "", "labels": None, "targets": None, "folder": "a", "error": None}
-            for number in range(200_000):
-                yield job.Item(**row | {"image_id": f"{name}-{number}.jpg", "uri": f"/{name}-{number}.jpg"})
+            row = {"labels": None, "targets": None, "folder": "a", "error": None}
+            for number in range(int(self.url)):
+                yield job.Item(**row, image_id=f"{name}-{number}.jpg", uri=f"/{name}-{number}.jpg")
 
     monkeypatch.setattr(job, "Listing", Many)
-    process, held = psutil.Process(), []
-    prepared = prepare(ListConfig(input="any", output=str(tmp_path / "m.parquet")))
-    run(prepared, lambda _: held.append(process.memory_info().rss))
-    held.append(process.memory_info().rss)
-    assert pq.read_metadata(tmp_path / "m.parquet").num_rows == 200_000
-    assert len(held) > 12
-    assert max(held[4:]) - held[3] < 50e6
-    assert ITEMS.names == ["image_id", "uri", "labels", "targets", "folder", "error"]
+    read_table = Store.read_table
+
+    def read(*arguments):
+        held.append(process.memory_info().rss)
+        return read_table(*arguments)
+
+    monkeypatch.setattr(Store, "read_table", read)
+    for count in (40_000, 200_000):
+        held.clear()
+        config = ListConfig(input=str(count), output=f"{tmp_path}/{count}.parquet")
+        run(prepare(config), lambda _: held.append(process.memory_info().rss))
+        most.append(max(held))
+    assert pq.read_metadata(tmp_path / "200000.parquet").num_rows == 200_000
+    assert len(held) > 30
+    assert most[1] - most[0] < 50e6
 
 
 @pytest.mark.slow
