@@ -130,8 +130,14 @@ def _is_zero_shot(config: Any, name: str) -> bool:
 
 def _pretrained(name: str, options: dict[str, Any]) -> nn.Module:
     network, told = transformers().AutoModelForImageClassification.from_pretrained(
-        **options, dtype=torch.float32, output_loading_info=True
+        **options, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
     )
+    if told["mismatched_keys"]:
+        key, saved, wanted = min(told["mismatched_keys"])
+        raise SessError(
+            f"{name}: {key} has the shape {tuple(saved)} in its weights, and {tuple(wanted)} by its config.json: put"
+            " num_labels and id2label there right"
+        )
     missing = sorted(told["missing_keys"])
     if missing:
         raise SessError(

@@ -118,7 +118,7 @@ def _looked_at(
     """
     module = unwrapped(module)
     refuse_opaque(module, name)
-    said = source.activation or _said(module)
+    said = source.activation or activation or _said(module, name)
     module = in_full_precision(module).eval()
     if source.known and activation is None:
         found = find_layer(module, size, layer)
@@ -128,10 +128,15 @@ def _looked_at(
     return readable, find_layer(readable.module, size, layer)
 
 
-def _said(module: nn.Module) -> Activation | None:
+def _said(module: nn.Module, name: str) -> Activation | None:
     """Return what a model's own configuration says of its classes, as transformers writes it."""
     kinds: dict[str, Activation] = {"multi_label_classification": "sigmoid", "single_label_classification": "softmax"}
-    return kinds.get(getattr(getattr(module, "config", None), "problem_type", None) or "")
+    problem = getattr(getattr(module, "config", None), "problem_type", None) or ""
+    if problem == "regression":
+        raise SessError(
+            f"{name} is for regression, and its outputs are no scores of classes: if they are, say activation="
+        )
+    return kinds.get(problem)
 
 
 def model_table() -> list[tuple[object, ...]]:

@@ -60,6 +60,8 @@ class ZeroShot(nn.Module):
 
 def checked(prompts: Sequence[str] | None, name: str) -> tuple[str, ...]:
     """Return prompts without spaces around them; `SessError` where they cannot be told apart."""
+    if isinstance(prompts, str):
+        raise SessError(f"prompts are a list of texts, such as {[part.strip() for part in prompts.split(';')]}")
     found = tuple(prompt.strip() for prompt in prompts or () if prompt.strip())
     if not found:
         raise SessError(f'{name} tells prompts apart: give --prompts FILE, or --targets "a dog; a cat"')

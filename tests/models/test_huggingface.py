@@ -193,6 +193,27 @@ def test_cells_of_a_map_are_where_the_pixels_are(kind, teacher):
         assert change.argmax(1).tolist() == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize(
+    ("kind", "norm", "reached"),
+    [
+        ("vit", "layers.1.layernorm_after", False),
+        ("vit", "layers.0.layernorm_before", True),
+        ("dinov2_with_registers", "layer.1.norm2", True),  # its head reads the mean of the positions, too
+        ("swin", "layers.1.blocks.1.layernorm_after", True),
+    ],
+)
+def test_behind_the_last_attention_positions_have_a_gradient_if_the_head_reads_them(kind, norm, reached):
+    """docs/models.md says why the first norm is taken, and not the second."""
+    network, side, kept = zoo.classifier(kind), zoo.side(kind), []
+    [layer] = [module for name, module in network.named_modules() if name.endswith(norm)]
+    layer.register_forward_hook(lambda _, __, output: kept.append(output) or output.retain_grad())
+    images = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    network(images).logits[0, 1].backward()
+    tokens = kept[0].grad[0].abs().sum(1)
+    assert bool((tokens[-16:] > 0).all()) == reached
+    assert tokens.any()
+
+
 def test_registers_that_could_be_positions_are_refused():
     network = zoo.classifier("dinov2_with_registers", image_size=16)  # 2 x 2 positions, and 5 tokens before them
     network.register_forward_hook(lambda _, __, output: output.logits)
@@ -238,6 +259,13 @@ def test_labels_that_do_not_compete_are_sigmoids(tmp_path):
     assert sess_ray.load_model(f"hf:{tmp_path}").activation == "sigmoid"
 
 
+def test_numbers_of_a_regression_are_no_scores(tmp_path):
+    zoo.saved("vit", tmp_path, problem_type="regression")
+    with pytest.raises(SessError, match="is for regression, and its outputs are no scores of classes"):
+        sess_ray.load_model(f"hf:{tmp_path}")
+    assert sess_ray.load_model(f"hf:{tmp_path}", activation="sigmoid").activation == "sigmoid"
+
+
 def test_weights_in_half_precision_are_read_in_full(tmp_path):
     network, _ = zoo.saved("vit", tmp_path)
     network.half().save_pretrained(tmp_path)
@@ -258,6 +286,8 @@ def broken(folder, what):
         (folder / "preprocessor_config.json").unlink()
     elif what == "no weights":
         (folder / "model.safetensors").unlink()
+    elif what == "other labels":
+        settings |= {"id2label": {"0": "a", "1": "b"}, "label2id": {"a": 0, "b": 1}}
     elif what == "no head":
         settings["architectures"] = ["ViTModel"]
     elif what == "weights without a head":
@@ -276,6 +306,10 @@ def broken(folder, what):
         ("nothing", "the folder has no config.json"),
         ("no processor", "Can't load image processor for .*: save it beside the model"),
         ("no weights", "no file named model.safetensors"),
+        (
+            "other labels",
+            r"classifier.bias has the shape \(4,\) in its weights, and \(2,\) by its config.json: put num",
+        ),
         ("no head", "has no head that classifies: it is ViTModel"),
         ("weights without a head", "2 weights are missing, such as classifier.bias: it is not a whole classifier"),
         ("unknown kind", "cannot load hf:.*nonsense"),

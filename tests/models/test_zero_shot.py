@@ -79,6 +79,7 @@ def test_other_prompts_are_other_weights(encoders):
 @pytest.mark.parametrize(
     ("prompts", "message"),
     [
+        ("a dog; a cat", r"prompts are a list of texts, such as \['a dog', 'a cat'\]"),
         (None, "tells prompts apart: give --prompts FILE, or --targets"),
         ([" "], "tells prompts apart"),
         (["a dog"], "compares prompts, and 'a dog' is the only one: give another beside it"),
