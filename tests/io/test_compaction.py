@@ -240,6 +240,15 @@ def test_a_store_far_away_gets_the_file_whole():
     assert store.tables("maps") == ["maps/a.parquet"]
 
 
+def test_files_far_away_are_joined(spans):
+    store = filled("memory://far", blocks(1, 7))
+    expected = sorted(seen(store))
+    compact(store, spans, 0, files(store, spans))
+    assert [len(store.files(folder, ".parquet")) for folder in ("maps", "errors")] == [1, 1]
+    assert sorted(seen(store)) == expected
+    store.clear()
+
+
 def _dies_in_the_middle(store):
     with whole(store, "maps/b.parquet") as path:
         Path(path).write_bytes(b"half")
