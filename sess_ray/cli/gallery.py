@@ -37,6 +37,8 @@ def main(
         print(f"{count} windows: open {store.path('index.html')}")
         return 0
     gallery = prepare(config)
+    if left_out := gallery.left_out():
+        print(left_out, flush=True)
     with command.progress("map", len(gallery.rows)) as progress:
         run(gallery, progress)
     print(f"{len(gallery.rows)} maps: open {gallery.store.path('index.html')}")

@@ -51,8 +51,8 @@ def unique_names(ids: Callable[[], Iterator[list[str]]], stems: np.ndarray | Non
     """
     if stems is None:
         stems = np.concatenate([np.empty(0, np.uint64), *map(stem_marks, ids())])
-    marks, times = np.unique(stems, return_counts=True)
-    shared = marks[times > 1]
+    marks = np.sort(stems)
+    shared = repeated(marks)
     if not len(shared):
         return Names({})
     found = dict.fromkeys(_with(ids(), shared))
@@ -62,6 +62,11 @@ def unique_names(ids: Callable[[], Iterator[list[str]]], stems: np.ndarray | Non
     if len(others):
         found |= dict.fromkeys(_with(ids(), others))
     return Names(file_names(found))
+
+
+def repeated(marks: np.ndarray) -> np.ndarray:
+    """Return which of sorted numbers come more than once, each of them once."""
+    return np.unique(marks[1:][marks[1:] == marks[:-1]])
 
 
 def _with(ids: Iterable[list[str]], marks: np.ndarray) -> Iterator[str]:

@@ -158,12 +158,16 @@ class Metric:
                 self._count(group, chosen[some], weights[own][some].astype(np.float64))
 
     def _count(self, group: str, values: np.ndarray, weights: np.ndarray) -> None:
-        coarse = np.rint(values * COARSE) / COARSE
-        _added(self._sums, group, np.tensordot(weights, coarse, (0, 0)))
-        _added(self._counts, group, weights.sum(0))
-        rest = np.rint((values - coarse) * FINE) / FINE
-        if rest.any():
-            _added(self._rests, group, np.tensordot(weights, rest, (0, 0)))
+        shape = values.shape[1:]
+        flat = values.reshape(len(values), -1)
+        coarse = np.rint(flat * COARSE) / COARSE
+        rest = np.rint((flat - coarse) * FINE) / FINE
+        parts = [np.ones((len(flat), 1)), coarse, *([rest] if rest.any() else [])]
+        counts, sums, *rests = np.split(weights.T @ np.hstack(parts), [1, 1 + flat.shape[1]][: len(parts) - 1], axis=1)
+        _added(self._counts, group, counts[:, 0])
+        _added(self._sums, group, sums.reshape(-1, *shape))
+        if rests:
+            _added(self._rests, group, rests[0].reshape(-1, *shape))
 
     def merge(self, other: Self) -> Self:
         """Add everything that another part has counted; return self."""
@@ -217,4 +221,4 @@ def _added(sums: dict[str, np.ndarray], group: str, more: np.ndarray) -> None:
     if group in sums:
         sums[group] += more
     else:
-        sums[group] = more
+        sums[group] = np.ascontiguousarray(more)

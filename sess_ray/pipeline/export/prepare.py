@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from sess_ray.access import public, use
+from sess_ray.io.file_names import repeated
 from sess_ray.io.moved import Moved, marks_of
 from sess_ray.io.store import FINISHED, STARTED, Store
 from sess_ray.pipeline.cluster.output import map_files, refuse_used
@@ -83,7 +84,7 @@ class _Seen:
         self.names: dict[int, str] = {}
         self.predicted: set[int] = set()
         self._marks = [np.empty(0, np.uint64)]
-        self._counts = [np.empty(0, np.int64)]
+        self._counts = [np.empty(0, np.int32)]
         self._first = True
 
     def note(self, table: pa.Table) -> None:
@@ -97,13 +98,18 @@ class _Seen:
         self.predicted.update(table["predicted"].unique().to_pylist())
         ids = table["image_id"].value_counts()
         self._marks.append(marks_of(ids.field("values").to_pylist()))
-        self._counts.append(ids.field("counts").to_numpy())
+        self._counts.append(ids.field("counts").to_numpy().astype(np.int32))
 
     def images(self) -> tuple[int, int]:
         """Return how many images there are, and of how many maps one has most."""
-        _, places = np.unique(np.concatenate(self._marks), return_inverse=True)
-        counts = np.bincount(places, np.concatenate(self._counts))
-        return len(counts), int(counts.max())
+        marks, counts = np.concatenate(self._marks), np.concatenate(self._counts)
+        several = repeated(np.sort(marks))  # of images with maps in several files
+        apart = np.isin(marks, several) if len(several) else np.zeros(len(marks), bool)
+        _, places = np.unique(marks[apart], return_inverse=True)
+        together = np.bincount(places, counts[apart], minlength=1)
+        return len(marks) - int(apart.sum()) + len(several), int(
+            max(counts.max(where=~apart, initial=0), together.max())
+        )
 
 
 def _names(run: Store, seen: _Seen) -> dict[int, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from sess_ray.errors import SessError
 from sess_ray.pipeline.cluster.flags import INPUT, METHOD, MODEL, OUTPUT, TARGETS, WINDOWS, check
 from sess_ray.pipeline.cluster.settings import OpensUrls, ReadsModel, named_runs
 from sess_ray.pipeline.explain.config import DEMO_MODEL
@@ -29,7 +30,9 @@ class GalleryConfig(OpensUrls):
     evaluation
         The output of sess-ray evaluate on these runs, to show and order by its metrics.
     limit
-        Show only the first N maps.
+        Show only the first N maps, by image and target; without it, and without --worst, 250,000.
+    worst
+        Show only the N worst maps of the first run, by the first metric of --evaluation.
     window_pages
         Explain N maps again, to show their every window: the worst by the evaluation's first metric, else the first.
     overwrite
@@ -42,12 +45,15 @@ class GalleryConfig(OpensUrls):
     annotations: Annotated[str | None, INPUT] = None
     evaluation: Annotated[str | None, INPUT] = None
     limit: Annotated[int | None, INPUT] = None
+    worst: Annotated[int | None, INPUT] = None
     window_pages: Annotated[int, WINDOWS] = 0
     overwrite: Annotated[bool, OUTPUT] = False
 
     def __post_init__(self) -> None:
         self.check()
         self.runs()
+        if self.limit is not None and self.worst is not None:
+            raise SessError("give either --limit or --worst")
 
     def runs(self) -> dict[str, str]:
         """Return the runs' names and where they are."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from functools import cache
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from sess_ray.access import Access, one_line, public, use
 from sess_ray.boxes import boxes_region
 from sess_ray.errors import SessError
 from sess_ray.io.decode import decode
+from sess_ray.io.groups import group_of
 from sess_ray.io.maps import encode_map, map_of
 from sess_ray.io.reading import stream_items
 from sess_ray.io.store import Store, digest
@@ -31,7 +32,9 @@ from sess_ray.pipeline.gallery import pages
 from sess_ray.pipeline.gallery.one_image import write_windows
 from sess_ray.pipeline.gallery.prepare import GALLERY, Gallery, predicted_names
 
-BLOCK_IMAGES = 32
+BLOCK_IMAGES, MOST_IMAGES = 32, 256
+BLOCKS = 1000  # before they become larger than the least
+GROUPS_IN_MEMORY = 4  # row groups of maps, for each run
 GROUPS = pa.schema([("items", pa.string())])  # JSON of the rows of one image
 DRAWN = pa.schema(
     [
@@ -47,10 +50,11 @@ DRAWN = pa.schema(
 def blocks(gallery: Gallery) -> list[pa.Table]:
     """Cut the rows: some images each, those of an image together, with the boxes that are drawn."""
     texts = []
-    for image_id, group in groupby(gallery.rows, key=lambda row: row["image_id"]):
+    images = ((image_id, list(group)) for image_id, group in groupby(gallery.rows, key=itemgetter("image_id")))
+    # As their maps lie, so that a task reads few row groups.
+    for image_id, rows in sorted(images, key=lambda image: _place(image[1][0])):
         annotation = gallery.annotations.find(image_id) if gallery.annotations else None
         objects = annotation.objects if annotation else []
-        rows = list(group)
         for row in rows:
             own = gallery.labels.get((image_id, row["target"]), row["target_name"])
             known = any(thing.label == own for thing in objects)  # else nobody knows whose boxes they are
@@ -63,9 +67,13 @@ def blocks(gallery: Gallery) -> list[pa.Table]:
                 for thing in objects
             ]
         texts.append(pages.as_json(rows))
-    return [
-        pa.table({"items": texts[start : start + BLOCK_IMAGES]}, GROUPS) for start in range(0, len(texts), BLOCK_IMAGES)
-    ]
+    size = max(BLOCK_IMAGES, min(MOST_IMAGES, len(texts) // BLOCKS))
+    return [pa.table({"items": texts[start : start + size]}, GROUPS) for start in range(0, len(texts), size)]
+
+
+def _place(row: Row) -> tuple[int, str, int]:
+    """Return the first run that has a map of a row, and where it is there."""
+    return next((run, *place) for run, place in enumerate(row["places"]) if place)
 
 
 def draw(table: pa.Table, access: Access, runs: list[str], output: str) -> Iterator[pa.Table]:
@@ -76,20 +84,24 @@ def draw(table: pa.Table, access: Access, runs: list[str], output: str) -> Itera
 
 
 def _rows_of_pages(groups: list[list[Row]], runs: list[str], store: Store) -> Iterator[Row]:
+    recent: dict[int, list[tuple[str, int, pa.Table]]] = {place: [] for place in range(len(runs))}
 
-    @cache
-    def stored(place: int, file: str) -> pa.Table:
-        return Store(runs[place]).read_table(file)
+    def stored(place: int, file: str, line: int) -> Row:
+        found = [one for one in recent[place] if one[0] == file and one[1] <= line < one[1] + len(one[2])]
+        if not found:
+            table, first = group_of(Store(runs[place]), file, line)
+            found = [(file, first, table)]
+            recent[place] = [*recent[place][1 - GROUPS_IN_MEMORY :], *found]
+        [(_, first, table)] = found
+        [row] = table.slice(line - first, 1).to_pylist()
+        return row
 
     for number, content in stream_items([group[0]["uri"] for group in groups]):
         group = groups[number]
         name = digest([group[0]["image_id"]])
         photograph = _photograph(store, f"images/{name}.jpg", content)
         for row in group:
-            found = [
-                where and stored(place, where[0]).slice(where[1], 1).to_pylist()[0]
-                for place, where in enumerate(row["places"])
-            ]
+            found = [where and stored(place, *where) for place, where in enumerate(row["places"])]
             yield _drawn(store, row, name, photograph, found)
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import random
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
 from sess_ray import SessError
-from sess_ray.io.store import Store
+from sess_ray.io.store import MAPS, Store
 from sess_ray.pipeline.export.config import ExportConfig
 from sess_ray.pipeline.export.formats import FORMATS
 from sess_ray.pipeline.export.job import in_order
@@ -105,6 +108,23 @@ def test_an_export_is_the_same_from_parts_of_files(run, tmp_path, monkeypatch):
     ]
     assert found[0].keys() == found[1].keys()
     assert {str(path) for path, content in found[0].items() if content != found[1][path]} == {"export.json"}
+
+
+@pytest.mark.parametrize("images", [5, 1000])
+def test_images_are_counted_once_wherever_their_maps_are(images, tmp_path):
+    draw = random.Random(images)
+    store, ids = Store(str(tmp_path / "run")), []
+    for _ in range(4):
+        own = [f"{draw.randrange(images)}.jpg" for _ in range(draw.randrange(5, 15))]
+        rows = [
+            {"image_id": name, "target": place, "target_name": "a", "predicted": place}
+            for place, name in enumerate(own)
+        ]
+        store.write_table("maps", pa.Table.from_pylist(rows, MAPS))
+        ids += own
+    facts = prepare(ExportConfig(run=store.url, output=str(tmp_path / "out"))).facts
+    counts = Counter(ids)
+    assert (facts.images, facts.most_targets, facts.maps) == (len(counts), max(counts.values()), len(ids))
 
 
 def test_only_the_first_images_that_are_left_out_are_named(run, tmp_path, monkeypatch):
