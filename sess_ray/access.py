@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import json
+import os
 import random
 import re
 import time
@@ -64,36 +64,16 @@ def use(access: Access) -> None:
         fsspec.config.conf.setdefault(protocol, {}).update(options)
 
 
-def parse_options(given: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Return options by protocol of ``PROTOCOL.key=value``; the value may be true, false or a JSON object.
-
-    Examples
-    --------
-    >>> parse_options(["s3.endpoint_url=http://localhost:8333", "s3.anon=true", "gs.token=anon"])
-    {'s3': {'endpoint_url': 'http://localhost:8333', 'anon': True}, 'gs': {'token': 'anon'}}
-    """
-    options: dict[str, dict[str, Any]] = {}
-    for entry in given:
-        name, sign, text = entry.partition("=")
-        protocol, dot, key = name.strip().partition(".")
-        if not (sign and dot and protocol and key):
-            raise SessError(
-                f"--storage-option {name}: use PROTOCOL.key=value, such as s3.endpoint_url=http://host:9000"
-            )
-        try:
-            value = json.loads(text) if text in ("true", "false") or text.startswith("{") else text
-        except ValueError as error:
-            raise SessError(f"--storage-option {name}: its value is no JSON object") from error
-        options.setdefault(protocol, {})[key] = value
-    return options
-
-
 def open_filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """Return the file system of a URL and the path in it; `SessError` where its package is missing."""
+    protocol, _, path = url.partition(":/")
+    if path and path[0] != "/" and protocol in fsspec.available_protocols() and not os.path.lexists(f"{protocol}:"):
+        raise SessError(f"{public(url)} lacks a slash: {protocol}:// ...")
     try:
         return filesystem_of(url)
     except (ImportError, ValueError, TypeError) as error:  # TypeError: an option that the file system does not take
-        raise SessError(f"cannot open {public(url)}: {one_line(error)}") from shown(error)
+        told = one_line(error).partition(": ")[2] if isinstance(error, ImportError | ValueError) else one_line(error)
+        raise SessError(f"cannot open {public(url)}: {told}") from shown(error)
 
 
 # --- trying again ---
@@ -140,7 +120,7 @@ def _status(error: BaseException) -> int | None:
     answer = getattr(error.__cause__, "response", None)
     told = answer.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(answer, dict) else None
     for found in (told, *(getattr(error, name, None) for name in ("status", "status_code", "code"))):
-        if str(found).isdigit() and 400 <= int(str(found)) < 600:
+        if str(found).isdecimal() and 400 <= int(str(found)) < 600:
             return int(str(found))
     return None
 
@@ -251,7 +231,7 @@ def _checked(found: bytes | Exception) -> bytes | Exception:
 def refuse_larger(size: int) -> None:
     """Raise `SessError` where something has more bytes than are to be read."""
     if size > _access.max_bytes:
-        raise SessError(f"more than the {_access.max_bytes} bytes that --max-bytes allows")
+        raise SessError(f"more than the {_access.max_bytes:,} bytes that --max-bytes allows")
 
 
 # --- what must not be written down ---
@@ -325,9 +305,25 @@ def public_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def one_line(error: BaseException) -> str:
-    """Return type and message of an error in one line, without secrets; the message alone of our own."""
-    message = public_text(readable(" ".join(str(error).split())))
-    return message if isinstance(error, SessError | RunError) else f"{type(error).__name__}: {message}"
+    """Return type and message of an error in one line, without secrets; the message alone of our own.
+
+    What an operating system says is said in its words, with the file; of a file that is not there nothing but that.
+
+    Examples
+    --------
+    >>> one_line(OSError(errno.ENOSPC, "No space left on device", "out/x")), one_line(FileNotFoundError("bucket/a.jpg"))
+    ('No space left on device: out/x', 'no such file: bucket/a.jpg')
+    >>> one_line(ValueError("odd"))
+    'ValueError: odd'
+    """
+    name, told = type(error).__name__, str(error)
+    if isinstance(error, OSError) and error.errno is not None and error.strerror:
+        name, told = str(error.strerror), os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+    if isinstance(error, FileNotFoundError | PermissionError):
+        name = "no such file" if isinstance(error, FileNotFoundError) else "no permission"
+    message = " ".join(told.split())
+    plain = isinstance(error, SessError | RunError)
+    return public_text(readable(message if plain else f"{name}: {message}" if message else name))
 
 
 def shown(error: BaseException) -> BaseException | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,7 +14,9 @@ import pytest
 
 from sess_ray import SessError, access
 from sess_ray.access import Access, is_passing, one_line, patiently, persistent, public_text, read_files
+from sess_ray.errors import RunError
 from sess_ray.io.inputs import find_images
+from sess_ray.pipeline.cluster.settings import parse_options
 from sess_ray.pipeline.evaluate.config import EvaluateConfig
 from sess_ray.pipeline.explain.config import ExplainConfig
 from sess_ray.pipeline.explain.resume import FREE, settings
@@ -205,9 +208,32 @@ def test_credentials_do_not_show():
     assert one_line(error) == "OSError: GET https://host/a.jpg?x=1 failed badly"
     assert public_text("abfs://container@account/a and gs://b/c?d") == "abfs://container@account/a and gs://b/c?d"
     assert "5ecret" not in access.public_option('s3.client_kwargs={"aws_secret": "5ecret"}')
-    for given in ("s3", "s3.anon", "=x", "s3.=1", "s3.client_kwargs={no json"):
+    for given in ("s3", "s3.anon", "=x", "s3.=1", "s3.client_kwargs={no json", "s4.anon=true", "S3.anon=true"):
         with pytest.raises(SessError, match="--storage-option"):
-            access.parse_options([given])
+            parse_options([given])
+
+
+def test_an_option_of_two_values_is_refused():
+    assert parse_options(["s3.anon=true", "s3.anon=true"]) == {"s3": {"anon": True}}
+    with pytest.raises(SessError, match=r"--storage-option s3.anon is given twice, with two values: give one of them"):
+        parse_options(["s3.anon=true", "s3.profile=me", "s3.anon=false"])
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "/a/b\nc"), "no such file: /a/b c"),
+        (FileNotFoundError("bucket/a.jpg"), "no such file: bucket/a.jpg"),
+        (PermissionError(13, "Permission denied", b"/a"), "no permission: /a"),
+        (FileNotFoundError(), "no such file"),
+        (NotADirectoryError(20, "Not a directory", "/a"), "Not a directory: /a"),
+        (socket.gaierror(-2, "Name or service not known"), "Name or service not known"),
+        (OSError("cannot seek"), "OSError: cannot seek"),
+        (RunError("why"), "why"),
+    ],
+)
+def test_what_a_system_says_is_told_without_pythons_names(error, told):
+    assert one_line(error) == told
 
 
 def test_settings_are_written_without_credentials():

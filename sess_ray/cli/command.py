@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from sess_ray.access import one_line, public_text
 from sess_ray.cli.config_file import config_of
+from sess_ray.cli.wrong import told
 from sess_ray.errors import RunError, SessError, unknown
 from sess_ray.opening import readable
 from sess_ray.pipeline.cluster.flags import GROUPS, OTHER
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 FAILED, WRONG_USAGE, SIGNALLED = 1, 2, 128
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SWITCH = {"on": "true", "off": "false"}  # as YAML has them, beside yes and no
 LINE_SECONDS = 30.0  # between two lines that tell how far a job is, in a log
 
 # Of a command's function: `run` has read the file before the function is called.
@@ -71,7 +73,7 @@ def run(app: App, arguments: Sequence[str], interrupted: str = "stopped") -> int
             app.config = config_of(arguments)
             result: int | None = app(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        return _failed(f"{_plain(error)} (see --help)", WRONG_USAGE)
+        return _failed(told(error), WRONG_USAGE)
     except SessError as error:
         return _failed(str(error), WRONG_USAGE)
     except Stopped as stopped:
@@ -89,7 +91,9 @@ def _converted(kind: Any, tokens: Sequence[Token]) -> Any:
     if {int, float} & set(_kinds(kind)) == {int}:
         for token in tokens:
             if token.value.partition(".")[2].strip("0"):
-                raise ValueError(f"{token.value} is no whole number")
+                raise cyclopts.CoercionError(token=token, target_type=int)
+    if bool in _kinds(kind):
+        tokens = [token.evolve(value=SWITCH.get(token.value.lower(), token.value)) for token in tokens]
     return cyclopts.convert(kind, tokens)
 
 
@@ -130,6 +134,12 @@ def stoppable() -> Iterator[None]:
         _signals.append(number)
         raise KeyboardInterrupt
 
+    def unraisable(found: sys.UnraisableHookArgs) -> None:
+        # A signal may come inside a callback whose exceptions Python prints, and forgets: it is noted all the same.
+        if not (_signals and isinstance(found.exc_value, KeyboardInterrupt)):
+            told_before(found)
+
+    told_before, sys.unraisablehook = sys.unraisablehook, unraisable
     before = {number: signal.signal(number, stop) for number in SIGNALS}
     try:
         yield
@@ -140,6 +150,7 @@ def stoppable() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        sys.unraisablehook = told_before
         _signals.clear()
 
 
@@ -193,6 +204,7 @@ def bar(unit: str, total: int | None = None, speed: str = ", {rate_fmt}, {remain
         mininterval=0.2 if watched else LINE_SECONDS,
         miniters=1,  # else tqdm waits for as many as came in the last interval
         file=sys.stderr if watched else Lines(),
+        disable=total == 0,  # of nothing there is nothing to tell
     )
 
 
@@ -240,10 +252,6 @@ def leave(code: int) -> NoReturn:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
-
-
-def _plain(error: CycloptsError) -> str:
-    return " ".join(str(error).split())
 
 
 def _failed(message: str, code: int) -> int:

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 from sess_ray.access import public
 from sess_ray.cli import command
-from sess_ray.cli.telling import Progress, duration, errors_of, next_steps
+from sess_ray.cli.telling import Progress, duration, errors_of, ineffective, next_steps, size
 from sess_ray.errors import SessError
 from sess_ray.pipeline.cluster.flags import METHOD, MODEL, OUTPUT, check
 from sess_ray.pipeline.explain.config import ExplainConfig
@@ -45,7 +45,7 @@ def explain(
 ) -> int:
     """Explain a dataset; return the exit code."""
     if list_methods or list_models:
-        _list(methods=list_methods)
+        _list(methods=list_methods, models=list_models)
         return 0
     from sess_ray.pipeline.cluster.session import start_early
     from sess_ray.pipeline.explain.prepare import prepare
@@ -65,7 +65,7 @@ def explain(
 
         if job.left:
             print(f"explaining {_number(job)} with {job.model.name}, {config.method} on {job.model.layer}")
-            print(_notes(job), _groups(job), *(f"{line}\n" for line in job.left_out), sep="", end="", flush=True)
+            _say(job)
         else:
             print(_nothing_left(job), flush=True)
         progress = Progress(job.left if job.countable else None)
@@ -93,15 +93,16 @@ def _number(job: Job) -> str:
 
 def _nothing_left(job: Job) -> str:
     there = command.counted(job.inputs, "image")
-    return f"nothing is left to explain: {there} of the input, and the output holds what they gave"
+    they = "it" if job.inputs == 1 else "they"
+    return f"nothing is left to explain: {there} of the input, and the output holds what {they} gave"
 
 
-def _list(*, methods: bool) -> None:
+def _list(*, methods: bool, models: bool) -> None:
     from sess_ray.methods import table
     from sess_ray.models import model_table
     from sess_ray.tables import markdown
 
-    print(markdown(table() if methods else model_table()))
+    print(*(markdown(rows()) for rows, asked in ((table, methods), (model_table, models)) if asked), sep="\n\n")
 
 
 def _describe(job: Job, gpus: int | None, price: float | None) -> None:
@@ -115,7 +116,7 @@ def _describe(job: Job, gpus: int | None, price: float | None) -> None:
         f"model {job.model.name}, layer {job.model.layer}, input {job.model.input_size} px,"
         f" {job.model.num_classes} classes"
     )
-    print(_notes(job), _groups(job), *(f"{line}\n" for line in job.left_out), sep="", end="")
+    _say(job)
     for task in job.tasks.slice(0, 5).to_pylist():
         print(f"  {task['image_id']!r}: {task['error'] or task['top'] or _named(task['targets'], job.model)}")
     if job.tasks["error"].null_count:
@@ -129,7 +130,7 @@ def _tell(found: Estimate, price: float | None) -> None:
     """Print what a job will take."""
     about = "" if found.counted else "about "
     least = "at least " if found.at_least else ""
-    size = "of unknown size" if found.output_bytes is None else f"{found.output_bytes / 1e6:,.1f} MB"
+    large = "of unknown size" if found.output_bytes is None else size(found.output_bytes)
     if found.gpus:
         workers = "1 GPU" if found.gpus == 1 else f"{found.gpus:g} GPUs"
     else:
@@ -142,7 +143,7 @@ def _tell(found: Estimate, price: float | None) -> None:
         sep="",
     )
     print(f"patches: {about}{found.windows:,}")
-    print(f"output:  {about}{command.counted(found.maps, 'map')}, {size}")
+    print(f"output:  {about}{command.counted(found.maps, 'map')}, {large}")
     print(
         f"speed:   {least}{found.seconds_per_image:.3g} s an image in each actor, measured on {found.device}"
         f" ({found.measured} images), and {found.task_seconds_per_image:.3g} s of a CPU to read, decode and encode it"
@@ -155,6 +156,12 @@ def _tell(found: Estimate, price: float | None) -> None:
         print("cost:    unknown: there is no GPU to be paid for (--gpus N)")
     if found.gpus and found.device == "cpu":
         print("This machine has no GPU: give the command on one that has, to know what GPUs take.")
+
+
+def _say(job: Job) -> None:
+    """Print what else is to be known of a job before it starts."""
+    lines = [f"{line}\n" for line in (*job.left_out, *ineffective(job.config))]
+    print(_notes(job), _groups(job), *lines, sep="", end="", flush=True)
 
 
 def _notes(job: Job) -> str:

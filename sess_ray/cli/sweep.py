@@ -27,7 +27,7 @@ from sess_ray.pipeline.cluster.settings import key_values
 from sess_ray.pipeline.evaluate.config import EvaluateConfig
 from sess_ray.pipeline.evaluate.report import Line, from_records
 from sess_ray.pipeline.explain.config import ExplainConfig
-from sess_ray.pipeline.explain.resume import DECIDED, refuse_other_settings
+from sess_ray.pipeline.explain.resume import DECIDED, refuse_other_settings, said
 from sess_ray.small import read_small
 from sess_ray.tables import markdown
 
@@ -141,7 +141,9 @@ def finished(url: str, config: ExplainConfig) -> dict[str, Any] | None:
         return None
     # What these come to shows only when the model is loaded: here they are compared as they were given.
     now, before = config.public(), record["config"]
-    other = [f"{name} was {before[name]!r} and is {now[name]!r}" for name in AS_GIVEN if now[name] != before[name]]
+    other = [
+        f"{name} was {said(before[name])} and is {said(now[name])}" for name in AS_GIVEN if now[name] != before[name]
+    ]
     if other:
         raise SessError(f"{public(url)} is of a run with other settings ({'; '.join(other)}): add --overwrite")
     return record

@@ -6,22 +6,57 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from sess_ray.access import public, public_option
 from sess_ray.cli import command
 
 if TYPE_CHECKING:
+    from sess_ray.pipeline.explain.config import ExplainConfig
     from sess_ray.pipeline.explain.prepare import Job
     from sess_ray.pipeline.explain.record import Summary
 
+# Settings that say nothing of an explanation without SESS, and without guided windows.
+OF_SESS = ("step_size", "pre_filter_ratio", "fade", "windows", "whole_scales", "window_share")
+OF_GUIDED = ("whole_scales", "window_share")
 # What the output may be given to: the word before the line, the command, its extra, and the name of its output.
 NEXT = (
     ("look", "gallery", None, "gallery"),
     ("evaluate", "evaluate", "evaluate", "evaluation"),
     ("export", "export", None, "dataset"),
 )
+
+
+def ineffective(config: ExplainConfig) -> list[str]:
+    """Return a line on each setting that changes nothing beside the others.
+
+    Examples
+    --------
+    >>> from sess_ray.pipeline.explain.config import ExplainConfig
+    >>> ineffective(ExplainConfig(num_scales=0, fade=0.1, windows="guided"))
+    ['without SESS (--num-scales 0) nothing comes of --fade and --windows']
+    >>> ineffective(ExplainConfig(whole_scales=2))
+    ['without --windows guided nothing comes of --whole-scales']
+    """
+    lines = []
+    if not config.num_scales:
+        lines.append(("without SESS (--num-scales 0)", _given(config, OF_SESS)))
+    elif config.windows == "all":
+        lines.append(("without --windows guided", _given(config, OF_GUIDED)))
+    elif config.num_scales <= config.whole_scales:
+        finer = f"without more scales than --whole-scales {config.whole_scales}"
+        lines.append((finer, ["--windows", *_given(config, ["window_share"])]))
+    if config.annotations is None:
+        lines.append(("without --annotations", _given(config, ["several_classes"])))
+    return [f"{without} nothing comes of {' and '.join(flags)}" for without, flags in lines if flags]
+
+
+def _given(config: ExplainConfig, names: Iterable[str]) -> list[str]:
+    """Return the flags of settings that are not left at their defaults."""
+    defaults = {field.name: field.default for field in fields(config)}
+    return [f"--{name.replace('_', '-')}" for name in names if getattr(config, name) != defaults[name]]
 
 
 class Progress:
@@ -55,7 +90,8 @@ def speed_of(summary: Summary, total: int | None) -> str:
     if summary.busy is not None:
         said.append(f"{command.counted(summary.actors, 'actor')} {summary.busy:.0%} busy")
     if summary.seconds:
-        said.append(f"{summary.windows / summary.seconds:.0f} windows/s")
+        windows = summary.windows / summary.seconds
+        said.append(f"{windows:.0f} windows/s" if windows >= 1 else f"{windows:.1g} windows/s")
     if summary.patches:
         said.append(f"{summary.kept / summary.patches:.0%} kept")
     return ", ".join([*said, errors_of(summary)])
@@ -79,6 +115,20 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:,.2g} {unit}" if seconds < 100 * size else f"{seconds / size:,.0f} {unit}"
     return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
+
+
+def size(number: int) -> str:
+    """Return a number of bytes, in the unit that a person would use.
+
+    Examples
+    --------
+    >>> size(820), size(5_400), size(1_234_567), size(2_500_000_000_000)
+    ('820 bytes', '5.4 kB', '1.2 MB', '2.5 TB')
+    """
+    for unit, factor in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if number >= factor:
+            return f"{number / factor:,.1f} {unit}"
+    return f"{number} bytes"
 
 
 def next_steps(job: Job, program: str, environment: Mapping[str, str]) -> list[str]:

@@ -11,7 +11,7 @@ _ABOVE = re.compile(r"p\s*>\s*(\S+)")
 
 def is_top(spec: str) -> bool:
     """Say whether a target reads top1, top5, ..."""
-    return spec.startswith("top") and spec[3:].isdigit() and int(spec[3:]) > 0
+    return spec.startswith("top") and spec[3:].isdecimal() and int(spec[3:]) > 0
 
 
 def threshold(spec: object) -> float | None:

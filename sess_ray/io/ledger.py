@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sess_ray.errors import SessError
 from sess_ray.io.pieces import newest, piece_of
 from sess_ray.io.store import DICTIONARY, ERRORS, MAPS, Store
 
@@ -108,6 +109,8 @@ def _read(store: Store, folder: str, names: list[str]) -> pa.Table:
     """Return the keys of all rows of files of a folder, with the files that they are in."""
     tables = []
     for name, table in zip(names, store.read_tables(names, KEYS[folder].names), strict=True):
+        if not table.schema.equals(KEYS[folder]):
+            raise SessError(f"{store.path(name)} holds no rows of a run: remove it")
         file = pa.DictionaryArray.from_arrays(pa.array([0] * table.num_rows, pa.int32()), pa.array([name]))
         tables.append(table.append_column("file", file))
     empty = KEYS[folder].append(pa.field("file", DICTIONARY)).empty_table()

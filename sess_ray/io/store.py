@@ -205,18 +205,25 @@ class Store:
         def read(name: str) -> pa.Table:
             try:
                 return self.read_table(name, columns)
-            except pa.ArrowInvalid as error:
-                raise SessError(f"{self.path(name)} is damaged ({error}): remove it, and run again") from error
+            except (pa.ArrowException, OSError) as error:
+                if isinstance(error, OSError) and (type(error) is not OSError or error.errno):
+                    raise  # what the store says; Arrow's own have no number
+                why = " ".join(str(error).split()).rstrip(".")
+                raise SessError(f"{self.path(name)} is damaged ({why}): remove it, and run again") from error
 
         with ThreadPoolExecutor(READERS) as pool:
             return list(pool.map(read, names))
 
     def read_json(self, name: str) -> dict[str, Any] | None:
-        """Read a JSON file of the store; None where there is none."""
-        try:
-            content: dict[str, Any] = json.loads(patiently(self._filesystem.cat_file, self._place(name)))
-        except FileNotFoundError:
-            return None
+        """Read a JSON object of the store; None where there is none, `SessError` where there is something else."""
+        content: object = None
+        with suppress(ValueError, RecursionError, IsADirectoryError):
+            try:
+                content = json.loads(patiently(self._filesystem.cat_file, self._place(name)))
+            except FileNotFoundError:
+                return None
+        if not isinstance(content, dict):
+            raise SessError(f"{self.path(name)} is damaged: remove it, and run again")
         return content
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
@@ -233,6 +240,8 @@ class Store:
             names = [posixpath.basename(path) for path in walk(self._filesystem, self._place(folder))]
         except FileNotFoundError:
             return []
+        except NotADirectoryError as error:
+            raise SessError(f"{self.path(folder)} is a file, where the folder of a run should be: remove it") from error
         return sorted(f"{folder}/{name}" for name in names if name.endswith(ending) and not name.startswith("."))
 
     def is_used(self, names: Sequence[str] = RUN) -> bool:

@@ -300,7 +300,8 @@ def _weigh(name: str, source: Source, weights: str | Mapping[str, Tensor] | None
             reason = public_text(str(error).split("\n")[0])
             raise SessError(f"no pretrained weights for {name} ({reason}): give --weights FILE") from shown(error)
     if weights == "random":
-        return _empty(source, None), []
+        kept = [] if source.known else [f"--weights {weights}: {name} keeps the weights that it comes with"]
+        return _empty(source, None), kept
     what = f"weights {public(weights)!r}" if isinstance(weights, str) else "these weights"
     given, inside = read_state(weights) if isinstance(weights, str) else opened(weights, what)
     module = _empty(source, None)

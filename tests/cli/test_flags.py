@@ -52,8 +52,9 @@ def test_help_names_the_command_and_the_choices_are_of_this_house(name, capsys):
     assert places == sorted(places)
 
 
+NO_ACTORS = ("0", "1-0", "3-1", "-1", "2-", "-2", "1-2-3", "2.0", "two", "²", "٣", "9" * 30)
 REFUSED = [
-    (["--limit", "99999999999999999999"], "--limit 99999999999999999999: use at most 1e+15"),
+    (["--limit", "99999999999999999999"], "--limit 99999999999999999999: use at most 1,000,000,000,000,000"),
     (["--limit", "0"], "--limit 0: use 1 or more"),
     (["--max-pixels", "-1"], "--max-pixels -1: use 1 or more"),
     (["--max-bytes", "-1"], "--max-bytes -1: use 1 or more"),
@@ -62,21 +63,30 @@ REFUSED = [
     (["--max-errors", "-1"], "--max-errors -1: use 0 or more"),
     (["--overlays", "-8"], "--overlays -8: use 0 or more"),
     (["--gpus-per-actor", "nan"], "--gpus-per-actor nan: use 0 or more"),
-    (["--gpus-per-actor", "inf"], "--gpus-per-actor inf: use at most 1024"),
+    (["--gpus-per-actor", "inf"], "--gpus-per-actor inf: use at most 1,024"),
     (["--read-timeout", "nan"], "--read-timeout nan: use 0.001 or more"),
     (["--retry-seconds", "-1"], "--retry-seconds -1.0: use 0 or more"),
-    (["--seed", "99999999999999999999"], "--seed 99999999999999999999: use at most 9.22337e+18"),
+    (["--seed", "99999999999999999999"], "--seed 99999999999999999999: use at most 9,223,372,036,854,775,807"),
     (["--dry-run", "--gpus", "0"], "--gpus 0: use 1 or more"),
     (["--dry-run", "--price-per-gpu-hour", "nan"], "--price-per-gpu-hour nan: use 0 or more"),
-    (["--num-scales", "99999999999999999999"], "--num-scales 99999999999999999999: use at most 1000"),
+    (["--num-scales", "99999999999999999999"], "--num-scales 99999999999999999999: use at most 1,000"),
     (["--batch-size", "0"], "--batch-size 0: use 1 or more"),
-    (["--batch-size", "99999999999999999999"], "--batch-size 99999999999999999999: use at most 1e+06"),
+    (["--batch-size", "99999999999999999999"], "--batch-size 99999999999999999999: use at most 1,000,000"),
     (["--pre-filter-ratio", "nan"], "--pre-filter-ratio nan: use 0 or more"),
     (["--fade", "inf"], "--fade inf: use at most 0.5"),
     (["--whole-scales", "0"], "--whole-scales 0: use 1 or more"),
     (["--window-share", "-1"], "--window-share -1.0: use 0 or more"),
-    (["--limit", "1.5"], "Invalid value for --limit: 1.5 is no whole number (see --help)"),
-    (["--max-bytes", "1.5e9"], "Invalid value for --max-bytes: 1.5e9 is no whole number (see --help)"),
+    (["--limit", "1.5"], "--limit: '1.5' is not a whole number (see --help)"),
+    (["--limit", "1e3"], "--limit: '1e3' is not a whole number (see --help)"),
+    (["--max-bytes", "1.5e9"], "--max-bytes: '1.5e9' is not a whole number (see --help)"),
+    (["--fade", "some"], "--fade: 'some' is not a number (see --help)"),
+    (["--dry-run=maybe"], "--dry-run: 'maybe' is not true or false (see --help)"),
+    (["in", "--dry-run"], "in: a value stands behind its flag, such as --input FOLDER (see --help)"),
+    (["--input"], "--input needs a value (see --help)"),
+    (["--input", "a", "--input", "b"], "--input is given twice: give it once (see --help)"),
+    (["--method-option", "a=1", "--method-option", "a=2"], "--method-option a=1 and a=2: give one of them"),
+    (["--method-option", "=2"], "--method-option =2: use key=value"),
+    *((["--actors", actors], f"--actors {actors}: use N or MIN-MAX, such as 4 or 2-16") for actors in NO_ACTORS),
     (["--output", ""], "--output is empty"),
     (["--input", " "], "--input is empty"),
     (["--class-map", "none.json"], "--class-map says what labels of --annotations"),
@@ -109,9 +119,9 @@ def test_values_out_of_range_are_refused_in_one_line(arguments, message, capsys)
         ("gallery", ["--image", "x.png", "--num-scales", "-1"], "--num-scales -1: use 0"),
         ("gallery", ["--image", "x.png", "--fade", "nan"], "--fade nan: use 0"),
         ("evaluate", ["--run", "a=b", "--batch-size", "-8"], "--batch-size -8: use 1"),
-        ("evaluate", ["--run", "a=b", "--limit", "2.5"], "Invalid value for --limit: 2.5 is no whole number"),
+        ("evaluate", ["--run", "a=b", "--limit", "2.5"], "--limit: '2.5' is not a whole number"),
         ("sanity", ["--pre-filter-ratio", "-1"], "--pre-filter-ratio -1.0: use 0"),
-        ("sanity", ["--num-scales", "99999999999999999999"], "--num-scales 99999999999999999999: use at most 1000"),
+        ("sanity", ["--num-scales", "99999999999999999999"], "--num-scales 99999999999999999999: use at most 1,000"),
         ("sweep", ["--sweep", "num_scales=1,99999999999999999999"], "--num-scales 99999999999999999999: use at most"),
         ("benchmark", ["--batch-size", "8", "--batch-size", "0"], "--batch-size 0: use 1"),
         ("benchmark", ["--num-scales", "-1"], "--num-scales -1: use 0"),
@@ -131,10 +141,17 @@ def test_the_other_commands_refuse_the_same(name, arguments, message, capsys):
 FILES = [
     ("scales: 3\n", "scales"),
     ("num_scales: 3\nNum_Scales: 4\n", "Num_Scales"),
-    ("explain: {num_scales: 3}\n", "explain"),
+    ("explain: {num_scales: 3}\n", "unknown setting explain.num_scales in c.yaml"),
     ("model: {name: resnet50}\n", "model"),
+    ("num_scale: 3\n", "unknown setting num_scale in c.yaml: did you mean num_scales?"),
+    ("num_scales: 3\nnum-scales: 4\n", "num-scales in c.yaml is given twice"),
+    ("input:\n", "'input' has no value: give it one, leave it out, or write null"),
+    ("targets: [1, 2]\n", """targets in c.yaml: '["1", "2"]' is not one value"""),
+    ("smooth: maybe\n", "smooth in c.yaml: 'maybe' is not true or false"),
+    ("num_scales: 1.5\n", "num_scales in c.yaml: '1.5' is not a whole number"),
+    ("num_scales: 1:30\n", "num_scales in c.yaml: '1:30' is not a whole number"),
     ("num_scales: 3\nnum_scales: 4\n", "'num_scales' is there twice"),
-    ("num_scales: many\n", '[num_scales] from c.yaml: unable to convert "many"'),
+    ("num_scales: many\n", "num_scales in c.yaml: 'many' is not a whole number"),
     ("num_scales: -3\n", "--num-scales -3: use 1 or more"),
     ("- num_scales\n- 3\n", "is no list of settings"),
     ("just words\n", "is no list of settings"),
@@ -184,6 +201,23 @@ def test_a_file_of_settings_is_honoured_and_flags_win(form, tmp_path, monkeypatc
     [config] = seen
     assert (config.num_scales, config.step_size, config.smooth, config.layer) == (3, 50, False, None)
     assert config.method_options() == {"a": "1", "b": "2"}
+
+
+def test_values_in_a_file_mean_what_they_mean_behind_flags(tmp_path, monkeypatch):
+    seen = []
+    app = importlib.import_module("sess_ray.cli.explain").app
+    monkeypatch.setattr("sess_ray.pipeline.explain.prepare.prepare", seen.append)
+    monkeypatch.setattr("sess_ray.cli.explain._describe", lambda *_: None)
+    (tmp_path / "c.yaml").write_text(
+        "input: no\nimage_column: on\noutput: 2026-01-02\ntargets: 010\nactors: 1_0\nstd: 1:30\n"
+        "smooth: no\nnormalize: off\nresume_anyway: on\ndry_run: yes\nmax_pixels: 1_000_000\nlayer: ~\nfade: null\n"
+    )
+    assert command.run(app, ["--config", str(tmp_path / "c.yaml"), "--actors", "2"]) == 2  # std is no number
+    assert command.run(app, ["--config", str(tmp_path / "c.yaml"), "--actors", "2", "--std", "1"]) == 0
+    [config] = seen
+    assert (config.input, config.image_column, config.output, config.targets) == ("no", "on", "2026-01-02", "010")
+    assert (config.smooth, config.normalize, config.resume_anyway) == (False, False, True)
+    assert (config.max_pixels, config.layer, config.fade) == (1_000_000, None, None)
 
 
 @pytest.mark.slow

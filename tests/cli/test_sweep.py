@@ -23,7 +23,7 @@ def run(*arguments):
     [
         ([], "nothing to sweep: give --sweep SETTING=VALUE,VALUE"),
         (["--sweep", "scales=1,2"], "unknown setting to sweep 'scales'"),
-        (["--sweep", "num_scales=1,many"], "Invalid value for --num-scales"),
+        (["--sweep", "num_scales=1,many"], "--num-scales: 'many' is not a whole number"),
         (["--sweep", "num_scales"], "--sweep num_scales: use key=value"),
         (
             ["--sweep", "method=rise,gradcam", "--method-option", "rice.masks=9"],
@@ -77,7 +77,7 @@ def test_only_a_finished_run_with_the_same_settings_and_limit_is_used_again(tmp_
     with pytest.raises(SessError, match=r"other settings \(seed was 0 and is 1\)"):
         sweep.finished(str(tmp_path), replace(config, seed=1))
     for name, value in (("weights", "other.pth"), ("step_size", 112), ("pre_filter_ratio", 0.5)):
-        with pytest.raises(SessError, match=rf"other settings \({name} was None and is .*add --overwrite"):
+        with pytest.raises(SessError, match=rf"other settings \({name} was not given and is .*add --overwrite"):
             sweep.finished(str(tmp_path), replace(config, **{name: value}))
 
 

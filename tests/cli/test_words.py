@@ -44,6 +44,56 @@ def test_when_nothing_is_left_a_dry_run_says_so(capsys):
     assert capsys.readouterr().out == (
         "nothing is left to explain: 3 images of the input, and the output holds what they gave\n"
     )
+    cli._describe(job([], 1), None, None)
+    assert capsys.readouterr().out.endswith("1 image of the input, and the output holds what it gave\n")
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({}, []),
+        ({"num_scales": 0}, []),
+        (
+            {"num_scales": 0, "pre_filter_ratio": 0.9, "step_size": 100, "window_share": 0.5},
+            ["without SESS (--num-scales 0) nothing comes of --step-size and --pre-filter-ratio and --window-share"],
+        ),
+        ({"window_share": 0.5}, ["without --windows guided nothing comes of --window-share"]),
+        ({"windows": "guided", "window_share": 0.5, "whole_scales": 2}, []),
+        (
+            {"windows": "guided", "num_scales": 3, "window_share": 0.5},
+            ["without more scales than --whole-scales 4 nothing comes of --windows and --window-share"],
+        ),
+        ({"several_classes": "best"}, ["without --annotations nothing comes of --several-classes"]),
+        ({"several_classes": "best", "annotations": "a.json"}, []),
+    ],
+)
+def test_settings_of_which_nothing_comes_are_said(settings, told, capsys):
+    cli._say(
+        SimpleNamespace(
+            **{**vars(job(["a.jpg"])), "config": ExplainConfig(**settings)},
+            model=SimpleNamespace(notes=()),
+            left_out=[],
+        )
+    )
+    assert capsys.readouterr().out.splitlines() == told
+
+
+def test_both_tables_are_printed_where_both_are_asked_for(monkeypatch, capsys):
+    monkeypatch.setattr("sess_ray.methods.table", lambda: [("a",), ("a1",)])
+    monkeypatch.setattr("sess_ray.models.model_table", lambda: [("b",), ("b1",)])
+    for flags, words in (
+        (["--list-methods"], "a"),
+        (["--list-models"], "b"),
+        (["--list-methods", "--list-models"], "ab"),
+    ):
+        assert main.run("explain", flags) == 0
+        told = capsys.readouterr().out
+        assert [word for word in "ab" if f"| {word}" in told] == list(words)
+
+
+def test_nothing_is_told_of_nothing(capsys):
+    command.bar("image", 0).close()
+    assert capsys.readouterr().err == ""
 
 
 def finished(output, **settings):

@@ -16,12 +16,13 @@ import pytest
 from PIL import Image
 
 from sess_ray import SessError, access
-from sess_ray.access import Access, parse_options
+from sess_ray.access import Access
 from sess_ray.cli import main
 from sess_ray.io.inputs import list_images
 from sess_ray.io.lease import Lease, create
 from sess_ray.io.listing import walk
 from sess_ray.io.store import Store
+from sess_ray.pipeline.cluster.settings import parse_options
 from sess_ray.pipeline.evaluate import job as evaluate
 from sess_ray.pipeline.evaluate.config import EvaluateConfig
 from sess_ray.pipeline.evaluate.prepare import prepare as prepare_evaluation

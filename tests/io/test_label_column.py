@@ -70,7 +70,7 @@ def test_where_it_says_nothing_it_is_refused(tmp_path):
         labels(tmp_path, "x")
     for settings, message in (
         ({"targets": "label"}, "--label-column x is of the tables of an --input: give one"),
-        ({"input": "m.csv"}, "--label-column x says what --targets label are: give these"),
+        ({"input": "m.csv"}, "--label-column x is for --targets label: add that"),
     ):
         with pytest.raises(SessError, match=re.escape(message)):
             ExplainConfig(label_column="x", **settings)

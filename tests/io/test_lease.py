@@ -194,6 +194,6 @@ def test_a_store_that_is_down_for_a_while_costs_nothing(store, monkeypatch):
 
 def test_files_that_are_there_are_not_created(store):
     for one in (store, Store("memory://created")):
-        assert create(one, "a.json", b"[1]")
-        assert not create(one, "a.json", b"[2]")
-        assert one.read_json("a.json") == [1]
+        assert create(one, "a.json", b'{"a": 1}')
+        assert not create(one, "a.json", b'{"a": 2}')
+        assert one.read_json("a.json") == {"a": 1}

@@ -184,7 +184,7 @@ def test_a_size_that_lies_costs_no_memory(tmp_path):
     content[148:156] = b" " * 8
     content[148:156] = b"%06o\0 " % sum(content[:512])
     assert read(tmp_path, bytes(content))[1] == [
-        "1.jpg: more than the 1000000000 bytes that --max-bytes allows",
+        "1.jpg: more than the 1,000,000,000 bytes that --max-bytes allows",
         "ReadError: unexpected end of data",
     ]
 

@@ -95,6 +95,6 @@ def _check_range(name: str, flag: str, number: object) -> None:
     if not isinstance(number, int | float):
         return
     if number > high:
-        raise SessError(f"{flag} {number}: use at most {high:g}")
+        raise SessError(f"{flag} {number}: use at most {high:,}")
     if not number >= low:  # not a number, too
         raise SessError(f"{flag} {number}: use {low:g}{UNITS.get(name, '')} or more")

@@ -124,7 +124,7 @@ def _connect(address: str | None) -> None:
 def _knock(address: str) -> None:
     """Raise OSError where nobody listens: Ray itself would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():
+    if host and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS).close()
 
 
@@ -183,8 +183,10 @@ def fitting(
         gpus = 1.0 if there >= 1 else 0.0
     in_cluster, may_grow = may_grow, may_grow and "-" in (actors or "")
     if gpus and there < gpus and not may_grow:
-        hint = "; if they come when asked for, use --actors MIN-MAX" if in_cluster else ""
-        raise SessError(f"--gpus-per-actor {gpus}: the cluster has {int(there)} GPUs{hint}")
+        has = {0: "is no GPU", 1: "is 1 GPU"}.get(int(there), f"are {there:g} GPUs")
+        hint = "give less" if there >= 1 else "leave it out"
+        hint += ", or where they come when asked for use --actors MIN-MAX" if in_cluster else ""
+        raise SessError(f"--gpus-per-actor {gpus:g}: there {has}: {hint}")
     room = max(1, int(there / gpus + 1e-6 if gpus else cpus - 1))
     low, high = actor_range(actors) or (0, 0)
     if not high:
@@ -194,7 +196,8 @@ def fitting(
     if high > room and not may_grow:
         low, high = min(low, room), room
         unit, number = ("GPU", there) if gpus else ("CPU", cpus)
-        has = f"there is 1 {unit}" if number == 1 else f"there are {number:g} {unit}s"
+        has = f"there {'is' if number == 1 else 'are'}" if gpus else "Ray counts"
+        has += f" {number:g} {unit}{'' if number == 1 else 's'}"
         has += f", {gpus:g} for each" if gpus else ", and one is left to read and write" if cpus > 1 else ""
         more = "; for machines that come when asked for, use MIN-MAX" if in_cluster else ""
         note = f"--actors {actors}: {high} will run ({has}){more}"

@@ -2,16 +2,20 @@
 
 # Annotations are no text here: those of `OpensUrls` are read from the modules of its subclasses.
 
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from sess_ray.access import Access, parse_options, public_settings
+import fsspec
+
+from sess_ray.access import Access, public_settings
 from sess_ray.errors import SessError
 from sess_ray.io.names import prompts_of
 from sess_ray.pipeline.cluster.flags import CLUSTER, MODEL, STORAGE, check
 
+_ACTORS = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 _SIDES = re.compile(r"\s*(\d{1,7})\s*(?:[x,*]\s*(\d{1,7})\s*)?", re.IGNORECASE)
 # Of a task that reads or writes. Less than an actor's: two read while one waits for the network, and Ray does not fuse
 # them into the actors.
@@ -65,6 +69,35 @@ class OpensUrls(ReadsUrls):
     """
 
     address: Annotated[str | None, CLUSTER] = None
+
+
+def parse_options(given: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return options by protocol of ``PROTOCOL.key=value``; the value may be true, false or a JSON object.
+
+    Examples
+    --------
+    >>> parse_options(["s3.endpoint_url=http://localhost:8333", "s3.anon=true", "gs.token=anon"])
+    {'s3': {'endpoint_url': 'http://localhost:8333', 'anon': True}, 'gs': {'token': 'anon'}}
+    """
+    options: dict[str, dict[str, Any]] = {}
+    for entry in given:
+        name, sign, text = entry.partition("=")
+        protocol, dot, key = name.strip().partition(".")
+        if not (sign and dot and protocol and key):
+            raise SessError(
+                f"--storage-option {name}: use PROTOCOL.key=value, such as s3.endpoint_url=http://host:9000"
+            )
+        try:
+            value = json.loads(text) if text in ("true", "false") or text.startswith("{") else text
+        except ValueError as error:
+            raise SessError(f"--storage-option {name}: its value is no JSON object") from error
+        if protocol not in fsspec.available_protocols():
+            raise SessError(
+                f"--storage-option {name}: no file system is called {protocol}: use s3, gs, az, hf, http ..."
+            )
+        if options.setdefault(protocol, {}).setdefault(key, value) != value:
+            raise SessError(f"--storage-option {name} is given twice, with two values: give one of them")
+    return options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,17 +187,21 @@ def key_values(given: Iterable[str], flag: str) -> dict[str, str]:
     {'samples': '4', 'std': '0.1'}
     """
     pairs = [entry.partition("=") for entry in given]
+    found: dict[str, str] = {}
     for key, sign, value in pairs:
-        if not sign:
+        if not sign or not key.strip():
             raise SessError(f"{flag} {key}{sign}{value}: use key=value")
-    return {key.strip(): value.strip() for key, _, value in pairs}
+        if found.setdefault(key.strip(), value.strip()) != value.strip():
+            raise SessError(f"{flag} {key}={found[key.strip()]} and {key}={value}: give one of them")
+    return found
 
 
 def actor_range(actors: str | None) -> tuple[int, int] | None:
     """Return (min, max) actors of a flag N or MIN-MAX, or None for as many as fit."""
     if actors is None:
         return None
-    low, _, high = actors.partition("-")
-    if not low.isdigit() or not (high or low).isdigit() or not 1 <= int(low) <= int(high or low):
-        raise SessError(f"--actors {actors!r}: use N or MIN-MAX, such as 4 or 2-16")
-    return int(low), int(high or low)
+    found = _ACTORS.fullmatch(actors.strip())
+    low, high = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if not 1 <= low <= high:
+        raise SessError(f"--actors {actors}: use N or MIN-MAX, such as 4 or 2-16")
+    return low, high

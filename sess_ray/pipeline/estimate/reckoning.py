@@ -23,6 +23,7 @@ from sess_ray.io.decode import shrunk
 from sess_ray.io.items import split_uri
 from sess_ray.io.store import MAPS
 from sess_ray.pipeline.cluster.session import SPARE_CPUS, block_bytes, connect, fitting, resources_here
+from sess_ray.pipeline.cluster.silence import logger
 from sess_ray.pipeline.estimate.sampling import Seen, Stratum, look
 from sess_ray.pipeline.estimate.trial import PATIENCE, Image, Trials, least, measure
 from sess_ray.pipeline.explain.blocks import block_sizes, most_rows
@@ -122,6 +123,7 @@ def estimate(job: Job, gpus: int | None = None) -> Estimate:
     wrong = [f"{one.task['image_id']!r}: {one.error}" for one in seen if one.error] + decoded.errors
     if not decoded.images:
         none = f"none of the {len(seen)} images that were looked at can be explained, the first: "
+        none = "the one image that was looked at cannot be explained: " if len(seen) == 1 else none
         raise SessError(none + wrong[0] if wrong else "there is nothing to measure: no image is left")
     total, intact = sum(stratum.images for stratum in strata), len(decoded.images) / decoded.tried
     place = _place(job, gpus, total)
@@ -206,6 +208,8 @@ def _place(job: Job, gpus: int | None, images: float) -> _Place:
         connect(config.address)
         resources, elsewhere = ray.cluster_resources(), True
     workers = fitting(resources, config.actors, config.gpus_per_actor, ceil(images), may_grow=elsewhere)
+    if workers.note:
+        logger.warning(workers.note)
     actors, share = workers.high, workers.gpus
     cpus = None if gpus is not None else resources["CPU"] - (0 if elsewhere else SPARE_CPUS)
     sharing = int(1 / share) if 0 < share < 1 else 1 if share else os.cpu_count() or 1

@@ -5,6 +5,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from sess_ray.engine.chosen import is_top, threshold
 from sess_ray.errors import SessError
 from sess_ray.io.decode import Sides
 from sess_ray.pipeline.cluster.flags import CLUSTER, INPUT, METHOD, MODEL, OUTPUT, TARGETS, WINDOWS
@@ -230,11 +231,13 @@ def _check_together(config: ExplainConfig) -> None:
         if column is not None and config.input is None:
             raise SessError(f"{flag} {column} is of the tables of an --input: give one")
     if config.label_column is not None and config.targets != "label":
-        raise SessError(f"--label-column {config.label_column} says what --targets label are: give these")
+        raise SessError(f"--label-column {config.label_column} is for --targets label: add that")
     if config.annotations is not None and config.targets != "auto":
         raise SessError("--annotations say which classes to explain: leave out --targets")
     if config.class_map is not None and config.annotations is None and config.targets == "auto":
         raise SessError("--class-map says what labels of --annotations, or names in --targets, mean: give one of them")
+    if config.class_map is not None and (is_top(config.targets) or threshold(config.targets) is not None):
+        raise SessError(f"--class-map says what names in --targets mean, and {config.targets} has none: leave one out")
     if config.fade and config.fusion == "reference":
         raise SessError(f"--fade {config.fade:g}: --fusion reference has no fading: leave out one of the two")
     if config.overwrite and (config.retry_errors or config.resume_anyway):

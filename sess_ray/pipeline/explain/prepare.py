@@ -195,6 +195,10 @@ def _started(store: Store, config: ExplainConfig) -> dict[str, Any] | None:
         return refuse_other_settings(store, config)
     except SessError:
         raise
+    except NotADirectoryError as error:
+        raise SessError(
+            f"output {public(config.output)} is a file, or lies below one: choose another --output"
+        ) from error
     except Exception as error:
         raise SessError(f"cannot open output {public(config.output)}: {one_line(error)}") from error
 

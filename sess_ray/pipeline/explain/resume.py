@@ -8,6 +8,7 @@ together with their ids, so no second record can disagree with them.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import fields
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,7 @@ FREE = frozenset(
 )
 # Where something lies: compared by the place, and free with --resume-anyway, since it may have been moved.
 PLACES = ("input", "annotations", "class_map", "class_names", "prompts")
+PARTS: tuple[tuple[Any, ...], ...] = (("settings",), ("made_with", {}))  # of started.json
 # None until the model and the method are known.
 DECIDED = ("step_size", "pre_filter_ratio", "fade")
 # What maps were made with before there was such a setting, where that is not what it is by default.
@@ -105,7 +107,7 @@ def refuse_other_settings(store: Store, config: ExplainConfig, sess: SESS | None
     SessError
         If the output is of another run.
     """
-    started = store.read_json(STARTED)
+    started = _started(store)
     if started is None:
         if store.is_used():
             raise SessError(
@@ -121,7 +123,7 @@ def refuse_other_settings(store: Store, config: ExplainConfig, sess: SESS | None
     if config.resume_anyway:
         different = [name for name in different if name not in PLACES]
     if different:
-        other = "; ".join(f"{name} was {before[name]!r} and is {now[name]!r}" for name in different)
+        other = "; ".join(f"{name} was {said(before[name])} and is {said(now[name])}" for name in different)
         way = "--resume-anyway to go on, --overwrite" if different == moved else "--overwrite"
         raise SessError(
             f"output {public(store.url)} is of a run with other settings ({other}):"
@@ -130,9 +132,32 @@ def refuse_other_settings(store: Store, config: ExplainConfig, sess: SESS | None
     return started
 
 
+def _started(store: Store) -> dict[str, Any] | None:
+    """Return what started.json says; refused where that is not what a run has written there."""
+    with suppress(SessError):
+        started = store.read_json(STARTED)
+        if started is None or all(isinstance(started.get(*part), dict) for part in PARTS):
+            return started
+    raise SessError(
+        f"output {public(store.url)} holds a damaged {STARTED}: add --overwrite to replace the run, or choose another"
+        " --output"
+    )
+
+
 def _is_open(name: str, *settings: dict[str, Any]) -> bool:
     """Say whether a setting is one that the model or the method has yet to decide."""
     return name in DECIDED and any(found[name] is None for found in settings)
+
+
+def said(value: object) -> str:
+    """Return the value of a setting as a file of settings has it.
+
+    >>> said(None), said(True), said("top1"), said(["a=1", "b=2"]), said([])
+    ('not given', 'true', "'top1'", "'a=1', 'b=2'", 'not given')
+    """
+    if isinstance(value, list):
+        return ", ".join(map(repr, value)) or "not given"
+    return "not given" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def _known(stored: dict[str, Any], config: ExplainConfig, sess: SESS | None) -> dict[str, Any]:
@@ -147,9 +172,9 @@ def _known(stored: dict[str, Any], config: ExplainConfig, sess: SESS | None) -> 
 
 def refuse_other_code(started: dict[str, Any], made: dict[str, str], output: str) -> None:
     """Raise `SessError` if the weights or the code are not those that an output was made with."""
-    before = started["made_with"]
+    before = started.get("made_with", {})
     other = [
-        f"{name} ({before.get(name, 'none')[:12]} then, {made[name][:12]} now)"
+        f"{name} ({str(before.get(name, 'none'))[:12]} then, {made[name][:12]} now)"
         for name in made
         if made[name] != before.get(name)
     ]

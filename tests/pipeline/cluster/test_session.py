@@ -50,12 +50,14 @@ def test_as_many_actors_as_leave_a_cpu_to_read(cpus, gpus, actors, growing, foun
 
 def test_fewer_actors_than_asked_for_are_said():
     assert fitting({"CPU": 4}, "5", None, None).note.startswith(
-        "--actors 5: 3 will run (there are 4 CPUs, and one is left to read and write)"
+        "--actors 5: 3 will run (Ray counts 4 CPUs, and one is left to read and write)"
     )
     assert fitting({"CPU": 4}, "5", None, None).note.endswith("to read and write)")
     assert fitting({"CPU": 4}, "5", None, None, may_grow=True).note.endswith("use MIN-MAX")
     assert "(there are 8 GPUs, 2 for each)" in fitting({"CPU": 64, "GPU": 8}, "5", 2, None).note
-    with pytest.raises(SessError, match=r"--gpus-per-actor 2.0: the cluster has 1 GPUs"):
+    with pytest.raises(SessError, match=r"--gpus-per-actor 0.5: there is no GPU: leave it out$"):
+        fitting({"CPU": 4}, None, 0.5, None)
+    with pytest.raises(SessError, match=r"--gpus-per-actor 2: there is 1 GPU: give less"):
         fitting({"CPU": 4, "GPU": 1}, None, 2.0, None)
 
 
@@ -102,7 +104,7 @@ def test_a_session_of_few_cpus_does_not_wait_for_itself(tmp_path):
         check=False,
     )
     assert "images: 2, errors: 1" in done.stdout, done.stderr[-2000:]
-    assert "--actors 2: 1 will run (there is 1 CPU)" in done.stderr
+    assert "--actors 2: 1 will run (Ray counts 1 CPU)" in done.stderr
     assert "constructor arguments" not in done.stderr  # what Ray says of its own actors
 
 

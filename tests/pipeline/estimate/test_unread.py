@@ -33,7 +33,9 @@ def test_places_where_nothing_is_are_told_before_a_run(explain, tmp_path):
     code, _, told = explain("a.jpg", "b/c.jpg", "/nowhere/d.jpg")
     assert code == 2
     assert len(told.strip().splitlines()) == 1
-    assert "error: none of the 3 images that were looked at can be explained, the first: 'a.jpg': FileNotFound" in told
+    assert (
+        "error: none of the 3 images that were looked at can be explained, the first: 'a.jpg': no such file: " in told
+    )
     assert f"{tmp_path}/lists/a.jpg" in told
 
 

@@ -42,7 +42,7 @@ def all_samples(run, kinds=KEPT):
 def test_every_image_comes_once_with_its_maps_the_likeliest_first(run):
     found, problems = all_samples(run)
     assert {name: [row["target"] for row in sample.maps] for name, sample in found.items()} == TARGETS
-    assert "No such file" in problems.pop(GONE)
+    assert "no such file" in problems.pop(GONE)
     assert problems == {DAMAGED: "its maps are damaged"}
     for name, sample in found.items():
         assert [row["predicted_name"] for row in sample.maps] == [NAMES[2]] * len(sample.maps)

@@ -28,7 +28,7 @@ def test_disagreement_is_one_less_correlation():
     [
         ([], "nothing to show: give --run NAME=OUTPUT"),
         (["--run", "a=x", "--image", "y"], "give either --run or --image"),
-        (["--image", "nowhere.jpg"], "cannot read nowhere.jpg: FileNotFoundError"),
+        (["--image", "nowhere.jpg"], "cannot read nowhere.jpg: no such file"),
         (["--run", "out"], "--run out: use NAME=OUTPUT"),
         (["--run", "a=nowhere"], "--run nowhere has no maps"),
         (["--run", "a=x", "--run", "a=y"], "two runs have the same name"),
