@@ -7,7 +7,7 @@ import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import fsspec
@@ -197,7 +197,8 @@ class Parquet:
             yield from ({PACKED: None} for _ in range(first, file.metadata.num_rows))
             return
         groups, skipped = _from_row(file.metadata, first)
-        for batch in file.iter_batches(CHUNK, row_groups=groups, columns=columns):
+        each = (file.iter_batches(CHUNK, row_groups=[group], columns=columns) for group in groups)  # one may be damaged
+        for batch in chain.from_iterable(each):
             skip = min(skipped, batch.num_rows)
             skipped -= skip
             for row in batch.slice(skip).to_pylist():

@@ -10,6 +10,7 @@ that comes again in the same span is read as in a small manifest; one that comes
 from __future__ import annotations
 
 import hashlib
+import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import IO, Any
@@ -17,7 +18,8 @@ from typing import IO, Any
 import fsspec
 import pyarrow.parquet as pq
 
-from sess_ray.access import open_filesystem, patiently
+from sess_ray.access import one_line, open_filesystem, patiently, public
+from sess_ray.errors import SessError
 from sess_ray.io.columns import Columns, Table, listed_folders
 from sess_ray.io.items import Item, joined
 from sess_ray.io.lines import has_extension
@@ -80,25 +82,51 @@ class Spans:
         leading: list[int] = []
         numbers: list[int] = []
         rows: list[dict[str, Any]] = []
-        last = None
-        for number, item in self._from(max(0, begin - 1)):
-            goes_on = last == (item.image_id, item.uri)
-            last = item.image_id, item.uri
-            if begin <= number < end and not rows and goes_on:
-                leading.append(number)
-            elif begin <= number and (number < end or (rows and goes_on)):
-                rows.append(vars(item))
-                numbers.append(number)
-            elif number >= end:
-                break
+        last, unread, seen = None, None, begin
+        try:
+            for number, item in self._readable(begin):
+                goes_on = last == (item.image_id, item.uri)
+                last = item.image_id, item.uri
+                if begin <= number < end and not rows and goes_on:
+                    leading.append(number)
+                elif begin <= number and (number < end or (rows and goes_on)):
+                    rows.append(vars(item))
+                    numbers.append(number)
+                elif number >= end:
+                    break
+                seen = number + 1
+        except SessError:
+            raise
+        except Exception as error:  # a damaged page, or one that is gone: it costs these rows, and no others
+            unread = error if seen < end else None
         found = [(row, [number for number in own if number < end]) for row, own in joined(rows, numbers, _other)]
         if found:
             found[0][1][:0] = leading
+        if unread:
+            rest = list(range(max(begin, seen), end))
+            found.append((self._unread(rest, unread), rest))
         return found
+
+    def _readable(self, begin: int) -> Iterator[tuple[int, Item]]:
+        """Yield the images from the row before a span on, and from its own first where that one cannot be read."""
+        items = self._from(max(0, begin - 1))
+        try:
+            yield next(items)
+        except SessError:
+            raise
+        except Exception:
+            items = self._from(begin)
+        yield from items
 
     def _from(self, first: int) -> Iterator[tuple[int, Item]]:
         filesystem, path = open_filesystem(self.url)
         return listed_from(filesystem, path, first, self.column, self.label)
+
+    def _unread(self, rows: list[int], why: Exception) -> dict[str, Any]:
+        """Return what stands for rows that cannot be read: one image, with an error."""
+        place = f"{posixpath.basename(public(self.url))}#{rows[0]}"
+        told = f"rows {rows[0] + 1} to {rows[-1] + 1} of the manifest cannot be read: {one_line(why)}"
+        return vars(Item(place, place, error=told))
 
 
 def _other(row: dict[str, Any], number: int) -> dict[str, Any]:

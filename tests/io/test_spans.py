@@ -49,6 +49,32 @@ def test_targets_of_rows_on_both_sides_of_a_border_are_one_images(tmp_path):
     assert targets["c"] == ["3", "4", "5"]
 
 
+@pytest.mark.parametrize("group", [0, 1, 2])
+def test_rows_that_cannot_be_read_are_one_error_and_cost_no_others(group, tmp_path):
+    path = tmp_path / "m.parquet"
+    names = list("abcdefghij")
+    table = pa.table({"id": names, "uri": [f"{name}.jpg" for name in names]})
+    pq.write_table(table, path, row_group_size=4, use_dictionary=False, compression="snappy")
+    chunk = pq.ParquetFile(path).metadata.row_group(group).column(0)
+    content = bytearray(path.read_bytes())
+    content[chunk.data_page_offset : chunk.data_page_offset + chunk.total_compressed_size] = (
+        b"\xff" * chunk.total_compressed_size
+    )
+    path.write_bytes(content)
+    spans = module.Spans(str(path), 10, 4, "")
+    begin, end = spans.bounds(group)
+    for span in range(spans.count):
+        images = spans.images(span)
+        if span == group:
+            [(row, rows)] = images
+            assert rows == list(range(begin, end))
+            assert row["image_id"] == f"m.parquet#{begin}"
+            assert row["error"].startswith(f"rows {begin + 1} to {end} of the manifest cannot be read: ")
+        else:
+            assert [row["image_id"] for row, _ in images] == names[slice(*spans.bounds(span))]
+            assert not any(row["error"] for row, _ in images)
+
+
 def test_an_id_of_two_images_costs_the_second(tmp_path):
     spans = written(tmp_path / "m.parquet", list("abac"), ["1.jpg", "2.jpg", "3.jpg", "4.jpg"])
     rows = [row for row, _ in spans.images(0)]

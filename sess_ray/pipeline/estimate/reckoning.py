@@ -122,7 +122,7 @@ def estimate(job: Job, gpus: int | None = None) -> Estimate:
     decoded, decoding = _timed(_decode, seen, job)
     wrong = [f"{one.task['image_id']!r}: {one.error}" for one in seen if one.error] + decoded.errors
     if not decoded.images:
-        none = f"none of the {len(seen)} images that were looked at can be explained, the first: "
+        none = f"none of the {len(seen):,} images that were looked at can be explained, the first: "
         none = "the one image that was looked at cannot be explained: " if len(seen) == 1 else none
         raise SessError(none + wrong[0] if wrong else "there is nothing to measure: no image is left")
     total, intact = sum(stratum.images for stratum in strata), len(decoded.images) / decoded.tried

@@ -109,5 +109,6 @@ def _sample(found: Large, resolve: Callable[[pa.Table], pa.Table]) -> pa.Table:
     spans = list(found.source.left(found.held))
     step = max(1, len(spans) // LOOKED)
     some = (islice(found.source.spans.images(span), SAMPLE) for span in spans[::step][:LOOKED])
-    items = pa.Table.from_pylist([image for image, _ in chain.from_iterable(some)], ITEMS)
+    rows = [image for image, rows in chain.from_iterable(some) if rows[0] < found.source.stop]
+    items = pa.Table.from_pylist(rows, ITEMS)
     return resolve(items) if items.num_rows else TASKS.empty_table()
