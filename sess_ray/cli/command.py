@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -16,7 +17,7 @@ from tqdm import tqdm
 
 from sess_ray.access import one_line, public_text
 from sess_ray.cli.config_file import config_of
-from sess_ray.cli.wrong import told
+from sess_ray.cli.wrong import reason, told
 from sess_ray.errors import RunError, SessError, unknown
 from sess_ray.opening import readable
 from sess_ray.pipeline.cluster.flags import GROUPS, OTHER
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 FAILED, WRONG_USAGE, SIGNALLED = 1, 2, 128
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SWITCH = {"on": "true", "off": "false"}  # as YAML has them, beside yes and no
+UNKNOWN = re.compile(r", \? \w+/s|, \? left")  # of a bar that has only begun
 LINE_SECONDS = 30.0  # between two lines that tell how far a job is, in a log
 
 # Of a command's function: `run` has read the file before the function is called.
@@ -82,7 +84,7 @@ def run(app: App, arguments: Sequence[str], interrupted: str = "stopped") -> int
     except Exception as error:
         if "Ray" not in type(error).__name__ and not isinstance(error, RunError):
             raise
-        return _failed(f"the run failed: {str(error).strip().splitlines()[-1]}", FAILED)
+        return _failed(f"the run failed: {reason(error)}", FAILED)
     return result or 0
 
 
@@ -170,7 +172,7 @@ class Lines:
         self._last = ""
 
     def write(self, text: str) -> None:
-        line = text.replace("\r", "").strip()
+        line = UNKNOWN.sub("", text.replace("\r", "").strip())
         count = line.partition(", ")[0]
         if line and count != self._last:
             self._last = count
@@ -180,7 +182,7 @@ class Lines:
         sys.stderr.flush()
 
 
-def bar(unit: str, total: int | None = None, speed: str = ", {rate_fmt}, {remaining} left") -> tqdm[NoReturn]:
+def bar(unit: str, total: int | None = None, speed: str = ", {rate_noinv_fmt}, {remaining} left") -> tqdm[NoReturn]:
     """Return a line that tells how far a job is; where nobody watches, one after the other, now and then.
 
     Parameters
@@ -198,7 +200,7 @@ def bar(unit: str, total: int | None = None, speed: str = ", {rate_fmt}, {remain
     picture = "{percentage:3.0f}%|{bar:20}| " if watched and total else ""
     return tqdm(
         total=total,
-        unit=unit,
+        unit=f" {unit}s",
         bar_format=f"{picture}{count}, {{elapsed}}{speed}{{postfix}}",
         dynamic_ncols=watched,
         mininterval=0.2 if watched else LINE_SECONDS,

@@ -17,6 +17,9 @@ from cyclopts import (
 )
 
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "one value"}
+# What Ray's retries add to an error, though none was asked for.
+_ADVICE = re.compile(r"\nFailed to [^\n]* after \d+/\d+ attempts \(total backoff .*", re.DOTALL)
+_OWN = re.compile(r"(?:sess_ray\.errors\.)?(?:SessError|RunError|GoneError): ")
 _IN_FILE = re.compile(r"\[([^\[\]]*)\]")
 
 
@@ -29,6 +32,18 @@ def told(error: CycloptsError) -> str:
         What the parser of flags raises.
     """
     return " ".join(f"{_plain(error)} (see --help)".split())
+
+
+def reason(error: BaseException) -> str:
+    r"""Return why a run has failed, in a line: the last of what Ray says, which is that of the error in a worker.
+
+    Examples
+    --------
+    >>> reason(RuntimeError("Traceback\nOSError: disk full\nFailed to map after 1/1 attempts (total backoff 0.0s)."))
+    'OSError: disk full'
+    """
+    lines = _ADVICE.sub("", f"\n{error}").strip().splitlines()
+    return _OWN.sub("", lines[-1].strip(), count=1) if lines else type(error).__name__
 
 
 def _plain(error: CycloptsError) -> str:

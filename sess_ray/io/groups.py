@@ -8,11 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from sess_ray.access import patiently, persistent
 from sess_ray.io.pieces import piece_of
-from sess_ray.io.store import READERS, Store
+from sess_ray.io.store import READERS, Store, parquet, those_of
 
 IMAGES = 512  # whose maps, and files, are in memory
 
@@ -21,11 +20,10 @@ def read_groups(store: Store, name: str, columns: Sequence[str] | None = None) -
     """Yield a file's rows, a row group at a time, or those of some columns that it has."""
 
     def groups(had: int) -> Iterator[pa.Table]:
-        with store.open(name) as file:
-            parquet = pq.ParquetFile(file)
-            known = [column for column in columns or () if column in parquet.schema_arrow.names]
-            for group in range(had, parquet.num_row_groups):
-                yield parquet.read_row_group(group, None if columns is None else known)
+        with parquet(store, name) as file:
+            known = those_of(store, name, file, columns)
+            for group in range(had, file.num_row_groups):
+                yield file.read_row_group(group, known)
 
     return persistent(groups)
 
@@ -40,13 +38,12 @@ def group_of(store: Store, name: str, row: int) -> tuple[pa.Table, int]:
     """
 
     def read() -> tuple[pa.Table, int]:
-        with store.open(name) as file:
-            parquet = pq.ParquetFile(file)
+        with parquet(store, name) as file:
             first = 0
-            for group in range(parquet.num_row_groups):
-                rows = parquet.metadata.row_group(group).num_rows
+            for group in range(file.num_row_groups):
+                rows = file.metadata.row_group(group).num_rows
                 if row < first + rows:
-                    return parquet.read_row_group(group), first
+                    return file.read_row_group(group), first
                 first += rows
         raise IndexError(f"{name} has {first} rows, and no row {row}")
 
@@ -59,16 +56,15 @@ def read_rows(
     """Yield rows of a file that follow one another, those of each row group together, and the number of the first."""
 
     def parts(had: int) -> Iterator[tuple[int, pa.Table]]:
-        with store.open(name) as file:
-            parquet = pq.ParquetFile(file)
-            known = [column for column in columns or () if column in parquet.schema_arrow.names]
+        with parquet(store, name) as file:
+            known = those_of(store, name, file, columns)
             begin, number = 0, 0
-            for group in range(parquet.num_row_groups):
-                end = begin + parquet.metadata.row_group(group).num_rows
+            for group in range(file.num_row_groups):
+                end = begin + file.metadata.row_group(group).num_rows
                 low, high = max(begin, first), min(end, first + count)
                 if low < high:
                     if number >= had:
-                        table = parquet.read_row_group(group, None if columns is None else known)
+                        table = file.read_row_group(group, known)
                         yield low, table.slice(low - begin, high - low)
                     number += 1
                 begin = end
@@ -113,6 +109,6 @@ def count_maps(store: Store, names: Sequence[str]) -> list[int]:
 
 
 def _rows(store: Store, name: str) -> int:
-    with store.open(name) as file:
-        rows: int = pq.read_metadata(file).num_rows
+    with parquet(store, name) as file:
+        rows: int = file.metadata.num_rows
     return rows

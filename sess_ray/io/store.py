@@ -183,13 +183,11 @@ class Store:
             ) from error
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        """Read one Parquet file of the store, or those of some columns that it has."""
+        """Read one Parquet file of the store, or those of some columns that it has; `SessError` if it is damaged."""
 
         def read() -> pa.Table:
-            with self.open(name) as file:
-                parquet = pq.ParquetFile(file)
-                names = parquet.schema_arrow.names
-                return parquet.read(names if columns is None else [name for name in columns if name in names])
+            with parquet(self, name) as file:
+                return file.read(those_of(self, name, file, columns))
 
         return patiently(read)
 
@@ -201,18 +199,8 @@ class Store:
         SessError
             Naming the file that is damaged.
         """
-
-        def read(name: str) -> pa.Table:
-            try:
-                return self.read_table(name, columns)
-            except (pa.ArrowException, OSError) as error:
-                if isinstance(error, OSError) and (type(error) is not OSError or error.errno):
-                    raise  # what the store says; Arrow's own have no number
-                why = " ".join(str(error).split()).rstrip(".")
-                raise SessError(f"{self.path(name)} is damaged ({why}): remove it, and run again") from error
-
         with ThreadPoolExecutor(READERS) as pool:
-            return list(pool.map(read, names))
+            return list(pool.map(lambda name: self.read_table(name, columns), names))
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """Read a JSON object of the store; None where there is none, `SessError` where there is something else."""
@@ -276,6 +264,29 @@ class Store:
 
     def _place(self, name: str) -> str:
         return posixpath.join(self._root, name)
+
+
+@contextmanager
+def parquet(store: Store, name: str) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file of a store to read it; `SessError`, also while it is read, if it is damaged."""
+    try:
+        with store.open(name) as file:
+            yield pq.ParquetFile(file)
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and (type(error) is not OSError or error.errno):
+            raise  # what the store says; Arrow's own have no number
+        why = " ".join(str(error).split()).rstrip(".")
+        raise SessError(f"{store.path(name)} is damaged ({why}): remove it, and run again") from error
+
+
+def those_of(store: Store, name: str, file: pq.ParquetFile, columns: Sequence[str] | None) -> list[str] | None:
+    """Return the columns that a file has, of those that are wanted; `SessError` where it knows of no images."""
+    if columns is None:
+        return None
+    names = file.schema_arrow.names
+    if "image_id" in columns and "image_id" not in names:
+        raise SessError(f"{store.path(name)} holds no rows of a run: remove it")
+    return [column for column in columns if column in names]
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Ctrl-C, wherever it comes."""
+"""How a run ends: by Ctrl-C, wherever it comes, and by an error, without what nobody asked for."""
 
 from __future__ import annotations
 
@@ -9,6 +9,23 @@ import sys
 import pytest
 
 from sess_ray.cli.command import Stopped, stoppable
+from sess_ray.cli.wrong import reason
+
+ADVICE = """Failed to run map task after 1/1 attempts (total backoff 0.0s).
+To change retry attempts, backoff, or which errors are retried, configure `ray.data.DataContext.get_current()`."""
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("", "RuntimeError"),
+        ("task\nTraceback ...\nOSError: disk full", "OSError: disk full"),
+        ("...\nsess_ray.errors.SessError: out/maps/x is damaged: remove it", "out/maps/x is damaged: remove it"),
+        (f"...\nSessError: x is damaged\n{ADVICE}", "x is damaged"),
+    ],
+)
+def test_why_a_run_has_failed_is_its_own_error_without_rays_advice(said, told):
+    assert reason(RuntimeError(said)) == told
 
 
 class Last:

@@ -118,6 +118,8 @@ def _connect(address: str | None) -> None:
     context.actor_init_retry_on_errors = True  # a GPU that another process is just leaving
     context.execution_no_progress_timeout_s = -1  # a block of a slow method takes hours, as may the wait for GPUs
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+    # Its traceback of an error in a worker: whoever runs the job tells the error.
+    logging.getLogger("ray.data._internal.execution.streaming_executor_state").setLevel(logging.CRITICAL)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # says that its bars are off
 
 

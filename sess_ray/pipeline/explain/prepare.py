@@ -20,6 +20,7 @@ from sess_ray.io.ledger import Ledger, read_ledger
 from sess_ray.io.names import read_class_names
 from sess_ray.io.places import is_below, resolved
 from sess_ray.io.store import FINISHED, RUN, STARTED, Store
+from sess_ray.pipeline.cluster.output import refuse_inside_run
 from sess_ray.pipeline.explain import large
 from sess_ray.pipeline.explain.config import DEMO_MODEL, ExplainConfig
 from sess_ray.pipeline.explain.rehearsal import rehearse
@@ -125,6 +126,7 @@ def prepare(
     use(config.access())
     store = Store(config.output)
     _refuse_what_is_written(config)
+    refuse_inside_run(store)
     started = None if config.overwrite else _started(store, config)
     known = large.known(config, store, started)
     meanwhile = cache(meanwhile) if meanwhile else None  # once

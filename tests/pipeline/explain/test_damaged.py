@@ -9,8 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from sess_ray import SessError
+from sess_ray.io.groups import count_maps, group_of, read_groups, read_images, stream_tables
 from sess_ray.io.ledger import read_ledger
+from sess_ray.io.listing import WRITTEN
 from sess_ray.io.store import MAPS, Store
+from sess_ray.pipeline.cluster.output import refuse_inside_run, refuse_used
 from sess_ray.pipeline.explain.config import ExplainConfig
 from sess_ray.pipeline.explain.prepare import prepare
 from sess_ray.pipeline.explain.resume import refuse_other_settings, settings
@@ -97,6 +100,61 @@ def test_a_url_that_lacks_a_slash_is_no_folder_here(tmp_path, monkeypatch):
         with pytest.raises(SessError, match=rf"^{url} lacks a slash: {url[:2]}:// ..."):
             Store(url)
     assert Store("a:/b").url == "a:/b"
+
+
+@pytest.mark.parametrize("folder", WRITTEN)
+def test_an_output_among_the_files_of_a_run_is_refused(folder, tmp_path):
+    for place in (f"{tmp_path}/{folder}", f"file://{tmp_path}/{folder}/more/out/"):
+        refuse_inside_run(Store(place))  # any folder may be called so
+    (tmp_path / "started.json").write_text(json.dumps(STARTED))
+    for place in (f"{tmp_path}/{folder}", f"file://{tmp_path}/{folder}/more/out/"):
+        with pytest.raises(
+            SessError, match=rf"lies among the files of a run, in its {folder}/: choose another --output"
+        ):
+            refuse_inside_run(Store(place))
+        with pytest.raises(SessError, match=r"lies among the files of a run"):
+            refuse_used(Store(place), ["export.json"], "a dataset", overwrite=True)
+        with pytest.raises(SessError, match=r"lies among the files of a run"):
+            prepare(ExplainConfig(output=place))
+    refuse_inside_run(Store(str(tmp_path)))
+    refuse_inside_run(Store(f"{tmp_path}/dataset"))
+
+
+def test_pages_that_are_damaged_are_named_when_they_are_read(tmp_path):
+    store = Store(str(tmp_path))
+    row = {"image_id": "a", "target": 1, "saliency": {"bytes": bytes(range(256)) * 20, "path": None}}
+    name = store.write_table("maps", pa.Table.from_pylist([row], MAPS))
+    chunks = pq.ParquetFile(tmp_path / name).metadata.row_group(0)
+    [chunk] = [
+        chunks.column(i) for i in range(chunks.num_columns) if chunks.column(i).path_in_schema == "saliency.bytes"
+    ]
+    begin = chunk.dictionary_page_offset or chunk.data_page_offset
+    content = bytearray((tmp_path / name).read_bytes())
+    content[begin : begin + 400] = b"\xff" * 400
+    (tmp_path / name).write_bytes(content)
+    assert read_ledger(store).images == 1  # of which no more is read
+    with pytest.raises(SessError, match=rf"{name} is damaged \(.*\): remove it, and run again"):
+        store.read_table(name)
+
+
+def test_tables_of_others_are_named_when_files_are_read_one_after_another(tmp_path):
+    (tmp_path / "maps").mkdir()
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "maps" / "x.parquet")
+    with pytest.raises(SessError, match=r"maps/x.parquet holds no rows of a run: remove it"):
+        list(stream_tables(Store(str(tmp_path)), ["maps/x.parquet"], ["image_id", "target"]))
+    for read in (read_groups, read_images):
+        arguments = [["image_id"]] if read is read_groups else [0, 1]
+        with pytest.raises(SessError, match=r"maps/x.parquet holds no rows of a run: remove it"):
+            list(read(Store(str(tmp_path)), "maps/x.parquet", *arguments))
+    (tmp_path / "maps" / "x.parquet").write_bytes(b"PAR1")
+    for found in (
+        lambda store, name: count_maps(store, [name]),
+        lambda store, name: list(read_groups(store, name)),
+        lambda store, name: list(read_images(store, name, 0, 1)),
+        lambda store, name: group_of(store, name, 0),
+    ):
+        with pytest.raises(SessError, match=r"maps/x.parquet is damaged \(.*\): remove it, and run again"):
+            found(Store(str(tmp_path)), "maps/x.parquet")
 
 
 def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
