@@ -18,7 +18,7 @@ from cyclopts import (
 
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "one value"}
 # What Ray's retries add to an error, though none was asked for.
-_ADVICE = re.compile(r"\nFailed to [^\n]* after \d+/\d+ attempts \(total backoff .*", re.DOTALL)
+_ADVICE = re.compile(r"(?:\n|\\n)Failed to [^\n]*? after \d+/\d+ attempts \(total backoff .*", re.DOTALL)
 _OWN = re.compile(r"(?:sess_ray\.errors\.)?(?:SessError|RunError|GoneError): ")
 _IN_FILE = re.compile(r"\[([^\[\]]*)\]")
 

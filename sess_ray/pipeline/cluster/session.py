@@ -23,6 +23,8 @@ from sess_ray.pipeline.cluster.silence import heard, logger, whats_missing
 # of the embedded Ray use the driver's.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
+# Of Ray Data's: they print the traceback of an error in a worker, which whoever runs the job tells in a line.
+TRACEBACKS = ("ray.data.exceptions", "ray.data._internal.execution.streaming_executor_state")
 SPARE_CPUS = 2  # for reading and writing, beside the actors: without them the plan waits for itself
 KNOCK_SECONDS = 15
 BLOCK_BYTES = 32 * 2**20  # some dozens of photographs: what a worker that dies takes with it
@@ -118,8 +120,8 @@ def _connect(address: str | None) -> None:
     context.actor_init_retry_on_errors = True  # a GPU that another process is just leaving
     context.execution_no_progress_timeout_s = -1  # a block of a slow method takes hours, as may the wait for GPUs
     logging.getLogger("ray.data").setLevel(logging.WARNING)
-    # Its traceback of an error in a worker: whoever runs the job tells the error.
-    logging.getLogger("ray.data._internal.execution.streaming_executor_state").setLevel(logging.CRITICAL)
+    for name in TRACEBACKS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # says that its bars are off
 
 
