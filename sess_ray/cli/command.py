@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_args
 
 import cyclopts
@@ -277,6 +278,22 @@ def options_of(method: str, given: Iterable[str], methods: Collection[str]) -> d
         if owner in ("", method):
             options[name] = value
     return options
+
+
+def refuse_unused(config: Any, names: Iterable[str], command: str) -> None:
+    """Raise `SessError` where settings that a command has no use for are not as they are by default.
+
+    Parameters
+    ----------
+    config : dataclass
+    names : iterable of str
+        Its fields that have no effect.
+    command : str
+    """
+    defaults = {field.name: field.default for field in fields(config)}
+    flags = [f"--{name.replace('_', '-')}" for name in names if getattr(config, name) != defaults[name]]
+    if flags:
+        raise SessError(f"{command} has no use for {', '.join(flags)}: leave {'it' if len(flags) == 1 else 'them'} out")
 
 
 def counted(number: int, unit: str) -> str:

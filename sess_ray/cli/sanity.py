@@ -1,7 +1,7 @@
 """Check that maps change with the model's weights, and with the class that is explained (Adebayo et al., NeurIPS 2018).
 
 Takes the settings of sess-ray explain that make a map, and explains the two most likely classes of few images, each
-many times, in this process alone: --targets and the flags of a job (--actors, --wait, --dry-run, ...) have no effect.
+many times, in this process alone: --targets and the flags of a job (--actors, --wait, --dry-run, ...) are refused.
 Without --limit it takes 8 images, and without --output it writes to out/sanity.
 """
 
@@ -19,7 +19,8 @@ from cyclopts import Parameter
 from sess_ray import SESS, demo
 from sess_ray.access import public, public_command, use
 from sess_ray.cli import command
-from sess_ray.io.inputs import find_images
+from sess_ray.io.inputs import read_inputs
+from sess_ray.io.items import Item
 from sess_ray.io.store import Store
 from sess_ray.metrics.metric import Metric, Summary
 from sess_ray.metrics.sanity import KINDS, Similarity, Window, parameter_randomisation, target_sensitivity
@@ -32,6 +33,12 @@ from sess_ray.tables import markdown
 app = command.command("sess-ray sanity", __doc__)
 
 
+# Settings of sess-ray explain without a meaning here.
+UNUSED = (
+    *("targets", "annotations", "class_map", "several_classes", "label_column"),
+    *("actors", "gpus_per_actor", "address", "wait", "dry_run", "overlays"),
+    *("resume_anyway", "retry_errors", "max_errors"),
+)
 RESULTS = ("sanity.json", "sanity.md")
 LOST = 0.3  # a rank correlation below which a map is called another one
 ANOTHER_CLASS = "the second class instead of the first"
@@ -79,6 +86,11 @@ def reading(found: Mapping[str, Mapping[str, Summary]]) -> list[str]:
     return told
 
 
+def _images(config: ExplainConfig) -> list[Item]:
+    found = read_inputs(str(config.input), None, config.output, config.image_column)
+    return [Item(**row) for row in found.images.to_pylist()]
+
+
 @app.default
 def main(
     config: Annotated[ExplainConfig, Parameter(name="*")] = ExplainConfig(limit=8, output="out/sanity"),  # noqa: B008 - frozen
@@ -94,12 +106,13 @@ def main(
     """Check; return the exit code."""
     del config_file  # read by command.run, before the flags are
     check({"steps": steps})
+    command.refuse_unused(config, UNUSED, "sess-ray sanity")
     use(config.access())
     store = Store(config.output)
     refuse_used(store, RESULTS, "sanity checks", overwrite=config.overwrite)
     store.check_writable()
     model = load_model(config.model, config.weights, config.layer, **config.reading())
-    items = demo.images() if config.input is None else find_images(config.input)
+    items = demo.images() if config.input is None else _images(config)
     images = dict(islice(command.decodable(items, config.max_pixels), config.limit))
     options: dict[str, Any] = config.explainer_options()
     top = SESS(model, num_scales=None).explain(list(images.values()), "top2")

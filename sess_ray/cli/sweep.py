@@ -41,6 +41,10 @@ def read(config: Annotated[ExplainConfig, Parameter(name="*")] = ExplainConfig()
     return config
 
 
+# Settings of sess-ray explain without a meaning here: each run is made anew, or used as it is.
+UNUSED = ("wait", "dry_run", "overlays", "resume_anyway", "retry_errors", "max_errors")
+
+
 @dataclasses.dataclass(frozen=True)
 class Point:
     """One combination of the settings that are swept.
@@ -184,6 +188,7 @@ def main(
     from sess_ray.pipeline.explain.prepare import prepare
 
     del config_file  # read by command.run, before the flags are
+    command.refuse_unused(config, UNUSED, "sess-ray sweep")
     chosen = points(sweep, dataclasses.replace(config, overwrite=True, overlays=0), baseline)
     for point in chosen:  # before the first of them takes hours
         methods.get(point.config.method).parsed(point.config.method_options())

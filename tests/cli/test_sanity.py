@@ -32,6 +32,26 @@ def test_the_result_is_written_and_read_in_words(tmp_path, photographs, capsys):
 
 
 @pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("--targets top5", "sess-ray sanity has no use for --targets: leave it out"),
+        ("--actors 2 --dry-run", "sess-ray sanity has no use for --actors, --dry-run: leave them out"),
+    ],
+)
+def test_what_has_no_effect_is_refused(given, told, capsys):
+    assert command.run(sanity.app, given.split()) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_images_may_be_in_a_column_of_any_name(tmp_path, photographs):
+    Image.fromarray(photographs["chelsea.png"]).resize((48, 40)).save(tmp_path / "cat.png")
+    (tmp_path / "m.csv").write_text("scan\ncat.png\n")
+    given = f"--input {tmp_path}/m.csv --image-column scan --output {tmp_path}/out --model tests.fragile:model"
+    assert command.run(sanity.app, [*given.split(), "--num-scales", "0", "--steps", "2"]) == 0
+    assert json.loads((tmp_path / "out" / "sanity.json").read_text())["images"] == ["cat.png"]
+
+
+@pytest.mark.parametrize(
     ("numbers", "expected"),
     [
         ((0.1, 0.0, 0.2), "the maps depend on what the model has learnt"),

@@ -35,6 +35,7 @@ def run(*arguments):
             ["--sweep", "num_scales=1,2", "--baseline", "num_scales=0"],
             "unknown value of num_scales in --baseline '0': choose one of: 1, 2",
         ),
+        (["--sweep", "num_scales=1,2", "--overlays", 3], "sess-ray sweep has no use for --overlays: leave it out"),
         (["--sweep", "num_scales=1,2", "--baseline", "seed=0"], "unknown setting in --baseline 'seed'"),
     ],
 )
