@@ -99,7 +99,7 @@ def speed_of(summary: Summary, total: int | None) -> str:
 
 def errors_of(summary: Summary) -> str:
     """Return the number of errors, and how many of them are of which stage."""
-    stages = ", ".join(f"{count:,} {stage}" for stage, count in summary.failed.most_common())
+    stages = ", ".join(f"{stage}: {count:,}" for stage, count in summary.failed.most_common())
     return command.counted(summary.errors, "error") + (f" ({stages})" if stages else "")
 
 

@@ -163,11 +163,11 @@ def test_how_fast_a_run_is_counts_from_its_first_rows():
     assert speed_of(blocks(first), 24).startswith("0.4 images/s, 50 s left, 4 windows/s, 100% kept, 0 errors")
     later = blocks(first, (12.0, 2, 4.0, ["decode"]), (14.0, 0, 2.0, ["read"]))
     assert speed_of(later, 24) == (
-        "1 images/s, 16 s left, 2 actors 75% busy, 4 windows/s, 100% kept, 2 errors (1 decode, 1 read)"
+        "1 images/s, 16 s left, 2 actors 75% busy, 4 windows/s, 100% kept, 2 errors (decode: 1, read: 1)"
     )
     assert "left" not in speed_of(later, None) + speed_of(later, 8)
     assert later.busy == 0.75
-    assert speed_of(blocks((0.0, 0, 0.0, ["read"])), 3) == "0 images/s, 1 error (1 read)"
+    assert speed_of(blocks((0.0, 0, 0.0, ["read"])), 3) == "0 images/s, 1 error (read: 1)"
 
 
 @pytest.mark.parametrize("total", [5, None])
