@@ -1,4 +1,4 @@
-"""What pytest-xdist's workers are given: all of Ray to one, and the rest to both."""
+"""What pytest-xdist's workers are given: the shared session to one, whole clusters and the rest to both."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from tests.conftest import ROOT, starts_ray
 
 
 @pytest.mark.parametrize(
-    ("file", "ray"),
+    ("file", "started"),
     [
-        ("tests/test_data.py", True),
-        ("tests/cli/test_explain.py", True),
-        ("tests/infra/test_rayjob.py", True),
-        ("tests/test_windows.py", False),
-        ("sess_ray/windows.py", False),  # its doctests
+        ("tests/test_data.py", "session"),
+        ("tests/cli/test_explain.py", "session"),
+        ("tests/infra/test_rayjob.py", "own"),
+        ("tests/test_windows.py", ""),
+        ("sess_ray/windows.py", ""),  # its doctests
     ],
 )
-def test_files_are_told_by_whether_they_start_ray(file, ray):
-    assert starts_ray(file) == ray
+def test_files_are_told_by_what_they_start_of_ray(file, started):
+    assert starts_ray(file) == started
 
 
 def test_doctests_use_no_ray():

@@ -29,8 +29,9 @@ import psutil
 import s3fs
 from PIL import Image
 
-from sess_ray.access import Access, open_filesystem, parse_options, use
+from sess_ray.access import Access, open_filesystem, use
 from sess_ray.io.listing import walk
+from sess_ray.pipeline.cluster.settings import parse_options
 from tests.cloud.servers import KEY, SECRET, Seaweed, seaweed
 
 ROOT = Path(__file__).parents[2]

@@ -107,7 +107,8 @@ def test_an_evaluation_asks_for_the_groups_probability(outputs, lite0):
     assert {kind for _, kind in outcome.problems} == {"unknown label"}  # of the hat
     model = lite0.prepared(torch.device("cpu"), "fp32").with_groups({"cat": CATS, "cup": CUPS})
     for run, (first, second) in (("group", (1000, 1001)), ("best", (None, None))):
-        rows = {row["image_id"]: row for row in results_of(evaluation.store, str(outputs / run)).to_pylist()}
+        columns, chunks = results_of(evaluation.store, str(outputs / run))
+        rows = {row["image_id"]: row for chunk in chunks(columns) for row in chunk.to_pylist()}
         assert {row["label"] for row in rows.values()} == {"cat", "cup"}
         for stored in sess_ray.open_run(str(outputs / run)):
             target = {"cat.png": first, "cup.png": second}[stored.image_id] or stored.target
