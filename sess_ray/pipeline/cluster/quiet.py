@@ -14,6 +14,25 @@ from sess_ray.pipeline.cluster.embedded import replaced
 # Ray Data gives its actors references and lets them be restarted, and Ray's core warns of that once in a process. What
 # the references lead to stays as long as the Dataset. Ray has no switch for one line.
 LINE = b"has constructor arguments in the object store and max_restarts > 0"
+# Of each task of an actor that was ended, also by Ray itself when a run is stopped; that it goes on is no news.
+RETRIED = "so the task will be retried"
+
+
+def of_retries() -> None:
+    """Keep from the screen, in this process, that Ray tries tasks again; of a Ray with other names, it is seen."""
+    from ray._private import worker
+
+    tell = getattr(worker, "print_to_stdstream", None)
+    if tell is None or getattr(tell, "of_retries", False):
+        return
+
+    def told(data: dict[str, Any], *arguments: Any, **options: Any) -> None:
+        lines = [line for line in data.get("lines", ()) if RETRIED not in str(line)]
+        if lines:
+            tell({**data, "lines": lines}, *arguments, **options)
+
+    told.of_retries = True  # type: ignore[attr-defined] # once in a process
+    worker.print_to_stdstream = told
 
 
 @contextmanager

@@ -114,6 +114,7 @@ def _connect(address: str | None) -> None:
             raise RunError(f"cannot {place}: {one_line(error)}") from error
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, terminate)  # Ray's own would end this process without a word
+    quiet.of_retries()
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.target_max_block_size = BLOCK_BYTES

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from sess_ray import SessError
+from sess_ray.pipeline.cluster import quiet
 from sess_ray.pipeline.cluster.quiet import without
 from sess_ray.pipeline.cluster.session import fitting
 from sess_ray.pipeline.cluster.silence import heard, missing
@@ -115,3 +116,16 @@ def test_one_line_is_kept_from_the_screen(capfd):
         os.write(2, b"and of a third\n")
     os.write(2, b"a word too many is said later\n")
     assert capfd.readouterr().err == "before\nan error of another\nand of a third\na word too many is said later\n"
+
+
+def test_that_tasks_are_tried_again_is_kept_from_the_screen(monkeypatch):
+    from ray._private import worker
+
+    told = []
+    monkeypatch.setattr(worker, "print_to_stdstream", lambda data, **_: told.append(data["lines"]))
+    for _ in range(2):
+        quiet.of_retries()
+    again = "Task x failed. There are infinite retries remaining, so the task will be retried. Error: it was killed."
+    for lines in ([again], ["memory is low"], [again, "a worker was killed"]):
+        worker.print_to_stdstream({"lines": lines, "pid": "raylet", "is_err": False}, ignore_prefix=False)
+    assert told == [["memory is low"], ["a worker was killed"]]
