@@ -19,8 +19,7 @@ from cyclopts import Parameter
 from sess_ray import SESS, demo
 from sess_ray.access import public, public_command, use
 from sess_ray.cli import command
-from sess_ray.io.inputs import read_inputs
-from sess_ray.io.items import Item
+from sess_ray.io.inputs import find_images
 from sess_ray.io.store import Store
 from sess_ray.metrics.metric import Metric, Summary
 from sess_ray.metrics.sanity import KINDS, Similarity, Window, parameter_randomisation, target_sensitivity
@@ -86,11 +85,6 @@ def reading(found: Mapping[str, Mapping[str, Summary]]) -> list[str]:
     return told
 
 
-def _images(config: ExplainConfig) -> list[Item]:
-    found = read_inputs(str(config.input), None, config.output, config.image_column)
-    return [Item(**row) for row in found.images.to_pylist()]
-
-
 @app.default
 def main(
     config: Annotated[ExplainConfig, Parameter(name="*")] = ExplainConfig(limit=8, output="out/sanity"),  # noqa: B008 - frozen
@@ -112,7 +106,10 @@ def main(
     refuse_used(store, RESULTS, "sanity checks", overwrite=config.overwrite)
     store.check_writable()
     model = load_model(config.model, config.weights, config.layer, **config.reading())
-    items = demo.images() if config.input is None else _images(config)
+    if config.input is None:
+        items = demo.images()
+    else:
+        items = find_images(config.input, output=config.output, image_column=config.image_column)
     images = dict(islice(command.decodable(items, config.max_pixels), config.limit))
     options: dict[str, Any] = config.explainer_options()
     top = SESS(model, num_scales=None).explain(list(images.values()), "top2")

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sess_ray.io.checksums import checksums, repeated
 from sess_ray.io.items import IMAGE_EXTENSIONS
-from sess_ray.io.moved import marks_of
 from sess_ray.io.store import digest
 
 # A name that can be a file below the output as it is: no step up, nothing hidden, nothing that a shell would mind.
@@ -47,37 +47,32 @@ def unique_names(ids: Callable[[], Iterator[list[str]]], stems: np.ndarray | Non
         Reads their ids, some at a time, in an order that is always the same: once, and again where some would share
         their names.
     stems : ndarray, (n,) uint64, optional
-        `stem_marks` of the ids, each counted once, if somebody has read them already.
+        `stem_checksums` of the ids, each counted once, if somebody has read them already.
     """
     if stems is None:
-        stems = np.concatenate([np.empty(0, np.uint64), *map(stem_marks, ids())])
-    marks = np.sort(stems)
-    shared = repeated(marks)
+        stems = np.concatenate([np.empty(0, np.uint64), *map(stem_checksums, ids())])
+    sums = np.sort(stems)
+    shared = repeated(sums)
     if not len(shared):
         return Names({})
     found = dict.fromkeys(_with(ids(), shared))
     # One that keeps its extension may be called as another is without.
-    whole = np.intersect1d(marks_of(image_id.lower() for image_id in found), marks)
+    whole = np.intersect1d(checksums(image_id.lower() for image_id in found), sums)
     others = np.setdiff1d(whole, shared)
     if len(others):
         found |= dict.fromkeys(_with(ids(), others))
     return Names(file_names(found))
 
 
-def repeated(marks: np.ndarray) -> np.ndarray:
-    """Return which of sorted numbers come more than once, each of them once."""
-    return np.unique(marks[1:][marks[1:] == marks[:-1]])
-
-
-def _with(ids: Iterable[list[str]], marks: np.ndarray) -> Iterator[str]:
-    """Yield the ids whose names have some marks."""
+def _with(ids: Iterable[list[str]], sums: np.ndarray) -> Iterator[str]:
+    """Yield the ids whose names have some sums."""
     for some in ids:
-        yield from (some[place] for place in np.flatnonzero(np.isin(stem_marks(some), marks)))
+        yield from (some[place] for place in np.flatnonzero(np.isin(stem_checksums(some), sums)))
 
 
-def stem_marks(ids: Iterable[str]) -> np.ndarray:
-    """Return `marks_of` the names that images have by themselves, in small letters: some file systems do not care."""
-    return marks_of(_stem(image_id).lower() for image_id in ids)
+def stem_checksums(ids: Iterable[str]) -> np.ndarray:
+    """Return `checksums` the names that images have by themselves, in small letters: some file systems do not care."""
+    return checksums(_stem(image_id).lower() for image_id in ids)
 
 
 def file_names(image_ids: Iterable[str]) -> dict[str, str]:

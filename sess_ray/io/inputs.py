@@ -75,9 +75,9 @@ class Inputs:
     unlabelled: tuple[str, ...] = ()
 
 
-def find_images(url: str) -> list[Item]:
-    """List images as `list_images` does, as Python objects."""
-    return [Item(**row) for row in list_images(url).to_pylist()]
+def find_images(url: str, **options: Any) -> list[Item]:
+    """List images as `read_inputs` does, as Python objects."""
+    return [Item(**row) for row in read_inputs(url, **options).images.to_pylist()]
 
 
 def list_images(url: str, limit: int | None = None, output: str | None = None) -> pa.Table:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sess_ray.io import moved
-from sess_ray.io.moved import Moved, marks_of
+from sess_ray.io.checksums import checksums
+from sess_ray.io.moved import Moved
 
 
 @pytest.fixture
@@ -16,15 +17,9 @@ def manifest(tmp_path):
     return str(path)
 
 
-@pytest.mark.parametrize("marks", [marks_of, lambda ids: np.zeros(len(ids), np.uint64)])
-def test_each_image_is_found_also_where_marks_are_the_same(manifest, marks, monkeypatch):
-    monkeypatch.setattr(moved, "marks_of", marks)
+@pytest.mark.parametrize("sums", [checksums, lambda ids: np.zeros(len(ids), np.uint64)])
+def test_each_image_is_found_also_where_checksums_are_the_same(manifest, sums, monkeypatch):
+    monkeypatch.setattr(moved, "checksums", sums)
     known = Moved(manifest)
     assert known.find(["ä199", "none", "ä0", "ä0", "ä57"]) == ["/new/199.jpg", None, *["/new/0.jpg"] * 2, "/new/57.jpg"]
     assert known.find([]) == []
-
-
-def test_marks_tell_texts_apart_and_are_always_the_same():
-    ids = [f"{number}" for number in range(10_000)]
-    assert len(np.unique(marks_of(ids))) == 10_000
-    assert marks_of(["a.jpg"]).tolist() == [9918916968011810814]

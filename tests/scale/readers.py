@@ -133,7 +133,7 @@ def _evaluation(folder: Path, *runs: str) -> EvaluateConfig:
 
 def evaluated(folder: Path) -> str:
     evaluation = prepare_evaluation(_evaluation(folder, "sess"))
-    return f"{evaluation.maps} maps in {len(evaluation.listing.blocks)} blocks"
+    return f"{evaluation.maps} maps in {len(evaluation.selection.blocks)} blocks"
 
 
 def reported(folder: Path, *runs: str) -> str:

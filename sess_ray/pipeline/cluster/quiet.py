@@ -20,10 +20,12 @@ RETRIED = "so the task will be retried"
 
 def of_retries() -> None:
     """Keep from the screen, in this process, that Ray tries tasks again; of a Ray with other names, it is seen."""
-    from ray._private import worker
-
+    try:
+        from ray._private import worker
+    except ImportError:
+        return
     tell = getattr(worker, "print_to_stdstream", None)
-    if tell is None or getattr(tell, "of_retries", False):
+    if tell is None or tell.__module__ == __name__:  # once in a process
         return
 
     def told(data: dict[str, Any], *arguments: Any, **options: Any) -> None:
@@ -31,7 +33,6 @@ def of_retries() -> None:
         if lines:
             tell({**data, "lines": lines}, *arguments, **options)
 
-    told.of_retries = True  # type: ignore[attr-defined] # once in a process
     worker.print_to_stdstream = told
 
 

@@ -42,7 +42,7 @@ class Counted:
     known: np.ndarray
 
 
-class Part:
+class Rows:
     """Some rows of results/, ready to be counted.
 
     Parameters
@@ -117,14 +117,14 @@ def counted(chunks: Chunks, metrics: Sequence[str]) -> Counted:
     left: dict[str, None] = {}
     room = 0
     for table in chunks(["image_id", "label", "size", *metrics]):
-        part = Part(table, metrics)
-        known.append(part.known())
-        part.count(by_size, _places(table["size"].fill_null(_NONE).to_pylist()))
-        room = room or max(1, CLASS_BYTES // part.class_bytes())
-        groups = _places(part.labels)
+        rows = Rows(table, metrics)
+        known.append(rows.known())
+        rows.count(by_size, _places(table["size"].fill_null(_NONE).to_pylist()))
+        room = room or max(1, CLASS_BYTES // rows.class_bytes())
+        groups = _places(rows.labels)
         taken.update([label for label in groups if label not in left][: room - len(taken)])
         left.update((label, None) for label in groups if label not in taken)
-        part.count(by_class, {label: places for label, places in groups.items() if label in taken})
+        rows.count(by_class, {label: places for label, places in groups.items() if label in taken})
     classes = _summaries(by_class, metrics)
     for first in range(0, len(left), room or 1):
         more = _of_classes(chunks, metrics, list(left)[first : first + room])
@@ -147,8 +147,8 @@ def _of_classes(chunks: Chunks, metrics: Sequence[str], labels: list[str]) -> Su
     for table in chunks(["image_id", "label", *metrics]):
         own = table.filter(pc.is_in(table["label"], pa.array(labels, pa.string())))
         if own.num_rows:
-            part = Part(own, metrics)
-            part.count(found, _places(part.labels))
+            rows = Rows(own, metrics)
+            rows.count(found, _places(rows.labels))
     return found
 
 

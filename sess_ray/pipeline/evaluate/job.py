@@ -78,12 +78,12 @@ def stream(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
     reading = {"access": config.access(), "runs": urls, "pixels": asks, "max_pixels": config.max_pixels}
     writing = {"access": config.access(), "output": evaluation.store.location, "metrics": metrics}
     settings = (model, known, metrics, config.region, config.precision, config.batch_size, evaluation.smooth)
-    listing = evaluation.listing
-    if listing.moved:
-        reading["moved"] = ray.put(listing.moved)
-    most = max(len(listing.blocks), listing.maps // ACTOR_MAPS)
+    selection = evaluation.selection
+    if selection.moved:
+        reading["moved"] = ray.put(selection.moved)
+    most = max(len(selection.blocks), selection.maps // ACTOR_MAPS)
     workers = pool(config.actors, config.gpus_per_actor, most, config.address)
-    maps = ray.data.from_blocks(listing.blocks).map_batches(read_maps, fn_kwargs=reading, **OF_TASKS)
+    maps = ray.data.from_blocks(selection.blocks).map_batches(read_maps, fn_kwargs=reading, **OF_TASKS)
     judged = map_blocks(maps, EvaluateActor, fn_constructor_args=settings, **workers)
     written = judged.map_batches(write_results, fn_kwargs=writing, **OF_TASKS)
     yield from arriving(written)

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from sess_ray.metrics.metric import Metric
 from sess_ray.metrics.suite import SUITE
-from sess_ray.pipeline.evaluate.counting import Counted, Part
+from sess_ray.pipeline.evaluate.counting import Counted, Rows
 from sess_ray.pipeline.evaluate.results import Chunks
 
 PARTITION_ROWS = 2**20
@@ -68,7 +68,7 @@ def _sums(chunks: Chunks, found: Counted, counts: np.ndarray, metrics: Sequence[
         own = counts[first : first + len(table)]
         first += len(table)
         if own.any():
-            part = Part(table, metrics)
+            part = Rows(table, metrics)
             for bit, name in enumerate(metrics):
                 places = np.flatnonzero(own >> np.uint32(bit) & 1)
                 if len(places):

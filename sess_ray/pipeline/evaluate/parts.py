@@ -38,7 +38,7 @@ class Part(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Listing:
+class Selection:
     """The maps that an evaluation is about, as places.
 
     Attributes
@@ -83,7 +83,7 @@ class Listing:
             names = [part.file for part in own]
             stored = stream_tables(self.runs[run], names, ["image_id", *columns])
             for part, (name, table) in zip(own, stored, strict=True):
-                yield run, name, counted(part.first, table.slice(part.first, part.rows), self.moved)
+                yield run, name, rows_that_count(part.first, table.slice(part.first, part.rows), self.moved)
 
     def unplaced(self) -> Iterator[tuple[str, str, int]]:
         """Yield run, image_id and target of all maps whose image is not among those that have moved."""
@@ -96,9 +96,9 @@ class Listing:
                         yield run, image_id, target
 
 
-def list_maps(
+def select_maps(
     runs: Mapping[str, Store], files: Mapping[str, Sequence[str]], limit: int | None, moved: Moved | None
-) -> Listing:
+) -> Selection:
     """List the maps of runs, the first `limit` of each whose image is there."""
     parts: list[Part] = []
     maps = 0
@@ -107,7 +107,7 @@ def list_maps(
             if count:
                 parts.append(part)
                 maps += count
-    return Listing(runs, files, parts, maps, moved)
+    return Selection(runs, files, parts, maps, moved)
 
 
 def _parts(
@@ -128,7 +128,7 @@ def _parts(
         left = None if left is None else left - len(there)
 
 
-def counted(first: int, table: pa.Table, moved: Moved | None) -> pa.Table:
+def rows_that_count(first: int, table: pa.Table, moved: Moved | None) -> pa.Table:
     """Return rows of a file with their numbers there, and where their images are now; without those that have none.
 
     Parameters
@@ -150,4 +150,4 @@ def counted(first: int, table: pa.Table, moved: Moved | None) -> pa.Table:
 def read_part(part: Mapping[str, Any], store: Store, moved: Moved | None) -> Iterator[pa.Table]:
     """Yield the rows of a part that count, all columns, those of a row group together."""
     for first, table in read_rows(store, part["file"], part["first"], part["rows"]):
-        yield counted(first, table, moved)
+        yield rows_that_count(first, table, moved)

@@ -202,7 +202,7 @@ def _of(table: pa.Table, wanted: set[Key]) -> Iterator[tuple[Key, dict[str, Any]
 def _places(evaluation: Evaluation, wanted: set[Key]) -> dict[tuple[str, str, int], dict[str, Any]]:
     """Return where the maps of some images are by run, image and target: file, number and uri."""
     found = {}
-    for run, file, table in evaluation.listing.stream(["target", "uri"]):
+    for run, file, table in evaluation.selection.stream(["target", "uri"]):
         for key, row in _of(table, wanted):
             found[(run, *key)] = row | {"file": file}
     return found

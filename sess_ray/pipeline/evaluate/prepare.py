@@ -22,7 +22,7 @@ from sess_ray.pipeline.cluster.output import map_files, refuse_used
 from sess_ray.pipeline.cluster.settings import ReadsModel
 from sess_ray.pipeline.evaluate.config import EvaluateConfig
 from sess_ray.pipeline.evaluate.judging import problem
-from sess_ray.pipeline.evaluate.parts import Listing, list_maps
+from sess_ray.pipeline.evaluate.parts import Selection, select_maps
 from sess_ray.pipeline.explain.targets import label_classes
 
 EVALUATION = ("summary.json", "summary.csv", "summary.md", "report.html", "results", "problems")
@@ -48,7 +48,7 @@ class Evaluation:
     annotations : Annotations or None
     classes : dict of str to tuple of int
         What each label of the annotations means to the model; nothing for some.
-    listing : Listing
+    selection : Selection
         Where the maps are.
     missing : list of dict
         Rows of problems/ that the annotations alone give rise to.
@@ -65,7 +65,7 @@ class Evaluation:
     model: Model
     annotations: Annotations | None
     classes: dict[str, tuple[int, ...]]
-    listing: Listing
+    selection: Selection
     missing: list[dict[str, Any]]
     smooth: dict[str, float]
     settings: dict[str, dict[str, Any]]
@@ -73,11 +73,11 @@ class Evaluation:
     @property
     def maps(self) -> int:
         """Number of maps."""
-        return self.listing.maps
+        return self.selection.maps
 
     def problems(self) -> Iterator[dict[str, Any]]:
         """Yield the rows of problems/ that are known before any map is read."""
-        for run, image_id, target in self.listing.unplaced():
+        for run, image_id, target in self.selection.unplaced():
             yield problem(run, image_id, target, "no image", f"not in {self.config.images}")
         yield from self.missing
 
@@ -105,12 +105,12 @@ def prepare(config: EvaluateConfig) -> Evaluation:
     annotations = read_annotations(config.annotations) if config.annotations else None
     _check_packages(metrics, annotations if config.region == "segments" else None)
     classes = label_classes(annotations, config.class_map, model) if annotations else {}
-    listing = list_maps(runs, files, config.limit, Moved(config.images) if config.images else None)
-    missing = _without_map(annotations, classes, listing) if annotations else []
+    selection = select_maps(runs, files, config.limit, Moved(config.images) if config.images else None)
+    missing = _without_map(annotations, classes, selection) if annotations else []
     smooth = {name: _smooth(config, found, files[name]) for name, found in runs.items()}
     settings = {name: (found.read_json(STARTED) or {}).get("settings", {}) for name, found in runs.items()}
     store.check_writable()
-    return Evaluation(config, metrics, runs, store, model, annotations, classes, listing, missing, smooth, settings)
+    return Evaluation(config, metrics, runs, store, model, annotations, classes, selection, missing, smooth, settings)
 
 
 def _smooth(config: EvaluateConfig, run: Store, files: list[str]) -> float:
@@ -160,15 +160,15 @@ def _model(config: EvaluateConfig, runs: dict[str, Store]) -> Model:
 
 
 def _without_map(
-    annotations: Annotations, classes: dict[str, tuple[int, ...]], listing: Listing
+    annotations: Annotations, classes: dict[str, tuple[int, ...]], selection: Selection
 ) -> list[dict[str, Any]]:
     """List what is annotated and has no map, and what is wrong with the annotations themselves.
 
     An image that no run was given is nobody's loss: it is left out.
     """
-    runs = listing.runs
+    runs = selection.runs
     targets: dict[str, dict[str, set[int]]] = {run: {} for run in runs}
-    for run, _, table in listing.stream(["target"]):
+    for run, _, table in selection.stream(["target"]):
         for image_id, target in zip(table["image_id"].to_pylist(), table["target"].to_pylist(), strict=True):
             annotation = annotations.find(image_id)
             if annotation:

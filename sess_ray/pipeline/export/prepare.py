@@ -9,15 +9,15 @@ import numpy as np
 import pyarrow as pa
 
 from sess_ray.access import public, use
-from sess_ray.io.file_names import repeated
-from sess_ray.io.moved import Moved, marks_of
+from sess_ray.io.checksums import checksums, repeated
+from sess_ray.io.file_parts import PARTS, Known, parts_of
+from sess_ray.io.moved import Moved
 from sess_ray.io.store import FINISHED, STARTED, Store
 from sess_ray.pipeline.cluster.output import map_files, refuse_used
 from sess_ray.pipeline.export.config import ExportConfig
 from sess_ray.pipeline.export.formats import FORMATS
 from sess_ray.pipeline.export.samples import Facts, Recipe
 from sess_ray.pipeline.gallery.prepare import predicted_names
-from sess_ray.pipeline.labels.parts import PARTS, Known, parts_of
 
 DATASET = ("export.json", *sorted({name for form in FORMATS.values() for name in form.contents}))
 SHARDS = pa.schema(  # a row for a file of the dataset: the parts of files of maps
@@ -83,7 +83,7 @@ class _Seen:
         self.maps = 0
         self.names: dict[int, str] = {}
         self.predicted: set[int] = set()
-        self._marks = [np.empty(0, np.uint64)]
+        self._sums = [np.empty(0, np.uint64)]
         self._counts = [np.empty(0, np.int32)]
         self._first = True
 
@@ -97,17 +97,17 @@ class _Seen:
         self.names.update((row["target"], row["target_name"]) for row in targets)
         self.predicted.update(table["predicted"].unique().to_pylist())
         ids = table["image_id"].value_counts()
-        self._marks.append(marks_of(ids.field("values").to_pylist()))
+        self._sums.append(checksums(ids.field("values").to_pylist()))
         self._counts.append(ids.field("counts").to_numpy().astype(np.int32))
 
     def images(self) -> tuple[int, int]:
         """Return how many images there are, and of how many maps one has most."""
-        marks, counts = np.concatenate(self._marks), np.concatenate(self._counts)
-        several = repeated(np.sort(marks))  # of images with maps in several files
-        apart = np.isin(marks, several) if len(several) else np.zeros(len(marks), bool)
-        _, places = np.unique(marks[apart], return_inverse=True)
+        sums, counts = np.concatenate(self._sums), np.concatenate(self._counts)
+        several = repeated(np.sort(sums))  # of images with maps in several files
+        apart = np.isin(sums, several) if len(several) else np.zeros(len(sums), bool)
+        _, places = np.unique(sums[apart], return_inverse=True)
         together = np.bincount(places, counts[apart], minlength=1)
-        return len(marks) - int(apart.sum()) + len(several), int(
+        return len(sums) - int(apart.sum()) + len(several), int(
             max(counts.max(where=~apart, initial=0), together.max())
         )
 

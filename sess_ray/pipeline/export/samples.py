@@ -13,11 +13,11 @@ from PIL import ExifTags, Image
 from sess_ray.access import one_line
 from sess_ray.errors import SessError
 from sess_ray.io.decode import decode
+from sess_ray.io.file_parts import Known, images_in
 from sess_ray.io.maps import map_of
 from sess_ray.io.reading import stream_items
 from sess_ray.io.store import Store
 from sess_ray.pipeline.cluster.rows import Row
-from sess_ray.pipeline.labels.parts import Known, images_in
 
 KEPT = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}  # kinds that every tool shows, and the ends of their names
 LOSSLESS = ("PNG", "TIFF", "BMP", "GIF", "PPM")

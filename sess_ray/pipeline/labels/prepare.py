@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from sess_ray.access import public, use
 from sess_ray.errors import SessError
+from sess_ray.io.file_parts import PARTS, Known, parts_of
 from sess_ray.io.moved import Moved
 from sess_ray.io.store import FINISHED, STARTED, Store
 from sess_ray.metrics.suite import SUITE
@@ -18,7 +19,6 @@ from sess_ray.metrics.thresholds import AtThresholds
 from sess_ray.pipeline.cluster.output import map_files, refuse_used
 from sess_ray.pipeline.evaluate.results import results_of
 from sess_ray.pipeline.labels.config import MIN_PART, MIN_SCORE_GIVEN, MIN_SCORE_PREDICTED, THRESHOLD, LabelsConfig
-from sess_ray.pipeline.labels.parts import PARTS, Known, parts_of
 from sess_ray.pipeline.labels.stages import Recipe
 from sess_ray.refinement import refinement
 

@@ -14,13 +14,13 @@ import pyarrow as pa
 from sess_ray.access import Access, one_line, use
 from sess_ray.errors import SessError
 from sess_ray.io.decode import decode
+from sess_ray.io.file_parts import Known, images_in
 from sess_ray.io.maps import map_of
 from sess_ray.io.reading import stream_items
 from sess_ray.io.store import Store
 from sess_ray.labels import Labelled, as_coco, as_voc, label_image, objects_of, shown
 from sess_ray.metrics.localization import reaches
 from sess_ray.pipeline.cluster.rows import Row, fetched, tables
-from sess_ray.pipeline.labels.parts import Known, images_in
 from sess_ray.refinement import Refinement
 
 # Maps that give no object.

@@ -14,7 +14,7 @@ from sess_ray.access import public, use
 from sess_ray.errors import SessError
 from sess_ray.io.inputs import Listing, tables_of
 from sess_ray.io.items import CHUNK, Item, distinct, split_uri
-from sess_ray.io.listed import Manifest, Progress
+from sess_ray.io.manifest_writer import Manifest, Progress
 from sess_ray.io.places import resolved
 from sess_ray.pipeline.listing.config import ListConfig
 

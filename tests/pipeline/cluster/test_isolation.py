@@ -134,7 +134,7 @@ def test_of_an_image_that_kills_who_decodes_it_the_map_is_measured(ray_session, 
     evaluation = prepare_evaluation(EvaluateConfig(run=(f"sess={maps}",), output=f"{maps}/evaluation"))
     reading = {"access": Access(), "runs": {"sess": maps}, "pixels": True, "max_pixels": Deadly(10**6)}
     read = (
-        ray_session.data.from_blocks(evaluation.listing.blocks)
+        ray_session.data.from_blocks(evaluation.selection.blocks)
         .map_batches(read_maps, fn_kwargs=reading, **ARROW)
         .take_all()
     )

@@ -145,7 +145,7 @@ def test_images_are_read_only_where_the_model_is_asked(whole, runs):
     _, evaluation, _ = whole
     rows = [
         row
-        for block in evaluation.listing.blocks
+        for block in evaluation.selection.blocks
         for found in read_maps(block, Access(), runs, pixels=False, max_pixels=10**6)
         for row in found.to_pylist()
     ]

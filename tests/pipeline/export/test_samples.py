@@ -14,13 +14,13 @@ import pytest
 from PIL import Image
 
 from sess_ray import SessError
+from sess_ray.io import file_parts
 from sess_ray.io.store import MAPS, Store
 from sess_ray.pipeline.export.config import ExportConfig
 from sess_ray.pipeline.export.formats import FORMATS
 from sess_ray.pipeline.export.job import in_order
 from sess_ray.pipeline.export.prepare import prepare
 from sess_ray.pipeline.export.samples import KEPT, Recipe, portable, samples
-from sess_ray.pipeline.labels import parts
 from tests.pipeline.export.runs import DAMAGED, GONE, HEIGHT, NAMES, TARGETS, WIDTH, export, pixels, store_run
 
 
@@ -92,8 +92,8 @@ def test_an_output_is_not_written_over_and_says_what_it_is_of(run, to, tmp_path)
 
 
 def test_an_export_is_the_same_from_parts_of_files(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(parts, "FILE_IMAGES", 1)
-    monkeypatch.setattr(parts, "PART_IMAGES", 1)
+    monkeypatch.setattr(file_parts, "FILE_IMAGES", 1)
+    monkeypatch.setattr(file_parts, "PART_IMAGES", 1)
     assert [len(block["parts"][0]) for block in prepare(ExportConfig(run=run, output=f"{run}/none")).blocks] == [7]
     export(run, tmp_path / "parts", "fiftyone")
     monkeypatch.undo()

@@ -19,7 +19,7 @@ import pytest
 
 from sess_ray import SessError
 from sess_ray.cli import main
-from sess_ray.io import listed, spans
+from sess_ray.io import manifest_writer, spans
 from sess_ray.io.columns import listed_folders
 from sess_ray.io.inputs import Listing, read_inputs
 from sess_ray.io.spans import cut
@@ -59,7 +59,7 @@ def same(found, expected):
 def small(monkeypatch):
     """Parts of seven images, in groups of three."""
     monkeypatch.setattr(job, "PART", 7)
-    monkeypatch.setattr(listed, "GROUP", 3)
+    monkeypatch.setattr(manifest_writer, "GROUP", 3)
 
 
 TREE = {
@@ -185,7 +185,7 @@ def test_killed_while_the_manifest_is_made_of_its_parts(tmp_path, monkeypatch):
     written(tmp_path / "in", TREE)
     whole = Path(list_into(tmp_path / "in", tmp_path / "whole.parquet")).read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(listed, "_with_columns", lambda *_: (_ for _ in ()).throw(Killed))
+        patch.setattr(manifest_writer, "_with_columns", lambda *_: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
             list_into(tmp_path / "in", tmp_path / "m.parquet")
     assert not (tmp_path / "m.parquet").exists()
@@ -221,7 +221,7 @@ def test_what_was_begun_with_something_else_does_not_go_on(tmp_path):
 
 
 def test_more_folders_than_there_may_be_classes_are_not_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(listed, "MOST_FOLDERS", 3)
+    monkeypatch.setattr(manifest_writer, "MOST_FOLDERS", 3)
     monkeypatch.setattr(spans, "LARGE", 2)
     written(tmp_path / "in", {f"{number}/1.jpg": b"x" for number in range(4)})
     manifest = list_into(tmp_path / "in", tmp_path / "m.parquet")

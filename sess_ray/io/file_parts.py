@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from sess_ray.io.file_names import Names, stem_marks, unique_names
+from sess_ray.io.file_names import Names, stem_checksums, unique_names
 from sess_ray.io.groups import read_images, stream_tables
 from sess_ray.io.moved import Moved
 from sess_ray.io.store import Store
-from sess_ray.pipeline.cluster.rows import Row
 
 PARTS = pa.schema(
     [
@@ -25,6 +24,7 @@ PARTS = pa.schema(
 FILE_IMAGES = 2048  # a file with more is cut
 PART_IMAGES = 1024  # into parts of so many
 Known = tuple[Names, Moved | None]
+Row = dict[str, Any]
 
 
 def parts_of(
@@ -47,7 +47,7 @@ def parts_of(
     for file, table in stream_tables(run, files, ["image_id", *columns]):
         noted(table)
         ids = table["image_id"].to_pylist()
-        stems.append(stem_marks(dict.fromkeys(ids)))
+        stems.append(stem_checksums(dict.fromkeys(ids)))
         parts += ({"file": file, **part} for part in _cut(ids))
 
     def again() -> Iterator[list[str]]:

@@ -1,19 +1,15 @@
-"""Labels and exports of large files: parts, and what is said of all, sorted on a disk."""
+"""Large files of maps, for whoever makes files of their images: parts of them, and images that are whole."""
 
 from __future__ import annotations
-
-import json
-import random
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from sess_ray.io import file_parts
+from sess_ray.io.file_parts import images_in, parts_of
 from sess_ray.io.groups import read_images
 from sess_ray.io.store import MAPS, Store
-from sess_ray.pipeline.labels import coco, parts
-from sess_ray.pipeline.labels.coco import Sorted, write_coco
-from sess_ray.pipeline.labels.parts import images_in, parts_of
 
 IDS = [f"{number // 3:02}.jpg" for number in range(60)]  # three maps each
 
@@ -42,8 +38,8 @@ def test_files_are_cut_where_an_image_ends(run, monkeypatch):
     ]
     assert seen == [(["image_id", "target"], rows) for rows in (60, 4)]
     assert (names.apart, names.of("07.jpg")) == ({}, "07")
-    monkeypatch.setattr(parts, "FILE_IMAGES", 10)
-    monkeypatch.setattr(parts, "PART_IMAGES", 6)
+    monkeypatch.setattr(file_parts, "FILE_IMAGES", 10)
+    monkeypatch.setattr(file_parts, "PART_IMAGES", 6)
     found, _ = listed(run)
     places = [(part["first"], part["rows"], part["images"]) for part in found]
     assert places == [(0, 18, 6), (18, 18, 6), (36, 18, 6), (54, 6, 2), (0, 4, 3)]
@@ -66,39 +62,3 @@ def test_images_are_whole_and_some_at_a_time(run, at_once):
         "z.jpg": [3],
     }
     assert list(images) == ["x.jpg", "y.jpg", "z.jpg"]
-
-
-@pytest.mark.parametrize("rows_in_memory", [50_000, 7])
-def test_rows_are_sorted_on_a_disk_and_written_as_json_writes_them(rows_in_memory, tmp_path, monkeypatch):
-    monkeypatch.setattr(coco, "ROWS", rows_in_memory)
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    draw = random.Random(0)
-    given = [
-        {"image_id": f"{draw.randrange(20)}ä.jpg", "name": f"n{number}", "height": 2, "width": number}
-        | {"objects": [json.dumps({"category_id": 1, "score": draw.random()}) for _ in range(draw.randrange(1, 3))]}
-        for number in range(40)
-    ]
-    classes = {7: (1, 'two "words"')}
-    with Sorted("image_id") as rows:
-        for row in given:
-            rows.add(row)
-        expected = sorted(given, key=lambda row: row["image_id"])
-        assert list(rows) == expected
-        path, names = str(tmp_path / "coco.json"), str(tmp_path / "names.txt")
-        write_coco(rows, classes, path, names)
-    images = [
-        {"id": number, "file_name": row["image_id"], "height": 2, "width": row["width"]}
-        for number, row in enumerate(expected, 1)
-    ]
-    objects = [(number, json.loads(text)) for number, row in enumerate(expected, 1) for text in row["objects"]]
-    annotations = [{"id": place, "image_id": number, **found} for place, (number, found) in enumerate(objects, 1)]
-    categories = [{"id": 1, "name": 'two "words"', "target": 7}]
-    whole = {"images": images, "annotations": annotations, "categories": categories}
-    assert (tmp_path / "coco.json").read_text() == json.dumps(whole)
-    assert (tmp_path / "names.txt").read_text() == "".join(f"{row['name']}\n" for row in expected)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["coco.json", "names.txt"]
-
-
-def test_nothing_is_a_file_as_well(tmp_path):
-    write_coco([], {}, str(tmp_path / "coco.json"), str(tmp_path / "names.txt"))
-    assert json.loads((tmp_path / "coco.json").read_text()) == {"images": [], "annotations": [], "categories": []}
