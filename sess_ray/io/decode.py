@@ -106,10 +106,6 @@ def shrunk(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata and of sizes that are checked below
         image = opened(content, max_pixels)
-        if image.width * image.height > max_pixels:
-            raise SessError(
-                f"the image has {image.width} x {image.height} pixels, more than the {max_pixels} allowed by max_pixels"
-            )
         try:
             turned = _turned(image)
             width, height = image.size[::-1] if turned else image.size
@@ -127,12 +123,12 @@ def shrunk(
 
 
 def opened(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Return the image of a file, its pixels not unpacked yet; `SessError` if it is none."""
+    """Return the image of a file, its pixels not unpacked yet; `SessError` if it is none, or has too many."""
     if not content:
         raise SessError("the file is empty")
     _register()
     try:
-        return Image.open(io.BytesIO(content))
+        image = Image.open(io.BytesIO(content))
     except Image.DecompressionBombError as error:
         raise SessError(f"the image has more than the {max_pixels} pixels allowed by max_pixels") from error
     except UnidentifiedImageError as error:
@@ -140,6 +136,14 @@ def opened(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise SessError(kind or "not an image, or of a kind that Pillow does not read") from error
     except Exception as error:
         raise _broken(error) from error
+    refuse_more_pixels(image.height, image.width, max_pixels)
+    return image
+
+
+def refuse_more_pixels(height: int, width: int, max_pixels: int) -> None:
+    """Raise `SessError` for an image of more pixels than are allowed."""
+    if height * width > max_pixels:
+        raise SessError(f"the image has {width} x {height} pixels, more than the {max_pixels} allowed by max_pixels")
 
 
 @cache

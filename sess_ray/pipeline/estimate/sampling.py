@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sess_ray.access import one_line, open_filesystem, patiently
-from sess_ray.errors import SessError
 from sess_ray.io.decode import Sides, enough, opened
 from sess_ray.io.items import shard_rows, split_uri
 from sess_ray.io.reading import stream_items
@@ -171,11 +170,7 @@ def _size(content: bytes, max_pixels: int) -> tuple[int, int]:
     """Return (height, width) as the header says; which of them is which, a rotation by EXIF may change."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        image = opened(content)
-    if image.width * image.height > max_pixels:
-        raise SessError(
-            f"the image has {image.width} x {image.height} pixels, more than the {max_pixels} allowed by max_pixels"
-        )
+        image = opened(content, max_pixels)
     return image.height, image.width
 
 

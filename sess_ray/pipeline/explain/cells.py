@@ -17,7 +17,7 @@ from PIL import Image
 from sess_ray.access import one_line, public
 from sess_ray.engine.chosen import is_chosen
 from sess_ray.errors import SessError
-from sess_ray.io.decode import Sides, shrunk, to_rgb
+from sess_ray.io.decode import Sides, refuse_more_pixels, shrunk, to_rgb
 from sess_ray.io.reading import read_items
 from sess_ray.io.store import MAPS
 from sess_ray.pipeline.cluster.isolation import survived
@@ -167,8 +167,7 @@ def _as_rgb(pixels: np.ndarray, max_pixels: int) -> np.ndarray:
     height, width = pixels.shape[:2]
     if not pixels.size:
         raise SessError("the image has no pixels")
-    if height * width > max_pixels:
-        raise SessError(f"the image has {width} x {height} pixels, more than the {max_pixels} allowed by max_pixels")
+    refuse_more_pixels(height, width, max_pixels)
     return pixels if channels == (3,) else np.asarray(to_rgb(Image.fromarray(pixels)))
 
 

@@ -39,6 +39,16 @@ def test_places_where_nothing_is_are_told_before_a_run(explain, tmp_path):
     assert f"{tmp_path}/lists/a.jpg" in told
 
 
+@pytest.mark.parametrize(
+    ("side", "said"), [(50, "50 x 50 pixels, more than the 2000"), (14_000, "more than the 2000 pixels")]
+)
+def test_images_beyond_the_limit_of_pixels_are_told_as_a_run_does(explain, tmp_path, side, said):
+    Image.new("1", (side, side)).save(tmp_path / "lists" / "a.png")
+    code, _, told = explain("a.png", flags=("--dry-run", "--max-pixels", 2000))
+    assert code == 2
+    assert f"the one image that was looked at cannot be explained: 'a.png': the image has {said}" in told
+
+
 @pytest.mark.slow
 def test_those_beside_good_images_are_told_too(explain, tmp_path):
     Image.new("RGB", (64, 48), "red").save(tmp_path / "lists" / "good.png")
