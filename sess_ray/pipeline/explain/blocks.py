@@ -34,7 +34,16 @@ def most_rows(config: ExplainConfig, input_size: int, actors: int) -> int:
     kept = num_kept(windows, config.ratio())
     passes = windows + kept * methods.get(config.method).num_passes(TYPICAL_CHANNELS)
     larger = ceil(actors / LARGE_POOL)
-    return min(larger * MAX_BLOCK_ROWS, max(1, larger * MAX_BLOCK_PASSES // passes))
+    return min(fast_rows(actors), max(1, larger * MAX_BLOCK_PASSES // passes))
+
+
+def fast_rows(actors: int) -> int:
+    """Return `most_rows` of a method that is so fast that its passes do not limit a block.
+
+    >>> fast_rows(16), fast_rows(1000)
+    (512, 2048)
+    """
+    return ceil(actors / LARGE_POOL) * MAX_BLOCK_ROWS
 
 
 def block_rows(number: int, left: float, images: float, actors: int, most: int, *, packed: bool = False) -> int:

@@ -11,7 +11,7 @@ from math import ceil
 import pyarrow as pa
 
 from sess_ray.io.held import Held
-from sess_ray.pipeline.explain.blocks import MAX_BLOCK_ROWS, block_rows
+from sess_ray.pipeline.explain.blocks import MAX_BLOCK_ROWS, block_rows, fast_rows
 from sess_ray.pipeline.explain.source import Source
 
 LINES = pa.schema(
@@ -50,14 +50,15 @@ def lines(source: Source, held: Held, actors: int, most: int) -> list[pa.Table]:
     begun = [span for span in left if span in held.files]
     images = sum(left[span] for span in fresh)
     small, *others = _parts(source, fresh, images, actors, most) or [[]]
-    found = chain(small, chain.from_iterable(_begun(source, span, held.files[span], most) for span in begun), *others)
+    again = (_begun(source, span, held.files[span], actors, most) for span in begun)
+    found = chain(small, chain.from_iterable(again), *others)
     return [pa.table([[cell] for cell in line], schema=LINES) for line in found]
 
 
-def _begun(source: Source, span: int, files: list[str], most: int) -> list[list[object]]:
+def _begun(source: Source, span: int, files: list[str], actors: int, most: int) -> list[list[object]]:
     """Return the lines of a span that another run has begun: one, but for a slow method, which is written often."""
     begin, end = _bounds(source, span)
-    rows = end - begin if most >= MAX_BLOCK_ROWS else most
+    rows = end - begin if most >= fast_rows(actors) else most
     return [[span, at, min(at + rows, end), files] for at in range(begin, end, rows)]
 
 
@@ -68,7 +69,7 @@ def _bounds(source: Source, span: int) -> tuple[int, int]:
 
 def _parts(source: Source, spans: list[int], images: int, actors: int, most: int) -> list[list[list[object]]]:
     """Return the lines of untouched spans, in each a list of its own."""
-    few = ceil(images / MOST_LINES) if most >= MAX_BLOCK_ROWS else 0
+    few = ceil(images / MOST_LINES) if most >= fast_rows(actors) else 0
     left, number, found = images, 0, []
     for span in spans:
         at, end = _bounds(source, span)

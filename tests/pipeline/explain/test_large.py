@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -17,6 +18,7 @@ from sess_ray.io.held import Held, held, settled
 from sess_ray.io.pieces import piece, piece_of
 from sess_ray.io.store import Store
 from sess_ray.pipeline.explain import job as module
+from sess_ray.pipeline.explain.blocks import fast_rows
 from sess_ray.pipeline.explain.compacting import Compaction
 from sess_ray.pipeline.explain.config import ExplainConfig
 from sess_ray.pipeline.explain.job import run
@@ -211,7 +213,7 @@ def test_lines_are_few_and_hold_every_row_once(count, actors):
     source = Source(cut, "out", count)
     done = range(0, cut.count - 1, 2)
     half = Held(rows=dict.fromkeys(done, cut.size) | {1: 7}, finished=set(done), files={1: ["maps/x.parquet"]})
-    found = [table.to_pylist()[0] for table in lines(source, half, actors, 512)]
+    found = [table.to_pylist()[0] for table in lines(source, half, actors, fast_rows(actors))]
     assert len(found) <= 2 * MOST_LINES + 16 * actors
     sizes = [line["end"] - line["begin"] for line in found]
     assert sizes[:9] == [1, 2, 4, 8, 16, 32, 64, 128, 256] or count < 10**6
@@ -225,3 +227,13 @@ def test_lines_are_few_and_hold_every_row_once(count, actors):
         assert [begin, *(stop for _, stop in parts)] == [*(start for start, _ in parts), end]
     slow = lines(Source(cut, "out", 3000), Held(), actors, 64)  # a block shall have few images
     assert max(line["end"][0].as_py() - line["begin"][0].as_py() for line in slow) <= 64
+
+
+def test_slow_methods_stay_short_in_a_large_pool_too():
+    """There blocks of 600 images may be what a slow method is allowed, and no more."""
+    cut = spans.Spans("m.parquet", 2_000_000, spans.size_of(2_000_000), "")
+    begun = Held(rows={0: 7}, files={0: ["maps/x.parquet"]})
+    found = pa.concat_tables(lines(Source(cut, "out", cut.rows), begun, 500, 600))
+    sizes = pc.subtract(found["end"], found["begin"]).to_pylist()
+    assert max(sizes) == 600
+    assert sum(sizes) == cut.rows
