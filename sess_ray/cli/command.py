@@ -280,6 +280,19 @@ def options_of(method: str, given: Iterable[str], methods: Collection[str]) -> d
     return options
 
 
+def given_flags(config: Any, names: Iterable[str]) -> list[str]:
+    """Return the flags of settings that are not left at their defaults.
+
+    Parameters
+    ----------
+    config : dataclass
+    names : iterable of str
+        Those of its fields that are asked for.
+    """
+    defaults = {field.name: field.default for field in fields(config)}
+    return [f"--{name.replace('_', '-')}" for name in names if getattr(config, name) != defaults[name]]
+
+
 def refuse_unused(config: Any, names: Iterable[str], command: str) -> None:
     """Raise `SessError` where settings that a command has no use for are not as they are by default.
 
@@ -290,8 +303,7 @@ def refuse_unused(config: Any, names: Iterable[str], command: str) -> None:
         Its fields that have no effect.
     command : str
     """
-    defaults = {field.name: field.default for field in fields(config)}
-    flags = [f"--{name.replace('_', '-')}" for name in names if getattr(config, name) != defaults[name]]
+    flags = given_flags(config, names)
     if flags:
         raise SessError(f"{command} has no use for {', '.join(flags)}: leave {'it' if len(flags) == 1 else 'them'} out")
 

@@ -6,8 +6,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from sess_ray.access import public, public_option
@@ -42,21 +41,15 @@ def ineffective(config: ExplainConfig) -> list[str]:
     """
     lines = []
     if not config.num_scales:
-        lines.append(("without SESS (--num-scales 0)", _given(config, OF_SESS)))
+        lines.append(("without SESS (--num-scales 0)", command.given_flags(config, OF_SESS)))
     elif config.windows == "all":
-        lines.append(("without --windows guided", _given(config, OF_GUIDED)))
+        lines.append(("without --windows guided", command.given_flags(config, OF_GUIDED)))
     elif config.num_scales <= config.whole_scales:
         finer = f"without more scales than --whole-scales {config.whole_scales}"
-        lines.append((finer, ["--windows", *_given(config, ["window_share"])]))
+        lines.append((finer, ["--windows", *command.given_flags(config, ["window_share"])]))
     if config.annotations is None:
-        lines.append(("without --annotations", _given(config, ["several_classes"])))
+        lines.append(("without --annotations", command.given_flags(config, ["several_classes"])))
     return [f"{without} nothing comes of {' and '.join(flags)}" for without, flags in lines if flags]
-
-
-def _given(config: ExplainConfig, names: Iterable[str]) -> list[str]:
-    """Return the flags of settings that are not left at their defaults."""
-    defaults = {field.name: field.default for field in fields(config)}
-    return [f"--{name.replace('_', '-')}" for name in names if getattr(config, name) != defaults[name]]
 
 
 class Progress:
