@@ -121,9 +121,9 @@ def _listed(ask: Ask, part: _Part) -> list[_Part | list[str]]:
 def _in_order(names: list[str], folders: list[str]) -> list[_Part | list[str]]:
     """Return names, and folders that are to be listed, as they would come if these were listed with the names."""
     found: list[_Part | list[str]] = []
-    kinds = dict.fromkeys(folders)
+    below = set(folders)
     for entry in sorted([*names, *folders]):
-        if entry in kinds:
+        if entry in below:
             found.append(_Part(entry))
         elif found and isinstance(found[-1], list):
             found[-1].append(entry)

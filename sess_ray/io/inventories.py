@@ -29,10 +29,9 @@ import pyarrow.parquet as pq
 from sess_ray.access import one_line, open_filesystem, patiently, persistent, public
 from sess_ray.errors import SessError
 from sess_ray.io.items import CHUNK
-from sess_ray.io.listing import uri_of
+from sess_ray.io.listing import is_bucket, uri_of
 
 LARGEST = 64 * 2**20  # bytes of a manifest: of a JSON file that is larger nobody asks whether it is one
-BUCKETS = ("s3", "s3a", "gs", "gcs")  # protocols whose paths begin with a bucket
 # What becomes of the rows that are no object of now: the column, which values of it are meant, and what it is called.
 GONE = {
     "isdeletemarker": (("true",), "delete marker"),
@@ -235,11 +234,9 @@ def _of_s3(filesystem: fsspec.AbstractFileSystem, path: str, said: dict[str, Any
 
 def _root(filesystem: fsspec.AbstractFileSystem, path: str, keys: list[str]) -> str:
     """Return where the keys of an inventory's files lie: in its bucket, or in a copy of that."""
-    root = path.split("/", maxsplit=1)[0]
-    protocols = (filesystem.protocol,) if isinstance(filesystem.protocol, str) else filesystem.protocol
-    if any(one in BUCKETS for one in protocols):
-        return root
     parts = path.split("/")
+    if is_bucket(filesystem):
+        return parts[0]
     above = ("/".join(parts[:end]) for end in range(len(parts) - 1, 0, -1))
     return next((one for one in above if filesystem.exists(posixpath.join(one, *keys[:1]))), posixpath.dirname(path))
 

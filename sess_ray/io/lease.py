@@ -29,6 +29,7 @@ import psutil
 from sess_ray.access import open_filesystem, patiently, public
 from sess_ray.errors import RunError, SessError
 from sess_ray.io.store import Store
+from sess_ray.opening import is_local
 
 BEAT = 10.0  # seconds between two renewals
 SILENT = 4  # beats that are missed by who is dead
@@ -234,7 +235,7 @@ def create(store: Store, name: str, content: bytes) -> bool:
     filesystem, root = open_filesystem(store.url)
     place = f"{root}/{name}"
     try:
-        if "file" in filesystem.protocol:
+        if is_local(filesystem):
             os.makedirs(root, exist_ok=True)
             with open(place, "xb") as file:
                 file.write(content)

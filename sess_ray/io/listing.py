@@ -61,9 +61,8 @@ def walk(filesystem: fsspec.AbstractFileSystem, path: str, after: str | None = N
     after : str, optional
         The last file that is known already, where `is_bucket` says that a list may begin behind one.
     """
-    for kind in _protocols(filesystem):
-        if kind in _BUCKETS:
-            return _BUCKETS[kind](filesystem, path.rstrip("/"), after)
+    if names := _names_of(filesystem):
+        return names(filesystem, path.rstrip("/"), after)
     assert after is None
     if is_local(filesystem):
         return _below(path.rstrip("/"), (), set())
@@ -72,11 +71,13 @@ def walk(filesystem: fsspec.AbstractFileSystem, path: str, after: str | None = N
 
 def is_bucket(filesystem: fsspec.AbstractFileSystem) -> bool:
     """Say whether a file system has buckets, in which files can be listed from one on, without what is before it."""
-    return any(kind in _BUCKETS for kind in _protocols(filesystem))
+    return _names_of(filesystem) is not None
 
 
-def _protocols(filesystem: fsspec.AbstractFileSystem) -> tuple[str, ...]:
-    return (filesystem.protocol,) if isinstance(filesystem.protocol, str) else filesystem.protocol
+def _names_of(filesystem: fsspec.AbstractFileSystem) -> Callable[..., Iterator[str]] | None:
+    """Return what lists the names in a bucket of a file system; None where it has no buckets that it knows."""
+    kinds = (filesystem.protocol,) if isinstance(filesystem.protocol, str) else filesystem.protocol
+    return next((_BUCKETS[kind] for kind in kinds if kind in _BUCKETS), None)
 
 
 def _below(path: str, above: tuple[Place, ...], seen: set[Place], links: int = 0) -> Iterator[str]:

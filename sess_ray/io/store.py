@@ -26,7 +26,7 @@ from sess_ray.access import one_line, open_filesystem, patiently, public
 from sess_ray.errors import RunError, SessError
 from sess_ray.io.listing import BEGUN, WRITTEN, walk
 from sess_ray.io.pieces import newest
-from sess_ray.opening import is_chain
+from sess_ray.opening import is_chain, is_local
 
 DICTIONARY = pa.dictionary(pa.int32(), pa.string())
 
@@ -96,7 +96,7 @@ class Store:
             )
         self.url = url.rstrip("/")
         self._filesystem, self._root = open_filesystem(self.url)
-        self._local = "file" in ((protocol,) if isinstance(protocol := self._filesystem.protocol, str) else protocol)
+        self._local = is_local(self._filesystem)
 
     @property
     def location(self) -> str:
