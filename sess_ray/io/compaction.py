@@ -45,7 +45,9 @@ def compact(store: Store, spans: Spans, span: int, files: Sequence[str]) -> None
     FileNotFoundError
         If one of them is gone: another run has joined them.
     RunError
-        If a file holds other rows than its name says, or the joined one cannot be written. The others are there then.
+        If a file holds other rows than its name says, or the joined one cannot be stored. The others are there then.
+    OSError
+        If there is no room on this machine to write it. The others are there then.
     """
     for folder in KEYS:
         names = sorted(name for name in files if name.startswith(f"{folder}/"))

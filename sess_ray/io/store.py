@@ -292,17 +292,19 @@ def those_of(store: Store, name: str, file: pq.ParquetFile, columns: Sequence[st
 @contextmanager
 def whole(store: Store, name: str) -> Iterator[str]:
     """Give a path on this machine to write to; what is there without an error becomes a file of the store."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = _beside(store._place(name)) if store._local else os.path.join(folder, posixpath.basename(name))
-        try:
+    if not store._local:
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, posixpath.basename(name))
             yield path
-            if store._local:
-                os.replace(path, store._place(name))
-            else:
-                store.put(name, path)
-        finally:
-            with suppress(FileNotFoundError):
-                os.unlink(path)
+            store.put(name, path)
+        return
+    path = _beside(store._place(name))
+    try:
+        yield path
+        os.replace(path, store._place(name))
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
 
 
 def digest(keys: Iterable[object]) -> str:

@@ -7,14 +7,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from itertools import count
+from itertools import chain, count
 from types import TracebackType
 from typing import Any, Self
 
 from sess_ray.access import Access, one_line, use
 from sess_ray.io.compaction import compact
 from sess_ray.io.held import Tally
-from sess_ray.io.pieces import piece_of
+from sess_ray.io.pieces import Piece, piece_of
 from sess_ray.io.spans import Spans
 from sess_ray.io.store import Store
 from sess_ray.pipeline.cluster.session import connect
@@ -44,9 +44,9 @@ class Compaction:
         self._started = count()
         self._task: Any = None
         self._failures = 0
-        for span, files in job.large.held.files.items() if job.large else ():
-            for name in files:
-                self._add(span, name)
+        for name in chain.from_iterable(job.large.held.files.values()) if job.large else ():
+            if one := piece_of(name):
+                self._add(name, one)
 
     def add(self, counts: Mapping[str, Any]) -> None:
         """Note the files of a block, as `stages.write` says them."""
@@ -54,7 +54,7 @@ class Compaction:
             return
         for name in filter(None, (counts["maps_file"], counts["errors_file"])):
             one = piece_of(name)
-            if one and self._add(one.span, name).is_whole(self._job.large.source.spans, one.span):
+            if one and self._add(name, one).is_whole(self._job.large.source.spans, one.span):
                 tally = self._tallies.pop(one.span)
                 if tally.is_scattered:
                     self._waiting.append((one.span, tally.files))
@@ -85,10 +85,9 @@ class Compaction:
             for task in self._running:
                 ray.cancel(task, force=True)
 
-    def _add(self, span: int, name: str) -> Tally:
-        tally, one = self._tallies.setdefault(span, Tally()), piece_of(name)
-        if one:
-            tally.add(name, one)
+    def _add(self, name: str, one: Piece) -> Tally:
+        tally = self._tallies.setdefault(one.span, Tally())
+        tally.add(name, one)
         return tally
 
     def _go_on(self, seconds: float = 0.0) -> None:
