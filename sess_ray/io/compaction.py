@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 
 from sess_ray.errors import RunError
 from sess_ray.io.groups import read_groups
-from sess_ray.io.ledger import KEYS
 from sess_ray.io.pieces import joined, piece_of
 from sess_ray.io.spans import Spans
 from sess_ray.io.store import ERRORS, MAPS, READERS, Store, whole
@@ -49,7 +48,7 @@ def compact(store: Store, spans: Spans, span: int, files: Sequence[str]) -> None
     OSError
         If there is no room on this machine to write it. The others are there then.
     """
-    for folder in KEYS:
+    for folder in SCHEMAS:
         names = sorted(name for name in files if name.startswith(f"{folder}/"))
         if len(names) > 1:
             _join(store, folder, names, spans, span)
