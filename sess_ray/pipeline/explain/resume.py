@@ -41,7 +41,6 @@ FREE = frozenset(
 )
 # Where something lies: compared by the place, and free with --resume-anyway, since it may have been moved.
 PLACES = ("input", "annotations", "class_map", "class_names", "prompts")
-PARTS: tuple[tuple[Any, ...], ...] = (("settings",), ("made_with", {}))  # of started.json
 # None until the model and the method are known.
 DECIDED = ("step_size", "pre_filter_ratio", "fade")
 # What maps were made with before there was such a setting, where that is not what it is by default.
@@ -136,7 +135,9 @@ def _started(store: Store) -> dict[str, Any] | None:
     """Return what started.json says; refused where that is not what a run has written there."""
     with suppress(SessError):
         started = store.read_json(STARTED)
-        if started is None or all(isinstance(started.get(*part), dict) for part in PARTS):
+        if started is None:
+            return None
+        if isinstance(started.get("settings"), dict) and isinstance(started.get("made_with", {}), dict):
             return started
     raise SessError(
         f"output {public(store.url)} holds a damaged {STARTED}: add --overwrite to replace the run, or choose another"
