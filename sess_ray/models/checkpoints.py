@@ -8,7 +8,7 @@ import io
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from pathlib import PosixPath, WindowsPath
+from pathlib import PurePath
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,12 +26,16 @@ State = dict[str, Tensor]
 TRAINING_ONLY = ("aux1.", "aux2.", "AuxLogits.")
 LFS = b"version https://git-lfs"
 ZIP, PICKLE = b"PK", b"\x80"  # what torch's files begin with
+_NUMPY: tuple[Any, ...] = (np.float64(0).__reduce__()[0], np.empty(0).__reduce__()[0])  # scalar, _reconstruct
 # What training loops leave beside the weights: flags, folders, and NumPy's numbers. There is no code in them.
-PLAIN: list[Any] = [argparse.Namespace, SimpleNamespace, PosixPath, WindowsPath, np.ndarray, np.dtype]
-PLAIN += [kind for kind in vars(np.dtypes).values() if isinstance(kind, type)]
-for _function in (np.float64(0).__reduce__()[0], np.empty(0).__reduce__()[0]):  # scalar, _reconstruct
-    _name = getattr(_function, "__name__", "")
-    PLAIN += [(_function, f"{place}.multiarray.{_name}") for place in ("numpy.core", "numpy._core")]  # before 2, since
+PLAIN: list[Any] = [
+    *(argparse.Namespace, SimpleNamespace, np.ndarray, np.dtype),
+    *(kind for kind in vars(np.dtypes).values() if isinstance(kind, type)),
+    # As NumPy is called before 2, and since.
+    *((make, f"{place}.multiarray.{make.__name__}") for make in _NUMPY for place in ("numpy.core", "numpy._core")),
+    # Neither system can make the other's paths; and Python 3.13 calls the module otherwise.
+    *((PurePath, f"{place}.{kind}Path") for kind in ("Posix", "Windows") for place in ("pathlib", "pathlib._local")),
+]
 SHOWN = 3  # keys, of those that are too many
 LIKE = 0.5  # of difflib: how alike a name has to be
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import io
 import pathlib
 import types
 
@@ -162,6 +163,18 @@ def test_what_is_no_checkpoint_at_all(content, message, tmp_path):
     with pytest.raises(SessError, match=message) as raised:
         load(str(tmp_path / "w.pth"))
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("system", ["Posix", "Windows"])
+@pytest.mark.parametrize("module", ["pathlib", "pathlib._local"])
+def test_paths_in_a_file_are_those_of_any_system_and_version(system, module, tmp_path):
+    """Python 3.13 calls the module pathlib._local."""
+    content = io.BytesIO()
+    torch.save({"model": state(), "root": pathlib.PosixPath("data")}, content, _use_new_zipfile_serialization=False)
+    name = b"cpathlib\nPosixPath\n"
+    assert content.getvalue().count(name) == 1
+    (tmp_path / "w.pth").write_bytes(content.getvalue().replace(name, f"c{module}\n{system}Path\n".encode()))
+    assert torch.equal(load(str(tmp_path / "w.pth")).module.first.weight, state()["first.weight"])
 
 
 def test_files_are_what_they_hold_whatever_they_are_called(tmp_path):
