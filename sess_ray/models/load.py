@@ -118,13 +118,13 @@ def _looked_at(
     """
     module = unwrapped(module)
     refuse_opaque(module, name)
-    said = source.activation or activation or _said(module, name)
+    wanted = activation or source.activation or _said(module, name)
     module = in_full_precision(module).eval()
     if source.known and activation is None:
         found = find_layer(module, size, layer)
         if found[-1] > 1:
-            return Readable(module, said or "softmax"), found
-    readable = as_logits(module, name, size, activation or said)
+            return Readable(module, wanted or "softmax"), found
+    readable = as_logits(module, name, size, wanted)
     return readable, find_layer(readable.module, size, layer)
 
 
@@ -134,7 +134,8 @@ def _said(module: nn.Module, name: str) -> Activation | None:
     problem = getattr(getattr(module, "config", None), "problem_type", None) or ""
     if problem == "regression":
         raise SessError(
-            f"{name} is for regression, and its outputs are no scores of classes: if they are, say activation="
+            f"{name} is for regression, and its outputs are no scores of classes: if they are, say with activation="
+            " (--activation) which"
         )
     return kinds.get(problem)
 

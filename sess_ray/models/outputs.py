@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -91,11 +92,10 @@ def as_logits(module: nn.Module, name: str, size: int, activation: Activation | 
         If the module does not take images of this size, or gives what may be read in two ways.
     """
     given, images, notes = activation, probes(module, size), []
-    coloured = in_colour(module, images)
+    coloured, found = in_colour(module, images)
     if coloured is not module:
-        module = coloured
         notes.append("it takes one channel: images are made grey, 0.299 R + 0.587 G + 0.114 B")
-    module, found = _in_rows(module, images, name)
+    module, found = _in_rows(coloured, images, found, name)
     own = _own_activation(found, name, sure=given is not None)
     if given == "none":
         refuse_scores(found, name)
@@ -117,9 +117,8 @@ def as_logits(module: nn.Module, name: str, size: int, activation: Activation | 
     return Readable(module, activation or "softmax", tuple(notes))
 
 
-def _in_rows(module: nn.Module, images: Tensor, name: str) -> tuple[nn.Module, Tensor]:
-    """Return a module that gives a row for each image, and what it gives for some."""
-    found = run(module, images)
+def _in_rows(module: nn.Module, images: Tensor, found: Any, name: str) -> tuple[nn.Module, Tensor]:
+    """Return a module that gives a row for each image, and its rows for images for which the module gives `found`."""
     _refuse_headless(module, images, found, name)
     pick = _picking(found, name)
     if pick:
@@ -129,7 +128,7 @@ def _in_rows(module: nn.Module, images: Tensor, name: str) -> tuple[nn.Module, T
         raise SessError(
             f"{name} gives {tuple(found.shape)} for {PROBES} images: it must map N x 3 x H x W to N x classes logits"
         )
-    rows = _Rows(found[0].numel())
+    rows = partial(torch.reshape, shape=(-1, found[0].numel()))
     if found.ndim == 1 or run(module, images[:1]).ndim == 1:  # as squeeze() leaves it
         module = Reading(module, rows)
     return module, rows(found)
@@ -171,16 +170,6 @@ class _Part:
     def __call__(self, found: object) -> Any:
         parts = _named_parts(found)
         return None if parts is None else parts[self.name]
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Makes a row for each image of what a module gives without one: of single images, or of single logits."""
-
-    classes: int
-
-    def __call__(self, found: Tensor) -> Tensor:
-        return found.reshape(-1, self.classes)
 
 
 def _picking(found: object, name: str) -> _Part | None:

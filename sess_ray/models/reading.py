@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ PROBES = 4  # images
 
 
 class Reading(nn.Module):
-    """A module and steps that make logits of what it gives; and where it is wanted, its input of images.
+    """A module with steps after it, which make logits of its output; and if need be one before, which makes its input.
 
     It shares the module's parts and has none of its own, so that layers and weights keep their names.
     """
@@ -51,6 +52,7 @@ def probes(module: nn.Module, size: int) -> Tensor:
 
 
 def run(module: nn.Module, images: Tensor) -> Any:
+    """Return a module's output for images, with gradients recorded; `SessError` if it does not take them."""
     try:
         with torch.enable_grad():
             return module(images.clone().requires_grad_())
@@ -75,17 +77,20 @@ def grey(images: Tensor) -> Tensor:
     return 0.299 * images[:, :1] + 0.587 * images[:, 1:2] + 0.114 * images[:, 2:]
 
 
-def in_colour(module: nn.Module, images: Tensor) -> nn.Module:
-    """Return a module that takes images of three channels: itself, or where one channel fits, with `grey` before it."""
+def in_colour(module: nn.Module, images: Tensor) -> tuple[nn.Module, Any]:
+    """Return a module that takes images of three channels, and its output for some.
+
+    It is the module itself or, if that takes one channel, the module with `grey` before it.
+
+    Raises
+    ------
+    SessError
+        If it takes neither; the message is about three channels.
+    """
     try:
-        with torch.no_grad():
-            module(images)
-    except Exception:
+        return module, run(module, images)
+    except SessError:
         changed = Reading(module, before=grey)
-        try:
-            with torch.no_grad():
-                changed(images)
-        except Exception:
-            return module  # what it says of three channels is what is to be told
-        return changed
-    return module
+        with suppress(SessError):
+            return changed, run(changed, images)
+        raise

@@ -102,26 +102,18 @@ OF_ITSELF = {"input_size": None, "layer": None}
 PROMPTS = {"prompts": ["a dog", "a cat"]}
 
 
-def folder(kind):
-    """Return how to make a classifier of transformers, saved in the working folder."""
+def folder(kind, save=zoo.saved):
+    """Return how to make a model of transformers, saved in the working folder."""
 
     def make():
         pytest.importorskip("transformers")
-        zoo.saved(kind, Path(kind))
+        save(kind, Path(kind))
         return f"hf:{kind}"
 
     return make
 
 
-def encoders(kind):
-    """Return how to make a CLIP or SigLIP of transformers, saved in the working folder."""
-
-    def make():
-        pytest.importorskip("transformers")
-        zoo.saved_encoders(kind, Path(kind))
-        return f"hf:{kind}"
-
-    return make
+encoders = partial(folder, save=zoo.saved_encoders)
 
 
 def of_open_clip():
@@ -230,7 +222,11 @@ def picture():
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param(one, marks=pytest.mark.slow if re.search("compile|: |_clip", one) else []) for one in KINDS]
+    "kind",
+    [
+        pytest.param(one, marks=pytest.mark.slow if re.search("compile|transformers|timm|open_clip", one) else [])
+        for one in KINDS
+    ],
 )
 def test_it_works_or_is_refused_in_one_line_as_the_document_says(kind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
