@@ -279,14 +279,14 @@ def _fitting(method: Method) -> Method:
     """Return a method as it is; `SessError` where its function asks for what it is not given."""
     of_layer = method.family == "T"
     offered, takes = (GIVEN_T, "activations, gradients") if of_layer else (GIVEN, "model, patches, targets")
+    try:
+        inspect.signature(method.function).bind(*takes.split(), **dict.fromkeys(method.given))
+    except (TypeError, ValueError) as error:  # of functions in C, some do not tell their signature
+        raise SessError(f"method {method.name!r} is called with ({takes}): {error}") from error
     for wanted in method.given:
         if wanted not in offered:
             may = ", ".join(offered)
             raise SessError(f"method {method.name!r} asks for {wanted!r}: give the option a default, or ask for {may}")
-    try:
-        inspect.signature(method.function).bind(*takes.split(), **dict.fromkeys(method.given))
-    except TypeError as error:
-        raise SessError(f"method {method.name!r} is called with ({takes}): {error}") from error
     return method
 
 

@@ -145,6 +145,7 @@ def with_luck(_model, patches, _targets, *, luck):
         (of_the_layer, r"is called with \(model, patches, targets\): too many"),
         (lambda patches: patches, r"is called with \(model, patches, targets\): too many"),
         (lambda a, b, c, more: a + b + c + more, "missing a required argument: 'more'"),
+        (max, r"is called with \(model, patches, targets\): no signature found"),
         (with_luck, "asks for 'luck': give the option a default"),
         (dict, "is type: give a name or a function"),
         (3, "is int: give a name or a function"),
