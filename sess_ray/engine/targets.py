@@ -43,7 +43,7 @@ def checked(spec: TargetSpec, model: Model) -> Targets:
             model.learn(groups)
             wanted += [(model.target_of(classes),) for classes in groups.values()]
         else:
-            wanted.append(tuple(_indices(entry)))
+            wanted.append(_indices(entry))
     if not wanted or not all(wanted):
         raise SessError("an image without targets: give at least one class index")
     try:
@@ -53,7 +53,7 @@ def checked(spec: TargetSpec, model: Model) -> Targets:
 
 
 def _indices(given: Any) -> tuple[Any, ...]:
-    """Return what a caller gives for several as a tuple, an index by itself as one of one."""
+    """Return the entries of a sequence; of an index, itself as the only one."""
     try:
         return (operator.index(given),)
     except TypeError:

@@ -193,12 +193,16 @@ def _projector(matrices: Tensor) -> Tensor:
     looks = matrices.device.type == "cpu"
     for _ in range(SQUARINGS):
         matrices = _over_trace(matrices)
-        norms = matrices.square().sum((1, 2))
-        done = looks and bool(((norms > 1 - CONVERGED) | (norms == 0)).all())
+        done = looks and _converged(matrices)
         matrices = matrices @ matrices
         if done:
             break
     return _over_trace(matrices)
+
+
+def _converged(matrices: Tensor) -> bool:
+    norms = matrices.square().sum((1, 2))
+    return bool(((norms > 1 - CONVERGED) | (norms == 0)).all())
 
 
 def _over_trace(matrices: Tensor) -> Tensor:

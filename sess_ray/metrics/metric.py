@@ -145,29 +145,26 @@ class Metric:
             One value for each map.
         weights : ndarray, (n, 1 + replicates)
             `weights_of` their images.
-        labels : sequence of str
+        labels : sequence of str or None
             Class of each map, for means over classes.
         """
         places: dict[str, list[int]] = {}
-        for place, label in enumerate(labels if self.per_class else ()):
-            places.setdefault(label or "", []).append(place)
-        for group, own in places.items() if self.per_class else [("", slice(None))]:  # type: ignore[list-item]
-            chosen = np.asarray(values, np.float64)[own]
-            for first in range(0, len(chosen), ROWS):
-                some = slice(first, first + ROWS)
-                self._count(group, chosen[some], weights[own][some].astype(np.float64))
+        for place, label in enumerate(labels):
+            places.setdefault((self.per_class and label) or "", []).append(place)
+        for group, own in places.items():
+            for first in range(0, len(own), ROWS):
+                some = own[first : first + ROWS]
+                self._count(group, values[some].astype(np.float64), weights[some].astype(np.float64))
 
     def _count(self, group: str, values: np.ndarray, weights: np.ndarray) -> None:
         shape = values.shape[1:]
         flat = values.reshape(len(values), -1)
         coarse = np.rint(flat * COARSE) / COARSE
         rest = np.rint((flat - coarse) * FINE) / FINE
-        parts = [np.ones((len(flat), 1)), coarse, *([rest] if rest.any() else [])]
-        counts, sums, *rests = np.split(weights.T @ np.hstack(parts), [1, 1 + flat.shape[1]][: len(parts) - 1], axis=1)
-        _added(self._counts, group, counts[:, 0])
-        _added(self._sums, group, sums.reshape(-1, *shape))
-        if rests:
-            _added(self._rests, group, rests[0].reshape(-1, *shape))
+        _added(self._counts, group, weights.sum(0))
+        _added(self._sums, group, (weights.T @ coarse).reshape(-1, *shape))
+        if rest.any():
+            _added(self._rests, group, (weights.T @ rest).reshape(-1, *shape))
 
     def merge(self, other: Self) -> Self:
         """Add everything that another part has counted; return self."""
@@ -177,7 +174,7 @@ class Metric:
             (self._counts, other._counts),
         ):
             for group, sums in theirs.items():
-                _added(own, group, sums if group in own else sums.copy())
+                _added(own, group, sums)
         return self
 
     def replicates(self) -> np.ndarray:
@@ -217,8 +214,8 @@ class Metric:
 
 
 def _added(sums: dict[str, np.ndarray], group: str, more: np.ndarray) -> None:
-    """Add to the sums of a group; without any yet, these are its own from now on."""
+    """Add to the sums of a group, which has none yet if it is new."""
     if group in sums:
         sums[group] += more
     else:
-        sums[group] = np.ascontiguousarray(more)
+        sums[group] = more.copy()
