@@ -48,6 +48,12 @@ def test_logits_are_those_of_the_library_by_hand(encoders):
     assert (probabilities.sum().item() == pytest.approx(1)) == (kind == "clip")
 
 
+def test_an_activation_that_is_given_comes_before_the_models_own(encoders):
+    kind, folder, *_ = encoders
+    other = "sigmoid" if kind == "clip" else "softmax"
+    assert sess_ray.load_model(f"hf:{folder}", prompts=PROMPTS, activation=other).activation == other
+
+
 def test_what_scores_windows_sees_images_alone(encoders):
     kind, folder, network, *_ = encoders
     model = sess_ray.load_model(f"hf:{folder}", prompts=PROMPTS)
