@@ -30,7 +30,7 @@ def main(
     job = prepare(config)
     known = job.progress.items
     if known:
-        print(f"{command.counted(known, 'image')} listed before: going on behind", flush=True)
+        print(f"{command.counted(known, 'image')} listed already: going on after the last", flush=True)
     with command.progress("image") as progress:
         listed = run(job, progress)
     seconds = time.monotonic() - begin

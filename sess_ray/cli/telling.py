@@ -35,21 +35,25 @@ def ineffective(config: ExplainConfig) -> list[str]:
     --------
     >>> from sess_ray.pipeline.explain.config import ExplainConfig
     >>> ineffective(ExplainConfig(num_scales=0, fade=0.1, windows="guided"))
-    ['without SESS (--num-scales 0) nothing comes of --fade and --windows']
+    ['--fade and --windows have no effect without SESS (--num-scales 0)']
     >>> ineffective(ExplainConfig(whole_scales=2))
-    ['without --windows guided nothing comes of --whole-scales']
+    ['--whole-scales has no effect without --windows guided']
     """
     lines = []
     if not config.num_scales:
-        lines.append(("without SESS (--num-scales 0)", command.given_flags(config, OF_SESS)))
+        lines.append(("SESS (--num-scales 0)", command.given_flags(config, OF_SESS)))
     elif config.windows == "all":
-        lines.append(("without --windows guided", command.given_flags(config, OF_GUIDED)))
+        lines.append(("--windows guided", command.given_flags(config, OF_GUIDED)))
     elif config.num_scales <= config.whole_scales:
-        finer = f"without more scales than --whole-scales {config.whole_scales}"
+        finer = f"more scales than --whole-scales {config.whole_scales}"
         lines.append((finer, ["--windows", *command.given_flags(config, ["window_share"])]))
     if config.annotations is None:
-        lines.append(("without --annotations", command.given_flags(config, ["several_classes"])))
-    return [f"{without} nothing comes of {' and '.join(flags)}" for without, flags in lines if flags]
+        lines.append(("--annotations", command.given_flags(config, ["several_classes"])))
+    return [
+        f"{' and '.join(flags)} {'has' if len(flags) == 1 else 'have'} no effect without {missing}"
+        for missing, flags in lines
+        if flags
+    ]
 
 
 class Progress:

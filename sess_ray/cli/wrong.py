@@ -49,7 +49,7 @@ def reason(error: BaseException) -> str:
 def _plain(error: CycloptsError) -> str:
     if isinstance(error, UnusedCliTokensError):
         words = " ".join(error.unused_tokens or ())
-        return f"{words}: a value stands behind its flag, such as --input FOLDER"
+        return f"{words}: give each value after its flag, such as --input FOLDER"
     if isinstance(error, RepeatArgumentError):
         return f"{_named(error.token)} is given twice: give it once"
     if isinstance(error, MissingArgumentError) and error.argument is not None:

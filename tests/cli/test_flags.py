@@ -81,7 +81,7 @@ REFUSED = [
     (["--max-bytes", "1.5e9"], "--max-bytes: '1.5e9' is not a whole number (see --help)"),
     (["--fade", "some"], "--fade: 'some' is not a number (see --help)"),
     (["--dry-run=maybe"], "--dry-run: 'maybe' is not true or false (see --help)"),
-    (["in", "--dry-run"], "in: a value stands behind its flag, such as --input FOLDER (see --help)"),
+    (["in", "--dry-run"], "in: give each value after its flag, such as --input FOLDER (see --help)"),
     (["--input"], "--input needs a value (see --help)"),
     (["--input", "a", "--input", "b"], "--input is given twice: give it once (see --help)"),
     (["--method-option", "a=1", "--method-option", "a=2"], "--method-option a=1 and a=2: give one of them"),

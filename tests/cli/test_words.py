@@ -55,19 +55,19 @@ def test_when_nothing_is_left_a_dry_run_says_so(capsys):
         ({"num_scales": 0}, []),
         (
             {"num_scales": 0, "pre_filter_ratio": 0.9, "step_size": 100, "window_share": 0.5},
-            ["without SESS (--num-scales 0) nothing comes of --step-size and --pre-filter-ratio and --window-share"],
+            ["--step-size and --pre-filter-ratio and --window-share have no effect without SESS (--num-scales 0)"],
         ),
-        ({"window_share": 0.5}, ["without --windows guided nothing comes of --window-share"]),
+        ({"window_share": 0.5}, ["--window-share has no effect without --windows guided"]),
         ({"windows": "guided", "window_share": 0.5, "whole_scales": 2}, []),
         (
             {"windows": "guided", "num_scales": 3, "window_share": 0.5},
-            ["without more scales than --whole-scales 4 nothing comes of --windows and --window-share"],
+            ["--windows and --window-share have no effect without more scales than --whole-scales 4"],
         ),
-        ({"several_classes": "best"}, ["without --annotations nothing comes of --several-classes"]),
+        ({"several_classes": "best"}, ["--several-classes has no effect without --annotations"]),
         ({"several_classes": "best", "annotations": "a.json"}, []),
     ],
 )
-def test_settings_of_which_nothing_comes_are_said(settings, told, capsys):
+def test_settings_without_an_effect_are_said(settings, told, capsys):
     cli._say(
         SimpleNamespace(
             **{**vars(job(["a.jpg"])), "config": ExplainConfig(**settings)},

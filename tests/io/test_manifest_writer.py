@@ -317,5 +317,5 @@ def test_ctrl_c_and_the_same_command(tmp_path):
     assert running.returncode == 130
     assert not (tmp_path / "m.parquet").exists()
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=True, env=environment)
-    assert "listed before: going on behind" in done.stdout
+    assert "listed already: going on after the last" in done.stdout
     assert pq.read_metadata(tmp_path / "m.parquet").num_rows == 400_000

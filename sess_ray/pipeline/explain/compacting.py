@@ -61,12 +61,22 @@ class Compaction:
         self._go_on()
 
     def finish(self, scattered: Mapping[int, Sequence[str]], check: Callable[[], None]) -> None:
-        """Join what is left, and the files of other spans; until then call `check` now and then."""
+        """Join what is left, and the files of other spans.
+
+        Parameters
+        ----------
+        scattered : mapping of int to sequence of str
+            The files of finished spans that have several in a folder.
+        check : callable
+            Called about once a second until then; raises an error if this run has lost the output.
+        """
         self._waiting.extend(scattered.items())
         quiet = time.monotonic() + QUIET
         while self._waiting or self._running:
             if time.monotonic() > quiet:
-                logger.warning("joins the files of finished spans: %d left", len(self._waiting) + len(self._running))
+                logger.warning(
+                    "files of finished spans are being joined: %d spans left", len(self._waiting) + len(self._running)
+                )
                 quiet += QUIET
             check()
             connect(self._job.config.address)
