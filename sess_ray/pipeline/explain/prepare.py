@@ -225,8 +225,6 @@ def _targets(config: ExplainConfig, found: Inputs, model: Model) -> tuple[pa.Tab
 
     items = found.images
     if config.annotations is None:
-        if config.targets == "label":
-            _refuse_unlabelled(config, found)
         given = (config.targets, model, config.class_map, found.class_names, partial(_folders, config))
         tasks = resolve(items, *given)
         return tasks, unlabelled(tasks)
