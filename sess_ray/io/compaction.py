@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from sess_ray.errors import RunError
 from sess_ray.io.groups import read_groups
-from sess_ray.io.pieces import joined, piece_of
+from sess_ray.io.pieces import by_folder, joined, piece_of
 from sess_ray.io.spans import Spans
 from sess_ray.io.store import ERRORS, MAPS, READERS, Store, whole
 
@@ -48,10 +48,9 @@ def compact(store: Store, spans: Spans, span: int, files: Sequence[str]) -> None
     OSError
         If there is no room on this machine to write it. The others are there then.
     """
-    for folder in SCHEMAS:
-        names = sorted(name for name in files if name.startswith(f"{folder}/"))
+    for folder, names in by_folder(files).items():
         if len(names) > 1:
-            _join(store, folder, names, spans, span)
+            _join(store, folder, sorted(names), spans, span)
 
 
 def _join(store: Store, folder: str, names: Sequence[str], spans: Spans, span: int) -> None:

@@ -10,8 +10,8 @@ from functools import cache
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sess_ray.io.ledger import KEYS, by_weight, put_right, read_files
-from sess_ray.io.pieces import MARKS, Piece, generations, mark_of, newest, piece, piece_of
+from sess_ray.io.ledger import by_weight, put_right, read_files
+from sess_ray.io.pieces import MARKS, Piece, by_folder, generations, mark_of, newest, piece, piece_of
 from sess_ray.io.spans import Spans
 from sess_ray.io.store import Store
 
@@ -41,7 +41,7 @@ class Tally:
     @property
     def is_scattered(self) -> bool:
         """Whether there are several files in a folder."""
-        return any(sum(name.startswith(f"{folder}/") for name in self.files) > 1 for folder in KEYS)
+        return any(len(own) > 1 for own in by_folder(self.files).values())
 
     def is_whole(self, spans: Spans, span: int) -> bool:
         """Say whether they hold each row of the span once."""

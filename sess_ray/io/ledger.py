@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sess_ray.errors import SessError
-from sess_ray.io.pieces import newest, piece_of
+from sess_ray.io.pieces import by_folder, newest, piece_of
 from sess_ray.io.store import DICTIONARY, ERRORS, MAPS, Store
 
 KEYS = {
@@ -61,12 +61,13 @@ def read_ledger(store: Store, *, repair: bool = True) -> Ledger:
 
 def read_files(store: Store, files: Sequence[str]) -> Ledger:
     """Return what some files of an output hold."""
-    return Ledger(*(_read(store, folder, [name for name in files if name.startswith(f"{folder}/")]) for folder in KEYS))
+    own = by_folder(files)
+    return Ledger(*(_read(store, folder, own.get(folder, [])) for folder in KEYS))
 
 
 def by_weight(files: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return files in the order in which they keep what several hold; and those that a joined one stands for."""
-    count = {name for folder in KEYS for name in newest([name for name in files if name.startswith(f"{folder}/")])}
+    count = {name for own in by_folder(files).values() for name in newest(own)}
 
     def weight(name: str) -> tuple[int, str]:
         one = piece_of(name)

@@ -11,7 +11,7 @@ generation count: so the joined file takes the place of the others in the moment
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -78,6 +78,18 @@ def joined(pieces: Sequence[Piece]) -> Piece:
     return Piece(pieces[0].span, rows, images, maps, mark % MARKS, 1 + max(one.generation for one in pieces))
 
 
+def by_folder(files: Iterable[str]) -> dict[str, list[str]]:
+    """Return files by the folder that they are in, in their order.
+
+    >>> by_folder(["maps/a.parquet", "errors/b.parquet", "maps/c.parquet"])
+    {'maps': ['maps/a.parquet', 'maps/c.parquet'], 'errors': ['errors/b.parquet']}
+    """
+    found: dict[str, list[str]] = {}
+    for name in files:
+        found.setdefault(name.partition("/")[0], []).append(name)
+    return found
+
+
 def newest(names: list[str]) -> list[str]:
     """Return those files of a folder that count: of a span those of the highest generation, and all that are of none.
 
@@ -118,13 +130,9 @@ def generations(files: Sequence[str]) -> Generations:
     >>> generations(["maps/000012-99-99-99-000000000000ffff-g1.parquet"])
     Generations(maps=1, errors=0)
     """
-    pieces = [(name.partition("/")[0], piece_of(name)) for name in files]
-    return Generations(
-        *(
-            max((one.generation for own, one in pieces if one and own == folder), default=0)
-            for folder in Generations._fields
-        )
-    )
+    own = by_folder(files)
+    pieces = (map(piece_of, own.get(folder, ())) for folder in Generations._fields)
+    return Generations(*(max((one.generation for one in some if one), default=0) for some in pieces))
 
 
 class Place(NamedTuple):

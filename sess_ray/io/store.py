@@ -57,7 +57,7 @@ ERRORS = pa.schema([("image_id", pa.string()), ("uri", pa.string()), ("stage", p
 
 STARTED, FINISHED = BEGUN, "run.json"
 RUN = (STARTED, FINISHED, *WRITTEN)  # what the explain job writes
-KEYS = ("run", "image_id", "target", "problem")  # columns that tell rows apart, in any table
+NAMED_BY = ("run", "image_id", "target", "problem")  # columns that tell rows apart, of those that a table has
 
 HIDDEN = ".writing-"  # in front of the names of files that are not whole yet
 READERS = 32  # small files that are read at the same time
@@ -147,7 +147,7 @@ class Store:
         str
             The file's name in the store.
         """
-        keys = [table[name].to_pylist() for name in KEYS if name in table.column_names]
+        keys = [table[name].to_pylist() for name in NAMED_BY if name in table.column_names]
         return self.replace_table(folder, digest(zip(*keys, strict=True)), table)
 
     def replace_table(self, folder: str, stem: str, table: pa.Table) -> str:
