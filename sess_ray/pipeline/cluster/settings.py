@@ -1,6 +1,6 @@
 """The settings that all jobs share, and how flags are written."""
 
-# Annotations are no text here: those of `OpensUrls` are read from the modules of its subclasses.
+# Annotations are no text here: those of `RunsOnRay` are read from the modules of its subclasses.
 
 import json
 import re
@@ -23,8 +23,8 @@ TASK_CPUS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReadsUrls:
-    """The settings that all commands share: how URLs are opened.
+class OpensUrls:
+    """How URLs are opened: settings of all commands that read data.
 
     Parameters
     ----------
@@ -59,8 +59,8 @@ class ReadsUrls:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OpensUrls(ReadsUrls):
-    """The settings that all jobs share: how URLs are opened, and where Ray is.
+class RunsOnRay(OpensUrls):
+    """How URLs are opened, and where Ray is: settings of all jobs that run on it.
 
     Parameters
     ----------

@@ -7,12 +7,12 @@ from typing import Annotated, Literal
 
 from sess_ray.errors import SessError, unknown
 from sess_ray.pipeline.cluster.flags import CLUSTER, INPUT, METRICS, MODEL, OUTPUT
-from sess_ray.pipeline.cluster.settings import OpensUrls, ReadsModel, named_runs
+from sess_ray.pipeline.cluster.settings import ReadsModel, RunsOnRay, named_runs
 from sess_ray.precision import Precision
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(ReadsModel, OpensUrls):
+class EvaluateConfig(ReadsModel, RunsOnRay):
     """Settings of `sess_ray.pipeline.evaluate.job.run`.
 
     Parameters

@@ -1,6 +1,6 @@
 """The settings of an explain job: one definition for flags, file, help and run.json."""
 
-# Annotations are no text here: those of `OpensUrls` are read from the modules of its subclasses.
+# Annotations are no text here: those of `RunsOnRay` are read from the modules of its subclasses.
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -9,7 +9,7 @@ from sess_ray.engine.chosen import is_top, threshold
 from sess_ray.errors import SessError
 from sess_ray.io.decode import Sides
 from sess_ray.pipeline.cluster.flags import CLUSTER, INPUT, METHOD, MODEL, OUTPUT, TARGETS, WINDOWS
-from sess_ray.pipeline.cluster.settings import OpensUrls, ReadsModel, actor_range, key_values
+from sess_ray.pipeline.cluster.settings import ReadsModel, RunsOnRay, actor_range, key_values
 from sess_ray.precision import Precision
 from sess_ray.windows import needed
 
@@ -30,7 +30,7 @@ class TakesOutput:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExplainConfig(ReadsModel, OpensUrls, TakesOutput):
+class ExplainConfig(ReadsModel, RunsOnRay, TakesOutput):
     """Settings of `sess_ray.pipeline.explain.job.run`.
 
     Parameters

@@ -1,19 +1,19 @@
 """The settings of an export into another tool: one definition for flags, file, help and export.json."""
 
-# Annotations are no text here: those of `OpensUrls` are read from the modules of its subclasses.
+# Annotations are no text here: those of `RunsOnRay` are read from the modules of its subclasses.
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from sess_ray.io.decode import MAX_PIXELS
 from sess_ray.pipeline.cluster.flags import INPUT, OUTPUT
-from sess_ray.pipeline.cluster.settings import OpensUrls
+from sess_ray.pipeline.cluster.settings import RunsOnRay
 
 Tool = Literal["hf", "fiftyone", "webdataset"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportConfig(OpensUrls):
+class ExportConfig(RunsOnRay):
     """Settings of `sess_ray.pipeline.export.job.run`.
 
     Parameters

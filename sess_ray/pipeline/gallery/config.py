@@ -7,13 +7,13 @@ from typing import Annotated, Literal
 
 from sess_ray.errors import SessError
 from sess_ray.pipeline.cluster.flags import INPUT, METHOD, MODEL, OUTPUT, TARGETS, WINDOWS, check
-from sess_ray.pipeline.cluster.settings import OpensUrls, ReadsModel, named_runs
+from sess_ray.pipeline.cluster.settings import ReadsModel, RunsOnRay, named_runs
 from sess_ray.pipeline.explain.config import DEMO_MODEL
 from sess_ray.precision import Precision
 
 
 @dataclass(frozen=True, kw_only=True)
-class GalleryConfig(OpensUrls):
+class GalleryConfig(RunsOnRay):
     """Settings of `sess_ray.pipeline.gallery.job.run`.
 
     Parameters

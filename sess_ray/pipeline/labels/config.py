@@ -1,6 +1,6 @@
 """The settings of pseudo-labels: one definition for flags, file, help and export.json."""
 
-# Annotations are no text here: those of `OpensUrls` are read from the modules of its subclasses.
+# Annotations are no text here: those of `RunsOnRay` are read from the modules of its subclasses.
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from sess_ray.errors import SessError
 from sess_ray.io.decode import MAX_PIXELS
 from sess_ray.pipeline.cluster.flags import INPUT, METHOD, OUTPUT, TARGETS
-from sess_ray.pipeline.cluster.settings import OpensUrls, key_values
+from sess_ray.pipeline.cluster.settings import RunsOnRay, key_values
 
 # By what labels are worth on annotated images, see docs/labels.md.
 THRESHOLD = 0.25
@@ -17,7 +17,7 @@ MIN_PART = 0.1  # of instances: what is smaller is rather a crumb than an object
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelsConfig(OpensUrls):
+class LabelsConfig(RunsOnRay):
     """Settings of `sess_ray.pipeline.labels.job.run`.
 
     Parameters

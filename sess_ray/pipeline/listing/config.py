@@ -1,6 +1,6 @@
 """The settings of a list: one definition for flags, file and help."""
 
-# Annotations are no text here: those of `ReadsUrls` are read from the modules of its subclasses.
+# Annotations are no text here: those of `OpensUrls` are read from the modules of its subclasses.
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -8,11 +8,11 @@ from typing import Annotated
 from sess_ray.access import public
 from sess_ray.errors import SessError
 from sess_ray.pipeline.cluster.flags import INPUT, OUTPUT
-from sess_ray.pipeline.cluster.settings import ReadsUrls
+from sess_ray.pipeline.cluster.settings import OpensUrls
 
 
 @dataclass(frozen=True, kw_only=True)
-class ListConfig(ReadsUrls):
+class ListConfig(OpensUrls):
     """Settings of `sess_ray.pipeline.listing.job.run`.
 
     Parameters
