@@ -48,7 +48,7 @@ from sess_ray.metrics import (
 from sess_ray.metrics.localization import is_difficult
 from sess_ray.metrics.perturbation import scored
 from studies.adds_tables import FEWER, summaries, tables_of, wall_table
-from studies.annotated import Thing, pictures, small
+from studies.annotated import Thing, pictures, precision, small
 
 MODELS = ("squeezenet1_1", "tf_efficientnet_lite0", "squeezenet1_0", "tf_efficientnet_lite2")
 WALLED = ("squeezenet1_1", "tf_efficientnet_lite0", "tf_efficientnet_lite2")
@@ -98,7 +98,7 @@ def measured(found: Explanation, thing: Thing, *, smooth: float, others: bool) -
     region = covered if segments is None else segments
     hit = PointingGame(smooth=smooth).measure(found.saliency, region)
     return {
-        "pxap": PxAP().measure(found.saliency, region),
+        "pxap": precision(PxAP(), found.saliency, thing, region),
         "pointing_game": hit,
         "pointing_game_difficult": hit if is_difficult(region, others) else None,
         "max_box_acc_v2": MaxBoxAccV2().measure(*small(found.saliency, thing.boxes)).tolist(),

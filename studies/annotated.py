@@ -12,17 +12,20 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
+from sess_ray.metrics import PxAP
+
 SIDE = 224
 
 
 @dataclass(frozen=True)
 class Thing:
-    """What an image shows of one label: its classes, boxes (n, 4), and outlines where there are any."""
+    """What an image shows of one label: its classes, boxes (n, 4), and outlines, those of crowds apart."""
 
     label: str
     classes: tuple[int, ...]
     boxes: np.ndarray
     outlines: list[Any] = field(default_factory=list)
+    crowds: list[Any] = field(default_factory=list)
 
     @property
     def target(self) -> int | dict[str, tuple[int, ...]]:
@@ -31,18 +34,36 @@ class Thing:
 
     def segments(self, height: int, width: int) -> np.ndarray | None:
         """Return where it is, (height, width) bool; None where nobody has outlined it."""
-        if not self.outlines:
+        outlines = self.outlines + self.crowds
+        return drawn(outlines, height, width) if outlines else None
+
+    def ignored(self, height: int, width: int) -> np.ndarray | None:
+        """Return the pixels that only its crowds cover, which PxAP leaves out; None where there are none."""
+        if not self.crowds:
             return None
-        picture = Image.new("1", (width, height))
-        covered = np.zeros((height, width), bool)
-        for outline in self.outlines:
-            if isinstance(outline, dict):  # run lengths, down the columns
-                values = np.arange(len(outline["counts"])) % 2 == 1
-                covered |= np.repeat(values, outline["counts"]).reshape(width, height).T
-                continue
-            for polygon in outline:
-                ImageDraw.Draw(picture).polygon(polygon, fill=1)
-        return covered | np.asarray(picture)
+        return drawn(self.crowds, height, width) & ~drawn(self.outlines, height, width)
+
+
+def drawn(outlines: list[Any], height: int, width: int) -> np.ndarray:
+    """Return what COCO's polygons and run lengths cover, (height, width) bool."""
+    picture = Image.new("1", (width, height))
+    covered = np.zeros((height, width), bool)
+    for outline in outlines:
+        if isinstance(outline, dict):  # run lengths, down the columns
+            values = np.arange(len(outline["counts"])) % 2 == 1
+            covered |= np.repeat(values, outline["counts"]).reshape(width, height).T
+            continue
+        for polygon in outline:
+            ImageDraw.Draw(picture).polygon(polygon, fill=1)
+    return covered | np.asarray(picture)
+
+
+def precision(metric: PxAP, saliency: np.ndarray, thing: Thing, region: np.ndarray) -> float | None:
+    """Return the PxAP of a map, in which crowds do not count; None where there is nothing but crowds."""
+    ignored = thing.ignored(*saliency.shape)
+    if ignored is not None and not (region & ~ignored).any():
+        return None
+    return metric.measure(saliency, region, ignored)
 
 
 def small(saliency: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -73,7 +94,10 @@ def pictures(root: Path, data: str) -> list[tuple[Path, list[Thing]]]:
         things = []
         for label, own in objects.items():
             boxes = np.array([[x, y, x + w, y + h] for x, y, w, h in (entry["bbox"] for entry in own)])
-            things.append(Thing(label, tuple(means[label]), boxes, [entry["segmentation"] for entry in own]))
+            outlines, crowds = (
+                [entry["segmentation"] for entry in own if entry["iscrowd"] == crowd] for crowd in (0, 1)
+            )
+            things.append(Thing(label, tuple(means[label]), boxes, outlines, crowds))
         if things:
             found.append((folder / "train2017" / image["file_name"], things))
     return found

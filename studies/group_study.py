@@ -19,7 +19,7 @@ from sess_ray import SESS, load_model
 from sess_ray.boxes import boxes_region
 from sess_ray.metrics import MaxBoxAccV2, PointingGame, PxAP
 from sess_ray.tables import markdown
-from studies.annotated import pictures
+from studies.annotated import pictures, precision
 
 ARMS = ("group", "one class")
 
@@ -36,9 +36,12 @@ def rows_of(data: Path, name: str, scales: int, limit: int | None) -> list[tuple
             segments = thing.segments(*pixels.shape[:2])
             region = boxes_region(thing.boxes, *pixels.shape[:2]) if segments is None else segments
             for arm, explanation in enumerate(found[2 * place : 2 * place + 2]):
-                for kind, counted in metrics.items():
-                    where = thing.boxes if kind == "MaxBoxAccV2" else region
-                    counted[arm].update(explanation.saliency, where, key=file.name, label=thing.label)
+                key = {"key": file.name, "label": thing.label}
+                value = precision(metrics["PxAP"][arm], explanation.saliency, thing, region)
+                if value is not None:
+                    metrics["PxAP"][arm].add(value, **key)
+                metrics["PointingGame"][arm].update(explanation.saliency, region, **key)
+                metrics["MaxBoxAccV2"][arm].update(explanation.saliency, thing.boxes, **key)
     rows = []
     for kind, (group, one) in metrics.items():
         difference = group.difference(one)

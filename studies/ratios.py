@@ -28,7 +28,7 @@ from sess_ray.engine.scales import scale_by_scale
 from sess_ray.metrics import EnergyPointingGame, MaxBoxAccV2, Metric, PointingGame, PxAP, walls
 from sess_ray.tables import markdown
 from sess_ray.windows import Plan
-from studies.annotated import Thing, pictures, small
+from studies.annotated import Thing, pictures, precision, small
 
 FADE = 0.25
 
@@ -147,7 +147,10 @@ class Board:
         jump = walls(found.saliency, found.plan, found.kept)
         if np.isfinite(jump):
             self.walls[name].add(jump, key=image)
-        for metric in (self.pxap[name], self.hits[name], self.energy[name]):
+        value = precision(self.pxap[name], found.saliency, thing, region)
+        if value is not None:
+            self.pxap[name].add(value, key=image, label=thing.label)
+        for metric in (self.hits[name], self.energy[name]):
             metric.add(metric.measure(found.saliency, region), key=image, label=thing.label)
         self.boxes[name].add(self.boxes[name].measure(*small(found.saliency, thing.boxes)), key=image)
 
@@ -163,7 +166,7 @@ class Board:
         for name, own in self.walls.items():
             differences = [metrics[name].difference(metrics[BASE]) for metrics in points.values()]
             cells = [f"{100 * one.mean:+.1f} ({100 * one.low:+.1f} to {100 * one.high:+.1f})" for one in differences]
-            rows.append((name, str(self.pxap[name].n), f"{own.summary().mean:.2f}", *cells))
+            rows.append((name, str(self.hits[name].n), f"{own.summary().mean:.2f}", *cells))
         return markdown(rows)
 
 
