@@ -1,4 +1,4 @@
-"""The house as docs/architecture.md draws it: which floor imports which, how large rooms are, and how they speak."""
+"""The house as docs/architecture.md draws it: which level imports which, how large rooms are, and how they speak."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ PACKAGE = ROOT / "sess_ray"
 FILES = sorted(path for folder in ("sess_ray", "jobs", "studies", "tests") for path in (ROOT / folder).rglob("*.py"))
 SOURCES = [path for path in FILES if path.is_relative_to(PACKAGE)]
 
-# From the roof down: a module imports what is on its own floor or on one below.
-FLOORS = [
+# From the roof down: a module imports what is on its own level or on one below.
+LEVELS = [
     {"cli", "benchmark", "__main__"},
     {"pipeline", "data"},
     {"labels", "refinement", "runs", "training", "demo"},
@@ -38,7 +38,7 @@ FLOORS = [
         "opening",
     },
 ]
-LEVEL = {room: len(FLOORS) - place for place, floor in enumerate(FLOORS) for room in floor}
+LEVEL = {room: len(LEVELS) - place for place, level in enumerate(LEVELS) for room in level}
 
 
 def name_of(path):
@@ -96,14 +96,14 @@ def places(found):
     return [f"{path.relative_to(ROOT)}: {what}" for path, what in found]
 
 
-def test_every_room_has_a_floor():
+def test_every_room_has_a_level():
     assert {room(name) for name in MODULES if name != "sess_ray"} - set(LEVEL) == set()
 
 
 def test_imports_go_down():
     """Also those in functions: what a module needs later is below it, too."""
     up = [
-        f"{name} imports {other}, which is on a higher floor"
+        f"{name} imports {other}, which is on a higher level"
         for name, path in MODULES.items()
         for other in ours(imports(path, at_once=False))
         if name != "sess_ray" and LEVEL[room(other)] > LEVEL[room(name)]

@@ -1,4 +1,4 @@
-"""The settings of pseudo-labels: one definition for flags, file, help and export.json."""
+"""The settings of pseudo-labels: one definition for flags, file, help and labels.json."""
 
 # Annotations are no text here: those of `RunsOnRay` are read from the modules of its subclasses.
 

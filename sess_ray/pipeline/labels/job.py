@@ -23,11 +23,11 @@ from sess_ray.pipeline.labels.prepare import LABELS, Labelling
 from sess_ray.pipeline.labels.stages import LEFT_OUT, label
 from sess_ray.refinement import opencv
 
-ERRORS = 100  # images that export.json names
+ERRORS = 100  # images that labels.json names
 
 
 def run(labelling: Labelling, progress: Any = None) -> Counter[str]:
-    """Label a run to its end: label images, annotations.json in COCO's layout, and, last, export.json.
+    """Label a run to its end: label images, annotations.json in COCO's layout, and, last, labels.json.
 
     Parameters
     ----------
@@ -105,5 +105,5 @@ def finish(labelling: Labelling, rows: Iterable[dict[str, Any]]) -> Counter[str]
         "versions": known,
         "command": public_command(sys.argv),
     }
-    store.write_json("export.json", record)
+    store.write_json("labels.json", record)
     return counts

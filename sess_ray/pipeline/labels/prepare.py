@@ -24,7 +24,7 @@ from sess_ray.refinement import refinement
 
 LABELS = (
     *("SegmentationClass", "SegmentationObject", "Annotations", "ImageSets"),
-    *("labels.txt", "annotations.json", "export.json"),
+    *("labels.txt", "annotations.json", "labels.json", "export.json"),  # the last is an older name of the record
 )
 CHOOSING = ("mask_iou", "max_box_acc")  # metrics that are best at some threshold; the first one there counts
 

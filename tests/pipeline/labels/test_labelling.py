@@ -96,7 +96,7 @@ def export(*arguments):
 def test_labels_score_what_the_evaluation_says(folder, things, evaluation):
     output = folder / "labels"
     assert export("--run", folder / "run", "--evaluation", folder / "evaluation", "--output", output) == 0
-    record = json.loads((output / "export.json").read_text())
+    record = json.loads((output / "labels.json").read_text())
     counts = {"images": 20, "objects": 30, "maps": 32, "covered": 0, "unrefined": 0}
     counts |= {"empty": 1, "damaged": 1, "unlikely": 0}
     assert record["counts"] == counts
@@ -142,7 +142,7 @@ def test_label_images_lie_where_pascal_voc_has_them(folder, things):
         np.testing.assert_array_equal(np.asarray(picture), expected)
     assert {path.name for path in output.iterdir()} == {
         *("SegmentationClass", "SegmentationObject", "Annotations", "ImageSets"),
-        *("labels.txt", "annotations.json", "export.json"),
+        *("labels.txt", "annotations.json", "labels.json"),
     }
 
 
@@ -165,7 +165,7 @@ def test_pascal_vocs_boxes_are_around_what_its_pictures_show(folder):
             assert thing.box == Image.fromarray((of_objects == place).astype(np.uint8)).getbbox()
             assert {names[number] for number in of_classes[of_objects == place]} == {thing.label}
             seen += 1
-    record = json.loads((output / "export.json").read_text())
+    record = json.loads((output / "labels.json").read_text())
     assert record["min_part"] == 0.1
     assert seen == record["counts"]["objects"] - record["counts"]["covered"]
 
@@ -228,7 +228,7 @@ def test_refined_masks_follow_the_images_and_bad_images_keep_their_maps(folder, 
         options = ["--refine", "grabcut", "--refine-option", "background=0.05", "--images", images]
         assert export(*arguments, *options, "--output", output) == 0
     assert "refinement: GrabCut(background=0.05" in (said := capsys.readouterr().out)
-    record = json.loads((refined / "export.json").read_text())
+    record = json.loads((refined / "labels.json").read_text())
     assert record["refinement"]["background"] == 0.05
     assert record["versions"]["opencv"]
     unread = {name for name, _ in things} - set(alone) | {absent, broken, another}
@@ -294,7 +294,7 @@ def test_a_low_score_is_left_out_by_default_and_told(folder, capsys):
     assert "probability: 0.2 or more" in said
     assert "20 objects in 20 images" in said
     assert "10 are below --min-score 0.2" in said
-    record = json.loads((output / "export.json").read_text())
+    record = json.loads((output / "labels.json").read_text())
     assert (record["min_score"], record["threshold"], record["refinement"]) == (0.2, 0.25, None)
     assert record["counts"]["unlikely"] == 10
 
