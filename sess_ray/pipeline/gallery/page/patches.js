@@ -106,7 +106,7 @@ const patches = (() => {
       own.sort(([one], [other]) => one.y - other.y || one.x - other.x);
       grid.append(...own.map(([, made]) => made));
       const title = make("h2", { textContent: `scale ${scale}: ${width} x ${height}, ${own.length === 1 ? "1 window" : `${own.length} windows`}` });
-      element("scales").append(title, make("div", { className: "scale" }, grid));
+      element("scales").append(make("section", { className: "scale" }, title, grid));
     });
     field.step.max = told.steps.length - 1;
     field.step.value = told.first;
