@@ -18,6 +18,7 @@ from cyclopts import Parameter
 from sess_ray import load_model, methods
 from sess_ray.cli import command
 from sess_ray.engine.fusion import min_max
+from sess_ray.engine.scoring import of_layer
 from sess_ray.methods import Method
 from sess_ray.methods.registry import Scored
 from sess_ray.models import Model
@@ -49,17 +50,21 @@ class CostConfig:
 
 def explain(model: Model, method: Method, patches: torch.Tensor, targets: torch.Tensor) -> None:
     """Score windows and make their maps, as the engine does it."""
-    tap = model.tap(patches)
-    gradients = tap.gradients(targets)
+    tap = model.tap(patches, gradients=method.pulls)
+    values = of_layer(tap, targets, slice(None), method.looks_at)
     scored = {"scored": Scored(model, targets, tap.logits, tap.pull)} if "scored" in method.given else {}
-    min_max(method.function(tap.activations, gradients, **scored), model.input_size)
+    min_max(method.function(*values.values(), **scored), model.input_size)
 
 
 @app.default
 def costs(config: Annotated[CostConfig, Parameter(name="*")] = CostConfig()) -> int:
     """Print a line for each method; return the exit code."""
     torch.set_num_threads(1)
-    model = load_model(config.model, config.weights).prepared(torch.device("cpu"), "fp32")
+    model = load_model(config.model, config.weights)
+    for parameter in model.module.parameters():
+        if parameter.ndim > 1 and not parameter.any():  # a head that starts at 0 reads nothing
+            torch.nn.init.normal_(parameter.data)
+    model = model.prepared(torch.device("cpu"), "fp32")
     known = [methods.get(name) for name in methods.names()]
     cams = [method for method in known if method.family == "T" and not method.refusal(model)]
     generator = torch.Generator().manual_seed(0)

@@ -71,7 +71,7 @@ class Extraction:
         offers: dict[str, object] = {"seed": settings.seed, "batch_size": settings.batch_size}
         if "scores" in method.given:
             offers["scores"] = torch.stack([row.work.scores[row.slot, row.window] for row in rows])
-        if settings.looks_at:
+        if method.looks_at:
             offers |= self._layer(patches, targets, rows)
         if "same_as" in method.given:
             offers["same_as"] = upload(_same_as(rows), settings.device)
@@ -91,11 +91,12 @@ class Extraction:
 
     def _layer(self, patches: Tensor, targets: Tensor, rows: list[Row]) -> dict[str, Tensor]:
         """Return what the method asks for from the layer: kept from the scoring pass, or computed again."""
-        names = self.settings.looks_at
+        method = self.settings.method
         kept = [row.work.layer.take(row.slot, row.window) for row in rows]
         if all(values is not None for values in kept):
-            return dict(zip(names, map(torch.stack, zip(*kept, strict=True)), strict=True))  # type: ignore[arg-type]
-        return of_layer(self.model.tap(patches), targets, slice(None), names)
+            return dict(zip(method.looks_at, map(torch.stack, zip(*kept, strict=True)), strict=True))  # type: ignore[arg-type]
+        tap = self.model.tap(patches, gradients=method.pulls)
+        return of_layer(tap, targets, slice(None), method.looks_at)
 
     def _generator(self, window: int) -> torch.Generator:
         """Return the generator of a patch's random numbers: the same in any batch, on any actor."""

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from sess_ray.engine.batches import Segment, batches
 from sess_ray.engine.fusion import min_max
-from sess_ray.engine.settings import LAYER, Settings
+from sess_ray.engine.settings import Settings
 from sess_ray.engine.work import Work
 from sess_ray.errors import SessError
 from sess_ray.methods import Method
 from sess_ray.methods.cam import gradcam
-from sess_ray.methods.registry import Scored
+from sess_ray.methods.registry import LAYER, Scored
 from sess_ray.models import Model
 from sess_ray.models.model import Tap
 
@@ -82,7 +82,7 @@ class Scoring:
 
     def _score(self, patches: Tensor, segments: list[Segment]) -> None:
         """Score a batch, and hand the results to its images."""
-        tap = self.model.tap(patches)
+        tap = self.model.tap(patches, gradients=self.settings.pulls)
         probabilities = self.model.probabilities(tap.logits)
         for segment in segments:
             if segment.whole is not None:
@@ -97,7 +97,7 @@ class Scoring:
                 segment.work.score(segment.places, scores[segment.rows, : segment.work.goal.count])
                 if self._holds(segment.work):
                     segment.work.patches.hold(segment.places, patches[segment.rows])
-        if self.settings.looks_at or self.settings.guides:
+        if self.settings.method.looks_at or self.settings.guides:
             for slot in range(slots):
                 active = [one for one in segments if slot < one.work.goal.count and one.windows]
                 self._look(tap, classes[:, slot], slot, active)
@@ -127,16 +127,16 @@ class Scoring:
             firsts = [0, *torch.tensor([len(own) for own in parts]).cumsum(0).tolist()]
             if not len(rows):
                 return
-        names = LAYER if settings.guides else settings.looks_at
+        names = LAYER if settings.guides else method.looks_at
         values = of_layer(tap, classes, rows, names)
         maps = guides = None
         if settings.guides:
             guides = min_max(gradcam(*values.values()), settings.window)
+        layer = [values[name] for name in method.looks_at]
         if method.family == "T":
             offers = self._offers(tap, classes[rows], rows) if "scored" in method.given else {}
-            found = method.function(*values.values(), **offers, **settings.method_options)
+            found = method.function(*layer, **offers, **settings.method_options)
             maps = checked_maps(method, found, len(classes[rows]))
-        layer = [values[name] for name in settings.looks_at]
         for segment, own, first in zip(active, chosen, firsts, strict=False):
             windows = segment.windows if own is None else [segment.windows[place] for place in own.tolist()]
             if not windows:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,7 +16,6 @@ from sess_ray.windows import Plan, fitted, sess_plan, whole_plan
 # On a CPU a small batch stays in the cache; a GPU needs a large one to be busy.
 BATCH_SIZES = {"cpu": 8, "cuda": 128}
 WINDOWS = ("all", "guided")
-LAYER = ("activations", "gradients")
 
 
 def default_batch_size(device: torch.device) -> int:
@@ -115,10 +113,10 @@ class Settings:
         """Whether the fused map is smoothed; never without SESS."""
         return self.smooth and self.num_scales is not None
 
-    @cached_property
-    def looks_at(self) -> list[str]:
-        """What the method needs from the layer in the scoring pass."""
-        return [name for name in LAYER if name in self.method.given or self.method.family == "T"]
+    @property
+    def pulls(self) -> bool:
+        """Whether a gradient of the scoring pass is needed."""
+        return self.guides or self.method.pulls
 
     def plan(self, height: int, width: int) -> Plan:
         """Return the windows of an image of this size; `SessError` if there are more than `max_patches`."""

@@ -13,25 +13,32 @@ from sess_ray.small import read_text
 def read_class_names(path: str, what: str = "class names") -> list[str]:
     """Read names in the order of their indices.
 
-    A line holds a name; or an index, a tab and a name, then in any order; or other columns between tabs, of which the
-    last is the name.
+    A line holds a name; or columns between tabs, of which the last is the name. If the first of two columns is an
+    index, lines have any order; of more columns, if it numbers the lines from 0 on.
 
     Raises
     ------
     SessError
-        If a line between others is empty, or an index is missing or there twice.
+        If a line between others is empty, lines have unlike columns, or an index is missing or there twice.
     """
     place = f"{what} {public(path)!r}"
     try:
         text = read_text(path, what).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise SessError(f"{place} are no text in UTF-8: write one a line") from error
-    lines = [line.strip() for line in text.replace("\r\n", "\n").replace("\r", "\n").rstrip().split("\n")]
-    if "" in lines:
-        raise SessError(f"{place}: line {lines.index('') + 1} is empty, and lines count: give each class a name")
+    lines = [line.strip(" ") for line in text.replace("\r\n", "\n").replace("\r", "\n").rstrip().split("\n")]
     rows = [[cell.strip() for cell in line.split("\t")] for line in lines]
     names = [row[-1] for row in rows]
-    if not all(len(row) == 2 and row[0].isdecimal() for row in rows):
+    if "" in names:
+        raise SessError(f"{place}: line {names.index('') + 1} is empty, and lines count: give each class a name")
+    unlike = next((number for number, row in enumerate(rows, 1) if len(row) != len(rows[0])), None)
+    if unlike:
+        raise SessError(
+            f"{place}: line {unlike} has {len(rows[unlike - 1])} columns between tabs, and line 1 has {len(rows[0])}:"
+            " write an index, a tab and a name in each, or a name"
+        )
+    indexed = len(rows[0]) > 1 and all(row[0].isdecimal() for row in rows)
+    if not indexed or (len(rows[0]) > 2 and {int(row[0]) for row in rows} != set(range(len(rows)))):
         return names
     found = dict(zip((int(row[0]) for row in rows), names, strict=True))
     absent = [index for index in range(len(rows)) if index not in found]

@@ -1,6 +1,8 @@
 """Family T: class activation maps, from what the scoring pass has computed.
 
-All methods take activations A and gradients g = d(logit)/dA, both (N, K, u, v) float32, and return maps (N, u, v).
+All methods take activations A and, if they need them, gradients g = d(logit)/dA, both (N, K, u, v) float32, and return
+maps (N, u, v). The scoring pass costs so little that here einsum's copies would show, and passes over A that can be
+saved.
 """
 
 from __future__ import annotations
@@ -11,13 +13,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from sess_ray.methods.principal import first_part, project
 from sess_ray.methods.registry import Scored, register
 from sess_ray.models import Model
 
 
 def _combine(weights: Tensor, activations: Tensor) -> Tensor:
     """Return ReLU(sum_k w_k A_k) for weights (N, K)."""
-    return torch.einsum("nk,nkuv->nuv", weights, activations).relu_()
+    found = weights[:, None] @ activations.flatten(2)
+    return found.view(activations[:, 0].shape).relu_()
 
 
 def _pools_linearly(model: Model) -> str | None:
@@ -43,7 +47,7 @@ def cam(activations: Tensor, gradients: Tensor, *, relu: bool = False) -> Tensor
     group of classes has no weights of its own: its W_ck is the mean of its classes' weights, each weighted by its share
     of the group's probability on the patch.
     """
-    found = torch.einsum("nkuv,nkuv->nuv", gradients, activations)
+    found = (gradients * activations).sum(1)
     return found.relu_() if relu else found
 
 
@@ -57,19 +61,18 @@ def gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
 def gradcam_plus_plus(activations: Tensor, gradients: Tensor, *, normalize_alpha: bool = False) -> Tensor:
     """Weigh channels by sum(alpha ReLU(g)) with alpha = g^2 / (2 g^2 + S_k g^3), S_k the sum of A_k.
 
-    A denominator of 0 becomes 1. The factor e^y of the paper is constant over a map and cancels in its min-max.
-    ``normalize_alpha`` divides the alphas of a channel by their sum over the positions with g > 0, as the authors' code
-    does, but not the paper.
+    Where g > 0, alpha ReLU(g) is g / (2 + S_k g); elsewhere it is 0. A denominator of 0 becomes 1. The factor e^y of
+    the paper is constant over a map and cancels in its min-max. ``normalize_alpha`` divides the alphas of a channel by
+    their sum over the positions with g > 0, as the authors' code does, but not the paper.
     """
-    squares = gradients.square()
-    sums = activations.sum((2, 3), keepdim=True)
-    denominators = 2 * squares + sums * squares * gradients
-    denominators = torch.where(denominators == 0, 1.0, denominators)
-    alphas = squares / denominators
+    positive = gradients.relu()
+    denominators = (activations.sum((2, 3), keepdim=True) * positive).add_(2)
+    denominators += denominators.clone().eq_(0)  # as floats: a mask takes five times as long
+    weights = (positive / denominators).sum((2, 3))
     if normalize_alpha:
-        totals = torch.where(gradients > 0, alphas, 0).sum((2, 3), keepdim=True)
-        alphas = alphas / torch.where(totals == 0, 1.0, totals)
-    return _combine((alphas * gradients.relu()).sum((2, 3)), activations)
+        totals = torch.where(positive > 0, 1 / denominators, 0).sum((2, 3))
+        weights = weights / torch.where(totals == 0, 1.0, totals)
+    return _combine(weights, activations)
 
 
 @register("hirescam", family="T", paper="Draelos & Carin, HiResCAM, 2020", passes="0")
@@ -78,7 +81,7 @@ def hirescam(activations: Tensor, gradients: Tensor) -> Tensor:
 
     If the gradient is the same everywhere, as before a global mean and a linear layer, this is Grad-CAM.
     """
-    return torch.einsum("nkuv,nkuv->nuv", gradients, activations).relu_()
+    return (gradients * activations).sum(1).relu_()
 
 
 @register("xgradcam", family="T", paper="Fu et al., Axiom-based Grad-CAM, BMVC 2020", passes="0")
@@ -95,19 +98,18 @@ def xgradcam(activations: Tensor, gradients: Tensor) -> Tensor:
 @register("layercam", family="T", paper="Jiang et al., LayerCAM, TIP 2021", passes="0")
 def layercam(activations: Tensor, gradients: Tensor) -> Tensor:
     """Weigh activations by their own gradient where it is positive: ReLU(sum_k ReLU(g_k) A_k)."""
-    return torch.einsum("nkuv,nkuv->nuv", gradients.relu(), activations).relu_()
+    return gradients.relu().mul_(activations).sum(1).relu_()
 
 
 @register("eigencam", family="T", paper="Muhammad & Yeasin, Eigen-CAM, IJCNN 2020", passes="0")
-def eigencam(activations: Tensor, gradients: Tensor, *, centred: bool = False) -> Tensor:
+def eigencam(activations: Tensor, *, centred: bool = False) -> Tensor:
     """Project activations on their first principal component, then apply a ReLU.
 
     The map of a patch is the same for every target. ``centred=True`` first subtracts each channel's mean, as
     pytorch-grad-cam does, but not the paper. The sign of a principal component is arbitrary; here it is the one that
     agrees with the mean of the channels.
     """
-    del gradients
-    return _principal(activations, centred)
+    return project(activations, centred).relu_()
 
 
 @register("eigengradcam", family="T", paper="Gildenblat, pytorch-grad-cam, 2021, after Eigen-CAM", passes="0")
@@ -117,11 +119,11 @@ def eigengradcam(activations: Tensor, gradients: Tensor, *, centred: bool = True
     The component's sign is the one that agrees with HiResCAM's sum of the same products; the library that defines the
     method leaves it to the decomposition. ``centred=True`` first subtracts each channel's mean, as that library does.
     """
-    return _principal(gradients * activations, centred)
+    return project(gradients * activations, centred).relu_()
 
 
 KERNELS: dict[str, Callable[[Tensor, float], Tensor]] = {
-    "sigmoid": lambda products, gamma: (gamma * products + 1).tanh(),
+    "sigmoid": lambda products, gamma: (gamma * products).add_(1).tanh_(),
     "rbf": lambda products, gamma: (-gamma * _squared_distances(products)).exp(),
     "poly": lambda products, gamma: (gamma * products + 1) ** 3,
 }
@@ -129,11 +131,7 @@ KERNELS: dict[str, Callable[[Tensor, float], Tensor]] = {
 
 @register("kpcacam", family="T", paper="Karmani et al., KPCA-CAM, 2024", passes="0")
 def kpcacam(
-    activations: Tensor,
-    gradients: Tensor,
-    *,
-    kernel: Literal["sigmoid", "rbf", "poly"] = "sigmoid",
-    gamma: float = 0.0,
+    activations: Tensor, *, kernel: Literal["sigmoid", "rbf", "poly"] = "sigmoid", gamma: float = 0.0
 ) -> Tensor:
     """Project activations on their first principal component in the space of a kernel, then apply a ReLU.
 
@@ -142,72 +140,18 @@ def kpcacam(
     number of channels. The map of a patch is the same for every target. The component's sign is the one that agrees
     with the mean of the channels; the authors' code leaves it to the decomposition.
     """
-    del gradients
-    samples = activations.flatten(2)
-    samples = samples - samples.mean(2, keepdim=True)
-    values = KERNELS[kernel](samples.transpose(1, 2) @ samples, gamma or 1 / samples.shape[1])
-    values = values - values.mean(1, keepdim=True)
-    values = values - values.mean(2, keepdim=True)  # of the features that the kernel stands for, each minus its mean
-    # So that no eigenvalue below 0, which a kernel may have, is the largest in absolute value.
-    values.diagonal(dim1=1, dim2=2).add_(values.norm(dim=(1, 2))[:, None])
-    along = _projector(values) @ samples.sum(1)[..., None]
-    return along.view(activations[:, 0].shape).relu_()
+    samples = activations.flatten(2).mT  # (N, positions, K)
+    samples = samples - samples.mean(1, keepdim=True)
+    values = KERNELS[kernel](samples @ samples.mT, gamma or 1 / samples.shape[2])
+    # Of the features that the kernel stands for, each minus its mean.
+    values -= values.mean(1, keepdim=True)
+    values -= values.mean(2, keepdim=True)
+    return first_part(values, samples.sum(2)).view(activations[:, 0].shape).relu_()
 
 
 def _squared_distances(products: Tensor) -> Tensor:
     squares = products.diagonal(dim1=1, dim2=2)
     return (squares[:, :, None] + squares[:, None] - 2 * products).clamp_(min=0)
-
-
-SQUARINGS = 12  # 2^12 steps of the power iteration
-CONVERGED = 1e-6  # what a projector's squared norm lacks of 1; its square lacks 1e-13
-
-
-def _principal(values: Tensor, centred: bool) -> Tensor:
-    """Return the part of the mean over channels that lies along the first principal component, ReLU, (N, u, v).
-
-    It is a singular vector of the values, and the first eigenvector of the products of channels with channels, or of
-    positions with positions if there are fewer of these.
-    """
-    samples = values.flatten(2)  # (N, K, positions)
-    if centred:
-        samples = samples - samples.mean(2, keepdim=True)
-    few_channels = samples.shape[1] < samples.shape[2]
-    sides = (samples, samples.transpose(1, 2)) if few_channels else (samples.transpose(1, 2), samples)
-    projector = _projector(sides[0] @ sides[1])
-    # With u and v the left and the right vector, u u' S 1 = S v v' 1.
-    along = (
-        samples.transpose(1, 2) @ projector.sum(2, keepdim=True)
-        if few_channels
-        else projector @ sides[0].sum(2, keepdim=True)
-    )
-    return along.view(len(values), *values.shape[2:]).relu_()
-
-
-def _projector(matrices: Tensor) -> Tensor:
-    """Return the projectors on the first eigenvectors of symmetric positive semi-definite matrices (N, M, M).
-
-    The matrices' powers converge to them; unlike a decomposition, this does not wait for a GPU. On a CPU, where
-    looking costs nothing, it ends when all have converged.
-    """
-    looks = matrices.device.type == "cpu"
-    for _ in range(SQUARINGS):
-        matrices = _over_trace(matrices)
-        done = looks and _converged(matrices)
-        matrices = matrices @ matrices
-        if done:
-            break
-    return _over_trace(matrices)
-
-
-def _converged(matrices: Tensor) -> bool:
-    norms = matrices.square().sum((1, 2))
-    return bool(((norms > 1 - CONVERGED) | (norms == 0)).all())
-
-
-def _over_trace(matrices: Tensor) -> Tensor:
-    traces = matrices.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
-    return matrices / torch.where(traces == 0, 1.0, traces)
 
 
 Base = Literal["gradcam", "gradcam++", "hirescam", "xgradcam", "layercam"]
@@ -235,13 +179,7 @@ def _members(scored: Scored) -> Tensor:
 
 @register("finercam", family="T", paper="Zhang et al., Finer-CAM, CVPR 2025", passes="0")
 def finercam(
-    activations: Tensor,
-    gradients: Tensor,
-    *,
-    scored: Scored,
-    alpha: float = 1.0,
-    classes: int = 3,
-    base: Base = "gradcam",
+    activations: Tensor, *, scored: Scored, alpha: float = 1.0, classes: int = 3, base: Base = "gradcam"
 ) -> Tensor:
     """Run another method on what distinguishes the target from similar classes: y_c - alpha sum_j w_j y_j.
 
@@ -251,32 +189,31 @@ def finercam(
     ``alpha=0`` is the other method by itself.
     """
     logits, own = scored.logits, scored.model.logit_of(scored.logits, scored.targets)
-    distances = (logits - own[:, None]).abs().masked_fill(_members(scored), torch.inf)
+    members = _members(scored)
+    distances = (logits - own[:, None]).abs().masked_fill(members, torch.inf)
     near = distances.topk(min(classes, logits.shape[1] - 1), dim=1, largest=False)
     with torch.enable_grad():
         leaf = logits.clone().requires_grad_()
         weights = scored.model.probabilities(leaf).gather(1, near.indices).masked_fill(near.values.isinf(), 0)
         means = (weights * leaf.gather(1, near.indices)).sum(1) / weights.sum(1).clamp_min(LEAST)
-        (slopes,) = torch.autograd.grad(means.sum(), leaf)
+        compared = scored.model.logit_of(leaf, scored.targets) - alpha * means
+        (slopes,) = torch.autograd.grad(compared.sum(), leaf)
     # Up to rounding they are 0 for other classes; a head that knows this computes only these few.
-    slopes = torch.zeros_like(slopes).scatter(1, near.indices, slopes.gather(1, near.indices))
-    return BASES[base](activations, gradients - alpha * scored.pull(slopes))
+    slopes *= members.scatter(1, near.indices, value=True)
+    return BASES[base](activations, scored.pull(slopes))
 
 
 @register("fem", family="T", paper="Fuad et al., Features Understanding in 3D CNNs, IPTA 2020", passes="0")
-def fem(
-    activations: Tensor, gradients: Tensor, *, k: float = 2.0, maps: Literal["binary", "activations"] = "binary"
-) -> Tensor:
+def fem(activations: Tensor, *, k: float = 2.0, maps: Literal["binary", "activations"] = "binary") -> Tensor:
     """Show where channels stand out: sum_k mean(A_k) B_k; B_k = 1 where A_k > mean + `k` standard deviations, else 0.
 
     The map of a patch is the same for every target. ``maps="activations"`` is pytorch-grad-cam's: the sum of A_k, each
     weighted by the share of positions where B_k is 1.
     """
-    del gradients
     means = activations.mean((2, 3), keepdim=True)
     centred = activations - means
     # Torch's own standard deviation takes as long as all the rest.
-    above = (centred > k * centred.square().mean((2, 3), keepdim=True).sqrt_()).float()
+    above = centred.gt_(k * centred.square().mean((2, 3), keepdim=True).sqrt_())
     if maps == "binary":
         return _combine(means.flatten(1), above)
     return _combine(above.mean((2, 3)), activations)

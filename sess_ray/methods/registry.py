@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import takewhile
 from math import prod
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from torch import Tensor
 
 from sess_ray.errors import SessError, unknown
+from sess_ray.methods.options import converted
 from sess_ray.own import imported
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ GIVEN = {
     "seed": "the run's seed, for random numbers that all patches share",
     "batch_size": "how many patches the model takes at a time",
 }
+LAYER = ("activations", "gradients")
 # The same for methods of family T.
 GIVEN_T = {"scored": "what else the scoring pass computed: `sess_ray.methods.registry.Scored`"}
 
@@ -96,8 +98,9 @@ class Method:
         B: backward passes from each kept patch's output to its input. P: passes on perturbed patches. R: regions or an
         optimisation.
     function : callable
-        Family T: (A, g), both (N, K, u, v) float32, to maps (N, u, v). Others: (model, patches (N, 3, h, w),
-        targets (N,) int64) to maps (N, u, v). Maps need no normalisation; their size may be any.
+        Family T: (A, g), both (N, K, u, v) float32, to maps (N, u, v); or (A) alone, then no gradient is computed.
+        Others: (model, patches (N, 3, h, w), targets (N,) int64) to maps (N, u, v). Maps need no normalisation; their
+        size may be any.
         Keyword-only parameters with a default are the method's options; those without a default are filled by the
         engine (`GIVEN`, and for family T `GIVEN_T`).
     paper : str
@@ -108,8 +111,8 @@ class Method:
     check : callable
         Takes a prepared `Model`; returns why the method cannot explain it, or None.
     reaches : {"layer", "pixels", "nothing"}
-        How far back gradients have to reach. By default the layer for family T and for methods that ask for gradients,
-        the pixels for family B, else nothing.
+        How far back gradients have to reach. By default the layer for methods that take or ask for its gradients, the
+        pixels for family B, else nothing.
     former : mapping
         Options that were removed, and what to use in their place.
     """
@@ -138,9 +141,12 @@ class Method:
         return prod(channels if factor == "K" else int(factor) for factor in factors)
 
     @cached_property
+    def _parameters(self) -> list[inspect.Parameter]:
+        return list(inspect.signature(self.function).parameters.values())
+
+    @property
     def _keywords(self) -> list[inspect.Parameter]:
-        parameters = inspect.signature(self.function).parameters.values()
-        return [parameter for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+        return [parameter for parameter in self._parameters if parameter.kind is parameter.KEYWORD_ONLY]
 
     @cached_property
     def options(self) -> dict[str, Any]:
@@ -153,6 +159,23 @@ class Method:
     def given(self) -> list[str]:
         """Names of what the engine passes to the function."""
         return [parameter.name for parameter in self._keywords if parameter.default is inspect._empty]
+
+    @cached_property
+    def looks_at(self) -> list[str]:
+        """What the method is given of the layer's values in the scoring pass.
+
+        >>> get("gradcam").looks_at, get("eigencam").looks_at, get("rise").looks_at
+        (['activations', 'gradients'], ['activations'], [])
+        """
+        if self.family != "T":
+            return [name for name in LAYER if name in self.given]
+        places = [parameter.kind.name for parameter in self._parameters if "POSITIONAL" in parameter.kind.name]
+        return list(LAYER[:1] if len(places) == 1 and places != ["VAR_POSITIONAL"] else LAYER)
+
+    @property
+    def pulls(self) -> bool:
+        """Whether the method needs a gradient of the scoring pass."""
+        return LAYER[1] in self.looks_at or "scored" in self.given
 
     @property
     def cost(self) -> Cost:
@@ -184,8 +207,7 @@ class Method:
         """Return why the method cannot explain a prepared model, or None if it can."""
         place = self.reaches
         if place is None:
-            of_layer = self.family == "T" or "gradients" in self.given
-            place = "layer" if of_layer else "pixels" if self.family == "B" else "nothing"
+            place = "layer" if self.pulls else "pixels" if self.family == "B" else "nothing"
         blocked = model.unreached(place) if place != "nothing" else None
         return blocked or (self.check(model) if self.check else None)
 
@@ -204,7 +226,7 @@ class Method:
                 if not self.options:
                     raise SessError(f"{self.name} has no options, so not {name!r} either")
                 raise unknown(f"option of {self.name}", name, self.options)
-        return {name: self._value(name, self._kind(name), value) for name, value in options.items()}
+        return {name: converted(f"{self.name}: {name}", self._kind(name), value) for name, value in options.items()}
 
     def _kind(self, name: str) -> Any:
         """Return the type of an option: its annotation's or, if that cannot be read, its default's."""
@@ -213,31 +235,6 @@ class Method:
         except NameError:  # a name that is imported only for type checkers
             hints = {}
         return hints.get(name, type(self.options[name]))
-
-    def _value(self, name: str, kind: Any, value: object) -> object:
-        what = f"{self.name}: {name}={value}"
-        if get_origin(kind) is Literal:
-            if value not in get_args(kind):
-                raise SessError(f"{what}: choose one of: {', '.join(map(str, get_args(kind)))}")
-            return value
-        if kind is bool:
-            words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-            if str(value).lower() not in words:
-                raise SessError(f"{what}: use true or false")
-            return words[str(value).lower()]
-        if kind in (int, float):
-            lowest = 1 if kind is int else 0
-            try:
-                number = kind(str(value))
-            except ValueError:
-                number = -1
-            if not lowest <= number < float("inf"):
-                raise SessError(f"{what}: use {'a whole number' if kind is int else 'a number'} from {lowest} on")
-            return number
-        if get_origin(kind) is tuple:
-            parts = value if isinstance(value, Iterable) and not isinstance(value, str) else str(value).split(",")
-            return tuple(self._value(name, get_args(kind)[0], part) for part in parts)
-        return str(value)
 
 
 _METHODS: dict[str, Method] = {}
@@ -278,11 +275,12 @@ def register(
 def _fitting(method: Method) -> Method:
     """Return a method as it is; `SessError` where its function asks for what it is not given."""
     of_layer = method.family == "T"
-    offered, takes = (GIVEN_T, "activations, gradients") if of_layer else (GIVEN, "model, patches, targets")
+    offered, takes = (GIVEN_T, LAYER) if of_layer else (GIVEN, ("model", "patches", "targets"))
     try:
-        inspect.signature(method.function).bind(*takes.split(), **dict.fromkeys(method.given))
+        places = method.looks_at if of_layer else takes
+        inspect.signature(method.function).bind(*places, **dict.fromkeys(method.given))
     except (TypeError, ValueError) as error:  # of functions in C, some do not tell their signature
-        raise SessError(f"method {method.name!r} is called with ({takes}): {error}") from error
+        raise SessError(f"method {method.name!r} is called with ({', '.join(takes)}): {error}") from error
     for wanted in method.given:
         if wanted not in offered:
             may = ", ".join(offered)

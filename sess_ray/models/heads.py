@@ -74,7 +74,8 @@ def _classifier(module: nn.Module, classes: Tensor) -> tuple[Tensor, Tensor]:
 def _squeezenet(module: nn.Module, activations: Tensor, classes: Tensor) -> Tensor:
     """Return w / positions wherever w A + b > 0: a logit is the mean over positions of ReLU(w A + b)."""
     weights, bias = _classifier(module, classes)
-    scores = torch.einsum("nkuv,nk->nuv", activations, weights) + bias
+    # Not by einsum, which takes ten times as long.
+    scores = (weights[:, None] @ activations.flatten(2)).view(activations[:, 0].shape) + bias
     share = (scores > 0) / scores[0].numel()
     # Laid out like the activations of a model in channels_last.
     return (share[..., None] * weights[:, None, None]).permute(0, 3, 1, 2)

@@ -18,7 +18,7 @@ from sess_ray.models.checkpoints import filled, misfit, needed, new_head, opened
 from sess_ray.models.given import Given, aliases_of, colours, side_of
 from sess_ray.models.layers import Layout, find_layer
 from sess_ray.models.model import Model
-from sess_ray.models.outputs import Readable, as_logits, in_full_precision, refuse_opaque, unwrapped
+from sess_ray.models.outputs import Readable, as_logits, in_full_precision, refuse_opaque, refuse_towers, unwrapped
 from sess_ray.models.scores import Activation
 from sess_ray.models.source import Source
 from sess_ray.models.vision import torchvision
@@ -195,7 +195,9 @@ def _own(spec: str) -> tuple[str, Source | Model]:
 
 def _told_by(module: nn.Module) -> Source:
     """Return a source of a module that is there; timm's modules tell of their preprocessing."""
-    told = getattr(unwrapped(module), "pretrained_cfg", None)
+    module = unwrapped(module)
+    refuse_towers(module)
+    told = getattr(module, "pretrained_cfg", None)
     known = told if isinstance(told, Mapping) else {}
     metadata: dict[str, Any] = {name: tuple(known[name]) for name in ("mean", "std") if known.get(name)}
     if known.get("input_size"):

@@ -21,6 +21,7 @@ from sess_ray.models.layers import Layout, hooked, to_grid
 from sess_ray.models.onednn import TAP
 from sess_ray.models.scores import Activation
 from sess_ray.models.targets import Targets
+from sess_ray.models.tokens import read_alone
 from sess_ray.precision import Precision
 from sess_ray.products import multiplying
 
@@ -123,7 +124,9 @@ class Model(Targets):
         whole = known_head(self.module, self.layer) is not None
         make = onednn.fuse_convolutions if patches.device.type == "cpu" else cudnn.fuse_convolutions
         with multiplying(tf32=False):
-            return make(self.module, self.original, self.layer, patches, whole=whole)
+            fused = make(self.module, self.original, self.layer, patches, whole=whole)
+            alone = read_alone(fused or self.module, self.layer, patches) if self.layout == "NTC" else None
+        return alone or fused
 
     @property
     def scorer(self) -> nn.Module:
@@ -135,7 +138,7 @@ class Model(Targets):
         with torch.no_grad(), multiplying(tf32=self.tf32):
             return self.scorer(patches)
 
-    def tap(self, patches: Tensor) -> Tap:
+    def tap(self, patches: Tensor, *, gradients: bool = True) -> Tap:
         """Score patches, with gradients recorded from the chosen layer on.
 
         The layer's output becomes a leaf that requires a gradient, and nothing before it does, so that autograd
@@ -145,28 +148,30 @@ class Model(Targets):
         ----------
         patches : Tensor, (N, 3, input_size, input_size)
             Normalised. Use a prepared model: its parameters must not require gradients.
+        gradients : bool
+            False if nobody will ask for one: then nothing is recorded.
 
         Returns
         -------
         Tap
         """
         head = known_head(self.module, self.layer)
+        records = gradients and head is None
         leaves: list[Tensor] = []
 
         def leave(_: nn.Module, __: object, output: Tensor) -> Tensor | None:
             leaf = output.detach()
-            leaf.requires_grad = head is None
+            leaf.requires_grad = records
             leaves.append(leaf)
             # The clone protects the leaf from layers that work in place.
-            return leaf.clone() if head is None else None
+            return leaf.clone() if records else None
 
-        layer = TAP if self.fused else self.layer
-        recorded = torch.enable_grad() if head is None else torch.no_grad()
-        with recorded, hooked(self.scorer.get_submodule(layer), leave):
+        layer = TAP if hasattr(self.fused, TAP) else self.layer
+        with torch.set_grad_enabled(records), hooked(self.scorer.get_submodule(layer), leave):
             logits = self.scorer(patches)
         leaf = leaves[-1]
 
-        def gradients(targets: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
+        def gradients_of(targets: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
             if head is not None:
                 return head.gradient(self.module, leaf[rows], logits[rows], targets[rows], self).float()
             if not logits.requires_grad:
@@ -183,7 +188,7 @@ class Model(Targets):
             return to_grid(gradient[rows].float(), self.layout)
 
         activations = to_grid(leaf.detach().float(), self.layout)
-        return Tap(logits.detach().float(), activations, gradients, pull)
+        return Tap(logits.detach().float(), activations, gradients_of, pull)
 
     def unreached(self, place: Literal["layer", "pixels"]) -> str | None:
         """Return why no gradient comes back from a prepared model's logits to a place; None if one does."""

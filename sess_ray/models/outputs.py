@@ -66,10 +66,24 @@ def refuse_opaque(module: nn.Module, name: str) -> None:
     parts = [*module.modules()]
     if any(isinstance(part, torch.jit.ScriptModule) for part in parts):
         raise SessError(f"{name} is TorchScript, which hides its layers: give the module that it was made of")
+    if any(base.__module__.startswith("torch.export") for part in parts for base in type(part).__mro__):
+        raise SessError(f"{name} is exported, which leaves no layers: give the module that it was made of")
+    if any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):
+        raise SessError(f"{name} is on the device meta, where weights have no values: load them first")
     if any("quantized" in type(part).__module__.split(".") for part in parts):
         raise SessError(f"{name} is quantised and has no gradients: give the model as it was before")
     if getattr(module, "num_classes", None) == 0:
         raise SessError(f"{name} {HEADLESS}")
+
+
+def refuse_towers(module: nn.Module) -> None:
+    """Raise `SessError` where a module tells images by texts, whose encoder is no classifier of images."""
+    for text, given in (("get_text_features", "hf:NAME_OR_FOLDER"), ("encode_text", "open_clip:NAME/TAG")):
+        if hasattr(module, text):
+            raise SessError(
+                f"{type(module).__name__} compares images with texts: give it by name, {given}, with --prompts FILE"
+                " (prompts=)"
+            )
 
 
 def as_logits(module: nn.Module, name: str, size: int, activation: Activation | None) -> Readable:
@@ -96,6 +110,8 @@ def as_logits(module: nn.Module, name: str, size: int, activation: Activation | 
     if coloured is not module:
         notes.append("it takes one channel: images are made grey, 0.299 R + 0.587 G + 0.114 B")
     module, found = _in_rows(coloured, images, found, name)
+    if given != "none":
+        _refuse_odd_scales(found, name, activation)
     own = _own_activation(found, name, sure=given is not None)
     if given == "none":
         refuse_scores(found, name)
@@ -124,6 +140,9 @@ def _in_rows(module: nn.Module, images: Tensor, found: Any, name: str) -> tuple[
     if pick:
         module = Reading(module, pick)
         found = pick(found)
+    if not found.is_floating_point():
+        kind = str(found.dtype).removeprefix("torch.")
+        raise SessError(f"{name} gives {kind}, which is neither logits nor probabilities: leave out what makes it so")
     if found.ndim not in (1, 2) or len(found) != PROBES:
         raise SessError(
             f"{name} gives {tuple(found.shape)} for {PROBES} images: it must map N x 3 x H x W to N x classes logits"
@@ -183,6 +202,8 @@ def _picking(found: object, name: str) -> _Part | None:
     # Of several tensors with names one may well be an embedding.
     if len(rows) == 1 and (len(tensors) == 1 or isinstance(found, tuple | list)):
         return _Part(rows[0])
+    if "last_hidden_state" in parts:  # as transformers calls what a backbone gives
+        raise SessError(f"{name} {HEADLESS}")
     listed = ", ".join(tensors) or type(found).__name__
     raise SessError(
         f"{name} gives {len(tensors)} tensors ({listed}), and nothing says which are the logits:"
@@ -220,6 +241,19 @@ def _own_activation(found: Tensor, name: str, *, sure: bool) -> Activation | Non
         f"what {name} gives is between 0 and 1 for all that it was shown: say with activation= (--activation) whether"
         " it is probabilities (none), or logits (softmax, sigmoid)"
     )
+
+
+def _refuse_odd_scales(found: Tensor, name: str, activation: Activation | None) -> None:
+    """Raise `SessError` where what a module gives is made of probabilities in a way that no activation undoes."""
+    values = found.detach().double()
+    if values.shape[1] > 1 and bool((values >= 0).all() & ((values.sum(1) - 100).abs() < 0.1).all()):
+        raise SessError(f"{name} gives percentages, which add up to 100: let it return logits, or divide them by 100")
+    if _last_function(found) == "LogSigmoid":
+        raise SessError(f"{name} ends with the logarithm of a sigmoid: let it return logits, in front of that")
+    if activation == "sigmoid" and values.shape[1] > 1 and bool((values.logsumexp(1).abs() < 1e-3).all()):
+        raise SessError(
+            f"{name} ends with a log_softmax of its own, and a sigmoid of that is no probability: leave activation out"
+        )
 
 
 def _last_function(found: Tensor) -> str:

@@ -17,6 +17,8 @@ LINES = {
     "in any order": b"\xef\xbb\xbf2\tcat\r\n0\tant\r\n1\tbee\r\n",
     "an id and a name": b"n1\tant\nn2\tbee\nn3\tcat\n",
     "three columns": b"0\tn1\tant\n1\tn2\tbee\n2\tn3\tcat\n",
+    "three columns in any order": b"2\tn3\tcat\n0\tn1\tant\n1\tn2\tbee\n",
+    "three columns from 1 on": b"1\tn1\tant\n2\tn2\tbee\n3\tn3\tcat\n",
 }
 
 
@@ -47,6 +49,8 @@ def test_commas_and_odd_letters_are_part_of_a_name(written):
         (b"0\tant\n0\tbee\n", "2 lines, and none has the index 1"),
         (b"\xff\xfea\x00", "are no text in UTF-8: write one a line"),
         (b"", "line 1 is empty"),
+        (b"2\tcat\n0\t\n1\tbee\n", "line 2 is empty, and lines count"),
+        (b"2\tcat\nant\n1\tbee\n", "line 2 has 1 columns between tabs, and line 1 has 2: write an index, a tab"),
     ],
 )
 def test_what_cannot_be_names(content, message, written):

@@ -10,6 +10,7 @@ from torch import nn
 
 import sess_ray
 from sess_ray import methods
+from sess_ray.engine.scoring import of_layer
 from sess_ray.methods.registry import Scored
 from tests import nets
 from tests.methods.oracles import TARGETS, grad_cam, oracle, same, with_sign
@@ -25,7 +26,7 @@ def run(name, model, patches, targets=TARGETS, same_as=None, rows=slice(None), *
         if "scored" in method.given:
             logits, wanted = tap.logits[rows], targets[rows]
             options["scored"] = Scored(model, wanted, logits, lambda weights: tap.pull(weights, rows))
-        return method.function(tap.activations[rows], tap.gradients(targets, rows), **options)
+        return method.function(*of_layer(tap, targets, rows, method.looks_at).values(), **options)
     offers = {"activations": tap.activations, "same_as": torch.arange(len(patches)) if same_as is None else same_as}
     offers |= {"batch_size": 5}
     return method.function(
@@ -65,7 +66,7 @@ def logits_of_head(module, activations):
 @pytest.mark.parametrize("gamma", [0.0, 0.3])
 def test_kpca_cam_is_the_first_component_of_the_kernel(kernel, gamma):
     activations = torch.rand(2, 7, 4, 5, generator=torch.Generator().manual_seed(3)) ** 3
-    found = methods.get("kpcacam").function(activations, activations, kernel=kernel, gamma=gamma)
+    found = methods.get("kpcacam").function(activations, kernel=kernel, gamma=gamma)
     for map_, one in zip(found, activations.double(), strict=True):
         rows = [position - one.mean((1, 2)) for position in one.flatten(1).T]
         factor = gamma or 1 / 7
@@ -136,8 +137,8 @@ def test_finer_cam_pulls_no_more_classes_than_it_compares(small, patches):
         return tap.pull(weights)
 
     scored = Scored(model, TARGETS, tap.logits, pull)
-    methods.get("finercam").function(tap.activations, tap.gradients(TARGETS), scored=scored, classes=2)
-    assert pulled == [2]
+    methods.get("finercam").function(tap.activations, scored=scored, classes=2)
+    assert pulled == [3]  # the target's own, too
 
 
 def test_finer_cam_without_comparison_is_its_base(small, patches):

@@ -20,6 +20,7 @@ from torch import nn
 
 import sess_ray
 from sess_ray import methods
+from sess_ray.engine.scoring import of_layer
 from tests import nets
 from tests.methods.oracles import LAYER, TARGETS, Net, grad_cam, leaf, oracle, same, with_sign
 
@@ -52,7 +53,7 @@ def ours(name, model, patches, targets, **options):
         if "same_as" in method.given:
             options["same_as"] = torch.arange(len(patches))
         return method.function(model, patches, targets, **options)
-    return method.function(tap.activations, tap.gradients(targets), **options)
+    return method.function(*of_layer(tap, targets, slice(None), method.looks_at).values(), **options)
 
 
 def captum_gradcam(model, patches, targets):

@@ -290,3 +290,50 @@ def test_a_model_of_ones_own_is_asked_whether_it_gives_probabilities():
         sess_ray.load_model(load(Ends(lambda x: x.softmax(1)), activation="none"), activation="none").activation
         == "none"
     )
+
+
+class Towers(nets.Small):
+    """As CLIP is in transformers, which takes text as well."""
+
+    def get_text_features(self):
+        """Encode texts."""
+
+
+class OfOpenClip(nets.Small):
+    def encode_text(self):
+        """Encode texts."""
+
+
+@pytest.mark.parametrize("prompts", [None, ["a dog", "a cat"]])
+@pytest.mark.parametrize(("kind", "how"), [(Towers, "hf:NAME_OR_FOLDER"), (OfOpenClip, "open_clip:NAME/TAG")])
+def test_a_module_that_compares_images_with_texts_is_given_by_name(kind, how, prompts):
+    message = f"^{kind.__name__} compares images with texts: give it by name, {how}, with --prompts FILE"
+    for module in (kind(), nn.DataParallel(kind())):
+        with pytest.raises(SessError, match=message):
+            sess_ray.load_model(module, input_size=nets.SIDE, prompts=prompts)
+
+
+@pytest.mark.parametrize(
+    ("end", "options", "message"),
+    [
+        (lambda x: x.argmax(1), {}, "gives int64, which is neither logits nor probabilities"),
+        (lambda x: x + 0j, {}, "gives complex64, which is neither"),
+        (lambda x: 100 * x.softmax(1), {}, "gives percentages, which add up to 100"),
+        (nn.functional.logsigmoid, {}, "ends with the logarithm of a sigmoid"),
+        (lambda x: x.log_softmax(1), {"activation": "sigmoid"}, "ends with a log_softmax of its own, and a sigmoid"),
+        (lambda x: {"last_hidden_state": x[:, None], "pooler_output": x}, {}, "has no classifier and gives features"),
+    ],
+)
+def test_what_would_be_explained_as_something_else_is_refused(end, options, message):
+    with pytest.raises(SessError, match=message):
+        load(Ends(end), **options)
+
+
+def test_what_has_no_values_or_no_layers_is_refused():
+    exported = type("Exported", (nets.Small,), {"__module__": "torch.export._unlift"})  # to export takes seconds
+    for module, message in (
+        (exported(), "is exported, which leaves no layers: give the module that it was made of"),
+        (nets.Small().to("meta"), "is on the device meta, where weights have no values"),
+    ):
+        with pytest.raises(SessError, match=message):
+            load(module, None)
