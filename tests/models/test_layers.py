@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sess_ray import SESS, SessError, load_model
-from sess_ray.models.layers import find_layer
+from sess_ray.models.layers import find_layer, to_grid
 
 
 class Block(nn.Module):
@@ -92,3 +92,62 @@ def test_what_needs_pixels_and_scores_alone_explains_a_net_of_another_shape(meth
     image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
     [[found]] = SESS(model, method, num_scales=1, device="cpu", method_options=options).explain([image])
     assert found.saliency.std() > 0
+
+
+SWIN = {"patch_size": 4, "window_size": 4, "embed_dim": 16, "depths": (2, 2), "num_heads": (1, 2)}
+
+
+def swins(version):
+    """Small nets of 5 classes as torchvision, timm and transformers make them, and what each calls its classifier."""
+    timm, transformers = pytest.importorskip("timm"), pytest.importorskip("transformers")
+    from torchvision.models import swin_transformer
+
+    theirs = {"patch_size": [4, 4], "window_size": [4, 4], "num_classes": 5}
+    if version == 2:
+        theirs |= {
+            "block": swin_transformer.SwinTransformerBlockV2,
+            "downsample_layer": swin_transformer.PatchMergingV2,
+        }
+    yield swin_transformer.SwinTransformer(**SWIN | theirs), "head"
+    kind = timm.models.SwinTransformer if version == 1 else timm.models.SwinTransformerV2
+    yield kind(**SWIN, img_size=64, num_classes=5), "head.fc"
+    name = "Swin" if version == 1 else "Swinv2"
+    config = getattr(transformers, f"{name}Config")(**SWIN, image_size=64, num_labels=5)
+    net = getattr(transformers, f"{name}ForImageClassification")(config)
+    net.register_forward_hook(lambda _, __, output: output.logits)
+    yield net, "classifier"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", [1, 2])
+def test_swin_is_read_at_the_same_place_in_all_libraries(version):
+    """Version 1 where the last block begins, version 2 where only the mean and the classifier follow."""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(1, 3, 64, 64, generator=generator)
+    for net, head in swins(version):
+        for parameter in net.eval().requires_grad_(requires_grad=False).parameters():
+            parameter.normal_(0, 0.5, generator=generator)  # fresh blocks and norms of version 2 change next to nothing
+        name, layout, classes = find_layer(net, 64, None)
+        passed = {}
+
+        def keep(layer, given, output, passed=passed):
+            if given:
+                passed[layer] = (given[0], output[0] if isinstance(output, tuple) else output)
+
+        for layer in net.modules():
+            layer.register_forward_hook(keep)
+        logits = net(image)
+        given, found = passed[net.get_submodule(name)]
+        grid = to_grid(found, layout)
+        assert (grid.shape, classes) == ((1, 32, 8, 8), 5)
+        if version == 1:
+            last = name.rpartition(".")[0]
+            blocks, _, number = last.rpartition(".")
+            assert [int(child) for child, _ in net.get_submodule(blocks).named_children()][-1] == int(number)
+            before = f"{blocks}.{int(number) - 1}"
+            assert torch.equal(given.flatten(), passed[net.get_submodule(before)][1].flatten())
+            assert isinstance(net.get_submodule(name), nn.LayerNorm)
+        else:
+            classifier = net.get_submodule(head)
+            expected = F.linear(grid.mean((2, 3)), classifier.weight, classifier.bias)
+            torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
