@@ -1,28 +1,20 @@
 """What all metrics share: values come one at a time, parts are merged, means have intervals.
 
-Intervals come from a Poisson bootstrap: in each of a thousand replicates an image counts a Poisson number of times that
-depends only on its name. So only sums are held, all maps of an image are drawn together, and two runs see the same
-replicates: the interval of their difference is paired.
-
-Sums are exact, in whatever order and in whatever parts values come, for up to a hundred million maps: then runs that
-are the same have a difference of 0, and not of some rounding that leaves 0 out of its interval. For that values are
-taken to the nearest multiple of 2^-52, and added up in two parts, of which no sum needs more bits than a float64 has:
-multiples of 2^-26, and the rest. Counts of pixels are whole numbers, whose sums are exact as they are.
+Intervals are those of a Poisson bootstrap over images, and sums are exact: `sess_ray.metrics.bootstrap`. So runs that
+are the same have a difference of 0, and not of some rounding that leaves 0 out of its interval.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 
-REPLICATES = 1000
+from sess_ray.metrics.bootstrap import REPLICATES, exact, weights_of
+
 CONFIDENCE = 0.95
-COARSE, FINE = 2.0**26, 2.0**52  # parts of 1 that values are made of
 ROWS = 1024  # that are added up at once: their weights, as float64, are 8 MB
 
 
@@ -52,27 +44,6 @@ class Summary:
         tail = 50 * (1 - CONFIDENCE)
         low, high = np.nanpercentile(rest, [tail, 100 - tail])
         return cls(n, float(replicates[0]), float(low), float(high))
-
-
-@lru_cache(maxsize=1024)
-def replicate_weights(key: str) -> np.ndarray:
-    """Return how often an image counts in each replicate: once in the first, then Poisson numbers from its name."""
-    seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "little")
-    drawn = np.random.default_rng(seed).poisson(1.0, REPLICATES)
-    return np.concatenate([[1.0], drawn])
-
-
-def weights_of(keys: Sequence[str]) -> np.ndarray:
-    """Return `replicate_weights` of each of some images, (n, 1 + replicates) uint8: a Poisson number of 1 is small.
-
-    >>> weights_of(["a.jpg", "b.jpg", "a.jpg"])[:, :5].tolist()
-    [[1, 0, 1, 1, 2], [1, 1, 1, 2, 1], [1, 0, 1, 1, 2]]
-    """
-    places = {key: place for place, key in enumerate(dict.fromkeys(keys))}
-    distinct = np.empty((len(places), 1 + REPLICATES), np.uint8)
-    for place, key in enumerate(places):
-        distinct[place] = replicate_weights(key)
-    return distinct if len(places) == len(keys) else distinct[[places[key] for key in keys]]
 
 
 class Metric:
@@ -159,8 +130,7 @@ class Metric:
     def _count(self, group: str, values: np.ndarray, weights: np.ndarray) -> None:
         shape = values.shape[1:]
         flat = values.reshape(len(values), -1)
-        coarse = np.rint(flat * COARSE) / COARSE
-        rest = np.rint((flat - coarse) * FINE) / FINE
+        coarse, rest = exact(flat)
         _added(self._counts, group, weights.sum(0))
         _added(self._sums, group, (weights.T @ coarse).reshape(-1, *shape))
         if rest.any():
@@ -182,25 +152,47 @@ class Metric:
         return self.reduce(self.means()) if self._sums else np.full(1 + REPLICATES, np.nan)
 
     def means(self) -> np.ndarray:
-        """Return the mean value in each replicate, (1 + replicates, ...).
+        """Return the mean value in each replicate, (1 + replicates, ...): of maps, or of their classes."""
+        groups = list(self._sums)
+        sums = np.stack([self._sums[group] for group in groups])
+        rests = np.stack([self._rests.get(group, np.zeros_like(self._sums[group])) for group in groups])
+        counts = np.stack([self._counts[group] for group in groups])
+        return ratio(*self.totals(sums, rests, counts))
+
+    @classmethod
+    def totals(cls, sums: np.ndarray, rests: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the sums of which the mean is the `ratio`: exact in whatever order, and parts are added up.
 
         A mean over classes weights each map by one over the number of maps of its class. These weights are the same in
         all replicates; otherwise a class with a single map would count as certain.
+
+        Parameters
+        ----------
+        sums, rests : ndarray, (classes, 1 + replicates, ...)
+            Sums of values, in the two parts that `exact` makes; the first replicate counts each map once.
+        counts : ndarray, (classes, 1 + replicates)
+            How many maps that are, one at least.
+
+        Returns
+        -------
+        ndarray, (2, 1 + replicates, ...), and ndarray, (2, 1 + replicates)
         """
-        total: Any = 0.0
-        weight: Any = 0.0
-        for group in sorted(self._sums):  # that the order in which classes came makes no difference either
-            sums = self._sums[group] + self._rests.get(group, 0.0)
-            counts = self._counts[group].reshape(-1, *(1,) * (sums.ndim - 1))
-            total = total + sums / counts[0]
-            weight = weight + counts / counts[0]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(total / weight)
+        if not cls.per_class:
+            return np.stack([sums.sum(0), rests.sum(0)]), np.stack([counts.sum(0), np.zeros_like(counts[0])])
+        size = counts[:, :1]
+        means = (sums + rests) / size.reshape(-1, *(1,) * (sums.ndim - 1))
+        total, weight = (np.stack([part.sum(0) for part in exact(values)]) for values in (means, counts / size))
+        return total, weight
 
     @property
     def n(self) -> int:
         """Number of maps."""
         return int(sum(counts[0] for counts in self._counts.values()))
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers the value of a map has."""
+        return 1
 
     def summary(self) -> Summary:
         """Return the mean and its interval."""
@@ -211,6 +203,15 @@ class Metric:
         if self.n != base.n:
             raise ValueError(f"runs of {self.n} and {base.n} maps are not paired: count the maps that both have")
         return Summary.of(self.n, self.replicates() - base.replicates())
+
+
+def ratio(total: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Return the mean in each replicate, (1 + replicates, ...), of sums in two parts; NaN where nothing was drawn."""
+    # In this order in memory: in another one `reduce` may round otherwise.
+    whole, drawn = np.ascontiguousarray(total.sum(0)), weight.sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found: np.ndarray = whole / drawn.reshape(-1, *(1,) * (whole.ndim - 1))
+    return found
 
 
 def _added(sums: dict[str, np.ndarray], group: str, more: np.ndarray) -> None:

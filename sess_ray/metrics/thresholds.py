@@ -34,6 +34,10 @@ class AtThresholds(Metric):
         if not self.thresholds or not ascending or self.thresholds[0] < 0 or self.thresholds[-1] > 1:
             raise SessError(f"thresholds are {self.thresholds}: use ascending ones in 0..1")
 
+    @property
+    def numbers(self) -> int:
+        return len(self.thresholds)
+
     def reduce(self, means: np.ndarray) -> np.ndarray:
         return means.max(-1)
 
@@ -100,6 +104,10 @@ class MaxBoxAccV2(AtThresholds):
         truth = clipped(boxes, *saliency.shape)
         best = [box_iou(found, truth).max(initial=0.0) for found in part_boxes(saliency, self.thresholds)]
         return np.array([float(value >= iou) for iou in self.ious for value in best])
+
+    @property
+    def numbers(self) -> int:
+        return len(self.ious) * len(self.thresholds)
 
     def reduce(self, means: np.ndarray) -> np.ndarray:
         return self._by_iou(means).max(-1).mean(-1)
@@ -230,6 +238,10 @@ class PooledPxAP(Metric):
         bins = np.searchsorted(self.thresholds, values, side="right") - 1
         counts = [np.bincount(bins[own], minlength=len(self.thresholds)) for own in (inside, ~inside)]
         return np.concatenate(counts).astype(np.float64)
+
+    @property
+    def numbers(self) -> int:
+        return 2 * len(self.thresholds)
 
     def reduce(self, means: np.ndarray) -> np.ndarray:
         inside, outside = np.split(means[..., ::-1], 2, axis=-1)[::-1]

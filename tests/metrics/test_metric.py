@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import subprocess
 import sys
@@ -10,7 +11,8 @@ import warnings
 import numpy as np
 import pytest
 
-from sess_ray.metrics.metric import CONFIDENCE, REPLICATES, Metric, Summary, replicate_weights, weights_of
+from sess_ray.metrics.bootstrap import REPLICATES, _drawn, replicate_weights, weights_of
+from sess_ray.metrics.metric import CONFIDENCE, Metric, Summary
 
 
 class Value(Metric):
@@ -61,6 +63,24 @@ def test_intervals_are_those_of_the_closed_form(draw):
     # Ends of 1,000 replicates lie within about a tenth of the half width of where they belong.
     assert found.low == pytest.approx(values.mean() - half, abs=0.2 * half)
     assert found.high == pytest.approx(values.mean() + half, abs=0.2 * half)
+
+
+@pytest.mark.parametrize("draw", ["exponential", "hits"])
+def test_intervals_are_those_of_resampling_with_numpy(draw):
+    """The percentile bootstrap, which draws as many maps as there are; of 60 sets of 80 maps the mean of each end."""
+    rng = np.random.default_rng(19)
+    apart = []
+    for trial in range(60):
+        values = rng.exponential(1, 80) if draw == "exponential" else (rng.random(80) < 0.3).astype(float)
+        metric = Value()
+        metric.count(values, weights_of([f"{trial}/{index}" for index in range(80)]), [""] * 80)
+        ours = metric.summary()
+        means = values[rng.integers(0, 80, (1000, 80))].mean(1)
+        low, high = np.percentile(means, [2.5, 97.5])
+        apart.append(np.array([ours.low - low, ours.high - high]) / (high - low))
+    # An end of either has a standard deviation of 3 % of the interval's width: together, and of 60 means, 0.6 %.
+    np.testing.assert_allclose(np.mean(apart, 0), 0, atol=0.02)
+    assert np.std(apart, 0).max() < 0.06
 
 
 @pytest.mark.slow
@@ -182,6 +202,24 @@ def test_curves_are_reduced_in_each_replicate():
     assert metric.summary().mean == 0.5
 
 
+def test_weights_are_the_poisson_numbers_of_splitmix64():
+    """In whole numbers of Python's, from the definition: a step, two products, and an inverted distribution."""
+    # The first number after the seed 0, which is in many implementations' tests.
+    assert _drawn(np.zeros(1, np.uint64))[0, :4].tolist() == [0xCDAF, 0x7B1D, 0xA839, 0xE220]
+    below = np.cumsum([math.exp(-1) / math.factorial(count) for count in range(12)])
+    keys = ["a.jpg", "n01/ä b.jpg", "a.jpg", "", *map(str, range(100))]
+    for key, found in zip(keys, weights_of(keys), strict=True):
+        state, expected = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little"), [1]
+        for _ in range(REPLICATES // 4):
+            state = (state + 0x9E3779B97F4A7C15) % 2**64
+            mixed = state
+            for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+                mixed = (mixed ^ mixed >> shift) * factor % 2**64
+            shares = [((mixed >> 16 * place) % 2**16 + 0.5) / 2**16 for place in range(4)]
+            expected += [int(count) for count in np.searchsorted(below, shares)]
+        assert found.tolist() == expected
+
+
 def test_weights_count_once_and_then_as_poisson_numbers():
     weights = replicate_weights("a.jpg")
     assert weights.shape == (1 + REPLICATES,)
@@ -197,7 +235,7 @@ def test_weights_count_once_and_then_as_poisson_numbers():
 
 @pytest.mark.slow
 def test_weights_are_those_of_any_process():
-    code = "from sess_ray.metrics.metric import replicate_weights as w; print(*w('ä/b.jpg')[:40].astype(int))"
+    code = "from sess_ray.metrics.bootstrap import replicate_weights as w; print(*w('ä/b.jpg')[:40].astype(int))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert [float(number) for number in found.stdout.split()] == replicate_weights("ä/b.jpg")[:40].tolist()
 

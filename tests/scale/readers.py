@@ -1,8 +1,8 @@
 """What it costs to read the output of a very large run: `python -m tests.scale.readers --rows 10000000`.
 
 The output is made up: maps of 4 x 4 pixels, a target each, in files of 10,000 rows and row groups of 1,000, and what an
-evaluation has measured of two such runs. Each reader is a process of its own; printed are its seconds, and its peak
-memory beside that of its imports.
+evaluation has measured of two such runs. Each reader is a process of its own, and some start Ray; printed are its
+seconds, and its peak memory beside that of its imports, and the same of the largest of Ray's workers.
 """
 
 from __future__ import annotations
@@ -14,24 +14,29 @@ import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sess_ray.io.maps import encode_map
 from sess_ray.io.pieces import piece
 from sess_ray.io.store import MAPS, Store
+from sess_ray.pipeline.cluster.session import connect
 from sess_ray.pipeline.evaluate.config import EvaluateConfig
+from sess_ray.pipeline.evaluate.job import callers
 from sess_ray.pipeline.evaluate.judging import results_schema
 from sess_ray.pipeline.evaluate.parts import PART_ROWS
 from sess_ray.pipeline.evaluate.pictures import pictures
 from sess_ray.pipeline.evaluate.prepare import prepare as prepare_evaluation
 from sess_ray.pipeline.evaluate.report import report
-from sess_ray.pipeline.evaluate.results import measured
+from sess_ray.pipeline.evaluate.results import grouped
 from sess_ray.pipeline.export.config import ExportConfig
 from sess_ray.pipeline.export.prepare import prepare as prepare_export
 from sess_ray.pipeline.gallery.config import GalleryConfig
@@ -139,10 +144,13 @@ def evaluated(folder: Path) -> str:
 def reported(folder: Path, *runs: str) -> str:
     evaluation = prepare_evaluation(_evaluation(folder, *runs))
     evaluation.metrics = METRICS
-    results = {run: measured(evaluation.store, run) for run in runs}
+    results = {run: grouped(evaluation.store, run) for run in runs}
     compared = evaluation.config.compared()
-    lines = report(results, METRICS, compared)
-    _, pages = pictures(evaluation, results, compared)
+    if max(map(len, results.values())) > 1:  # the job has a session in any case
+        connect(None)
+    call = callers(evaluation.config, results)
+    lines = report(results, METRICS, compared, call)
+    _, pages = pictures(evaluation, results, compared, call)
     return f"{len(lines)} lines, {len(pages)} pictures"
 
 
@@ -162,12 +170,45 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+class Children:
+    """What processes take that this one has started, Ray's own among them, as long as they are watched."""
+
+    def __init__(self) -> None:
+        self.cpu: dict[int, float] = {}
+        self.peak = 0.0  # MiB of the largest worker
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Children:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.5):
+            self._look()
+        self._look()
+
+    def _look(self) -> None:
+        for child in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error, OSError):
+                self.cpu[child.pid] = sum(child.cpu_times()[:2])
+                if child.cmdline()[0].startswith("ray::"):
+                    status = Path(f"/proc/{child.pid}/status").read_text()
+                    self.peak = max(self.peak, int(status.split("VmHWM:")[1].split()[0]) / 1024)
+
+
 def measure(name: str, folder: Path) -> dict[str, object]:
     """Run a reader in this process."""
     before, begin, cpu = peak(), time.perf_counter(), time.process_time()
-    said = READERS[name](folder)
+    with Children() as children:
+        said = READERS[name](folder)
     seconds, used = time.perf_counter() - begin, time.process_time() - cpu
-    return {"seconds": seconds, "cpu": used, "imports": before, "peak": peak(), "said": said}
+    found: dict[str, object] = {"seconds": seconds, "cpu": used, "imports": before, "peak": peak(), "said": said}
+    return found | {"children_cpu": sum(children.cpu.values()), "children_peak": children.peak}
 
 
 def main() -> None:
@@ -190,8 +231,8 @@ def main() -> None:
             write_run(Store(str(folder / "run")), given.rows, given.classes)
             print(f"{given.rows} rows, written in {time.perf_counter() - begin:.0f} s", flush=True)
         print(
-            "| reader | seconds | of the processor | MiB of the imports | MiB at most | |",
-            "|---|---|---|---|---|---|",
+            "| reader | seconds | of the processor | and in Ray | MiB of the imports | MiB at most | of a worker | |",
+            "|---|---|---|---|---|---|---|---|",
             sep="\n",
         )
         for name in READERS:
@@ -206,8 +247,10 @@ def main() -> None:
             cells = (
                 f"{found['seconds']:.1f}",
                 f"{found['cpu']:.1f}",
+                f"{found['children_cpu']:.1f}",
                 f"{found['imports']:.0f}",
                 f"{found['peak']:.0f}",
+                f"{found['children_peak']:.0f}",
             )
             print(f"| {name} | {' | '.join(cells)} | {found['said']} |", flush=True)
 

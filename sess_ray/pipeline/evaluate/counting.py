@@ -1,25 +1,54 @@
-"""From the rows of results/ to sums, and from sums to summaries: over all maps of a run, by size and by class.
+"""From the rows of results/ to summaries: over all maps of a run, by size and by class.
 
-Nothing of all maps is held but which metrics each has, in 4 bytes. What grows is what sums of classes take: of curves,
-a thousand classes have gigabytes. So only as many classes are summed up at once as `CLASS_BYTES` allow; for the others
-the rows are read again.
+Files are summed up in lanes, each by one call, and the sums of lanes are merged by another: the driver sees means and
+intervals alone. What grows is what sums of classes take: of curves, a thousand classes have gigabytes. So only as many
+classes are summed up at once as `CLASS_BYTES` allow; for the others the rows are read again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from sess_ray.metrics.metric import COARSE, REPLICATES, Metric, Summary, weights_of
-from sess_ray.metrics.suite import SUITE
-from sess_ray.pipeline.evaluate.results import Chunks
+from sess_ray.metrics.bootstrap import REPLICATES
+from sess_ray.metrics.metric import Summary
+from sess_ray.pipeline.cluster.calls import Calls, got
+from sess_ray.pipeline.evaluate.results import SIZES, Chunks, joined
+from sess_ray.pipeline.evaluate.sums import NO_LABEL, Plan, Sums, Totals, plus
 
-CLASS_BYTES = 2**29  # of sums of classes at a time
-Sums = dict[str, dict[str, Metric]]  # by metric, and by group
+CLASS_BYTES = 2**28  # of sums at a time, of a call
+LANES_BYTES = 2**31  # of sums of all lanes, which wait to be merged
+VALUES_BYTES = 2**25  # of a table that is summed up: the larger, the more rows of a class are together
+Group = Chunks  # reads the rows of some files
+
+
+@dataclass(frozen=True)
+class Replicates:
+    """A metric over maps in each replicate.
+
+    Attributes
+    ----------
+    n : int
+        Number of maps.
+    values : ndarray, (1 + replicates,)
+        The first one is that of the maps themselves.
+    """
+
+    n: int
+    values: np.ndarray
+
+    def summary(self) -> Summary:
+        """Return the mean and its interval."""
+        return Summary.of(self.n, self.values)
+
+
+NOTHING = Replicates(0, np.full(1 + REPLICATES, np.nan))
 
 
 @dataclass(frozen=True)
@@ -28,138 +57,174 @@ class Counted:
 
     Attributes
     ----------
-    whole : dict of str to Metric
+    rows : int
+        How many maps that are.
+    classes : sequence of str
+        Their labels, sorted.
+    whole : dict of str to Replicates
         Each metric over all maps that have it.
-    sizes, classes : dict of str to dict of str to Summary
+    by_size, by_class : dict of str to dict of str to Summary
         Each metric by size and by class of target.
-    known : ndarray, (rows,) uint32
-        A bit for each metric that a row of results/ has.
     """
 
-    whole: dict[str, Metric]
-    sizes: dict[str, dict[str, Summary]]
-    classes: dict[str, dict[str, Summary]]
-    known: np.ndarray
+    rows: int
+    classes: Sequence[str]
+    whole: dict[str, Replicates]
+    by_size: dict[str, dict[str, Summary]]
+    by_class: dict[str, dict[str, Summary]]
 
 
-class Rows:
-    """Some rows of results/, ready to be counted.
+@dataclass
+class Merged:
+    """What a run's lanes have summed up of some classes.
 
-    Parameters
+    Attributes
     ----------
-    table : pa.Table
-        image_id, label, and the metrics.
-    metrics : sequence of str
+    whole : dict of str to Totals
+    by_size : dict of str to list of (Totals or None)
+    by_class : dict of str to dict of str to Summary
     """
 
-    def __init__(self, table: pa.Table, metrics: Sequence[str]) -> None:
-        self.labels = np.array(table["label"].to_pylist(), object)
-        self._valid = {name: table[name].is_valid().to_numpy() for name in metrics}
-        self._values = {name: _values(table[name], self._valid[name]) for name in metrics}
-        self._weights = weights_of(table["image_id"].to_pylist())
-
-    def known(self) -> np.ndarray:
-        """Return a bit for each metric of each row, (rows,) uint32."""
-        bits = np.zeros(len(self.labels), np.uint32)
-        for bit, valid in enumerate(self._valid.values()):
-            bits |= valid.astype(np.uint32) << np.uint32(bit)
-        return bits
-
-    def count(self, sums: Sums, groups: Mapping[str, np.ndarray]) -> None:
-        """Count rows, given by their places in groups; groups come in the order of their first values."""
-        for name, valid in self._valid.items():
-            chosen = {group: places[valid[places]] for group, places in groups.items()}
-            for group, places in sorted(chosen.items(), key=lambda one: one[1][0] if len(one[1]) else 0):
-                if len(places):
-                    self.add(sums.setdefault(name, {}).setdefault(group, SUITE[name].make()), name, places)
-
-    def add(self, metric: Metric, name: str, places: np.ndarray) -> None:
-        """Count some rows that have a metric."""
-        metric.count(self._values[name][places], self._weights[places], self.labels[places])
-
-    def class_bytes(self) -> int:
-        """Return what the sums of a class take."""
-        found = 0
-        for values in self._values.values():
-            parts = 2 if ((values * COARSE) % 1).any() else 1
-            found += 8 * (1 + REPLICATES) * (parts * (values.shape[1] if values.ndim > 1 else 1) + 1)
-        return found
+    whole: dict[str, Totals | None]
+    by_size: dict[str, list[Totals | None]]
+    by_class: dict[str, dict[str, Summary]]
 
 
-def _values(column: pa.ChunkedArray, valid: np.ndarray) -> np.ndarray:
-    """Return a column, (n,) or (n, ...) float64; what is null is 0."""
-    there = column.drop_null().combine_chunks()
-    if not pa.types.is_list(column.type):
-        found = there.to_numpy(zero_copy_only=False)
-    else:
-        found = there.flatten().to_numpy(zero_copy_only=False).reshape(len(there), -1 if len(there) else 0)
-    if len(found) == len(valid):
-        return found
-    whole = np.zeros((len(valid), *found.shape[1:]))
-    whole[valid] = found
-    return whole
-
-
-def counted(chunks: Chunks, metrics: Sequence[str]) -> Counted:
+def counted(groups: Sequence[Group], metrics: Sequence[str], call: Calls) -> Counted:
     """Count all rows of a run.
 
     Parameters
     ----------
-    chunks : callable
-        Reads its results.
+    groups : sequence of callables
+        Each reads some of its results.
     metrics : sequence of str
         Columns, of the suite.
+    call : callable
+        Calls functions.
     """
-    by_size: Sums = {}
-    by_class: Sums = {}
-    known = [np.empty(0, np.uint32)]
-    taken: set[str] = set()
-    left: dict[str, None] = {}
-    room = 0
-    for table in chunks(["image_id", "label", "size", *metrics]):
-        rows = Rows(table, metrics)
-        known.append(rows.known())
-        rows.count(by_size, _places(table["size"].fill_null(_NONE).to_pylist()))
-        room = room or max(1, CLASS_BYTES // rows.class_bytes())
-        groups = _places(rows.labels)
-        taken.update([label for label in groups if label not in left][: room - len(taken)])
-        left.update((label, None) for label in groups if label not in taken)
-        rows.count(by_class, {label: places for label, places in groups.items() if label in taken})
-    classes = _summaries(by_class, metrics)
-    for first in range(0, len(left), room or 1):
-        more = _of_classes(chunks, metrics, list(left)[first : first + room])
-        for name, found in _summaries(more, metrics).items():
-            classes[name] |= found
-    whole = {name: SUITE[name].make() for name in metrics}
-    for name, sums in by_size.items():
-        for own in sums.values():
-            whole[name].merge(own)
-        sums.pop(_NONE, None)
-    return Counted(whole, _summaries(by_size, metrics), classes, np.concatenate(known))
+    seen = [got(one) for one in [call(_labels, group) for group in groups]]
+    classes = sorted(set().union(*(labels for _, labels in seen)))
+    lots = list(summed([(group, ()) for group in groups], Plan(metrics, classes), call))
+    by_class = {name: {label: own for lot in lots for label, own in lot.by_class[name].items()} for name in metrics}
+    whole = {name: plus(lot.whole[name] for lot in lots) for name in metrics}
+    by_size: dict[str, dict[str, Summary]] = {name: {} for name in metrics}
+    makes = Plan(metrics, None).makes
+    for name in metrics:
+        for place, size in enumerate(SIZES):
+            if totals := plus(lot.by_size[name][place] for lot in lots):
+                by_size[name][size] = totals.summary(makes[name])
+    return Counted(sum(rows for rows, _ in seen), classes, replicates(whole, metrics), by_size, by_class)
 
 
-_NONE = ""  # the size of what is not annotated
+def _labels(group: Group) -> tuple[int, set[str]]:
+    """Return the number of rows, and their labels."""
+    rows, found = 0, set()
+    for table in group(["label"]):
+        rows += len(table)
+        found.update(table["label"].fill_null(NO_LABEL).unique().to_pylist())
+    return rows, found
 
 
-def _of_classes(chunks: Chunks, metrics: Sequence[str], labels: list[str]) -> Sums:
-    """Count the rows of some classes alone."""
-    found: Sums = {}
-    for table in chunks(["image_id", "label", *metrics]):
-        own = table.filter(pc.is_in(table["label"], pa.array(labels, pa.string())))
-        if own.num_rows:
-            rows = Rows(own, metrics)
-            rows.count(found, _places(rows.labels))
+def replicates(whole: dict[str, Totals | None], metrics: Sequence[str]) -> dict[str, Replicates]:
+    """Return metrics in each replicate."""
+    makes = Plan(metrics, None).makes
+    return {
+        name: NOTHING if (own := whole[name]) is None else Replicates(own.n, own.replicates(makes[name]))
+        for name in metrics
+    }
+
+
+Lane = Sequence[tuple[Group, Sequence[Any]]]  # what reads rows, and references to which of them count: `counts`
+
+
+def summed(groups: Lane, plan: Plan, call: Calls) -> Iterator[Merged]:
+    """Yield what is summed up of some of the plan's classes, and of the next ones, until all are."""
+    waiting: deque[tuple[Plan, list[Any]]] = deque()
+    merged = []
+
+    def merge() -> None:
+        own, parts = waiting.popleft()
+        call.wait(parts)
+        merged.append(call(_merged, own, parts))
+
+    for own in _lots(plan):
+        lanes = max(1, min(len(groups), call.lanes, LANES_BYTES // _bytes(own)))
+        cuts = [len(groups) * lane // lanes for lane in range(lanes + 1)]
+        waiting.append((own, [call(_summed, groups[a:b], own) for a, b in pairwise(cuts)]))
+        if len(waiting) > call.ahead:
+            merge()
+    while waiting:
+        merge()
+    yield from map(got, merged)
+
+
+def _lots(plan: Plan) -> Iterator[Plan]:
+    """Cut a plan by its classes."""
+    if plan.classes is None:
+        yield plan
+        return
+    one, two = (_bytes(replace(plan, classes=[NO_LABEL] * count)) for count in (1, 2))
+    room = max(1, (CLASS_BYTES - one) // (two - one) + 1)
+    for first in range(0, len(plan.classes), room):
+        yield Plan(plan.metrics, plan.classes[first : first + room], plan.whole)
+
+
+def _bytes(plan: Plan) -> int:
+    """Return how many bytes sums take at most."""
+    return (
+        8
+        * (1 + REPLICATES)
+        * sum((2 * plan.makes[name].numbers + 1) * sum(plan.groups(name).values()) for name in plan.metrics)
+    )
+
+
+def _summed(lane: Lane, plan: Plan) -> Sums:
+    sums = Sums(plan)
+    numbers = sum(metric.numbers for metric in plan.makes.values())
+    for group, counts in lane:
+        tables = group(plan.columns())
+        own = map(plan.own, counting(tables, counts) if counts else tables)
+        for table in joined(own, VALUES_BYTES // 8 // numbers):
+            sums.add(table)
+    return sums
+
+
+def counting(tables: Iterator[pa.Table], counts: Sequence[Any]) -> Iterator[pa.Table]:
+    """Yield tables with a column ``counts``: a bit for each metric for which a row counts.
+
+    Parameters
+    ----------
+    tables : iterator of pa.Table
+    counts : sequence
+        References to pairs of arrays, the numbers of rows and their bits; of other rows these are 0.
+    """
+    places, bits = (np.concatenate(own) for own in zip(*map(got, counts), strict=True))
+    whole = np.zeros(1 + places.max(initial=-1), np.uint32)
+    whole[places] = bits
+    first = 0
+    for table in tables:
+        own = whole[first : first + len(table)]
+        first += len(table)
+        yield table.append_column("counts", pa.array(np.pad(own, (0, len(table) - len(own)))))
+
+
+def _merged(plan: Plan, parts: Sequence[Any]) -> Merged:
+    sums = Sums(plan)
+    for part in parts:
+        sums.merge(got(part))
+    found = Merged({}, {}, {})
+    for name, metric in plan.makes.items():
+        both = metric.per_class
+        kind, classes = ("both" if both else "size"), len(plan.classes or [NO_LABEL])
+        places = np.arange(plan.groups(name)[kind]).reshape(classes if both else 1, plan.sizes)
+        found.whole[name] = sums.totals(name, kind, places)
+        if plan.whole:
+            continue
+        found.by_size[name] = [sums.totals(name, kind, places[:, size, None]) for size in range(len(SIZES))]
+        own = places if both else np.arange(classes)[:, None]
+        found.by_class[name] = {}
+        for place, label in enumerate(plan.classes or ()):
+            summary = sums.summary(name, "both" if both else "class", own[place])
+            if summary and label != NO_LABEL:
+                found.by_class[name][label] = summary
     return found
-
-
-def _places(values: Iterable[str | None]) -> dict[str, np.ndarray]:
-    """Return where each value is; nothing of None."""
-    found: dict[str, list[int]] = {}
-    for place, value in enumerate(values):
-        if value is not None:
-            found.setdefault(value, []).append(place)
-    return {value: np.array(places) for value, places in found.items()}
-
-
-def _summaries(sums: Sums, metrics: Sequence[str]) -> dict[str, dict[str, Summary]]:
-    return {name: {group: own.summary() for group, own in sums.get(name, {}).items()} for name in metrics}

@@ -4,7 +4,8 @@
       -> read_maps                CPU tasks; stored maps, and pixels where the model is asked
       -> EvaluateActor            GPU actors; annotations, and perturbed images of many maps in one batch
       -> write_results            CPU tasks; Parquet, then one line of counts for the driver
-    summary, report.html          in the driver, which reads results/ some thousand rows at a time and holds sums
+    summary, report.html          tasks, for few files the driver; they read results/ some thousand rows at a time and
+                                  hold sums
 
 What cannot be measured becomes a row of problems/ with the reason; what a run lacks, the driver adds there.
 """
@@ -15,7 +16,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -25,6 +26,7 @@ import pyarrow as pa
 from sess_ray.access import public, public_command
 from sess_ray.io.store import FINISHED, Store
 from sess_ray.metrics.suite import SUITE, choose
+from sess_ray.pipeline.cluster.calls import Calls, Here, Tasks
 from sess_ray.pipeline.cluster.output import versions
 from sess_ray.pipeline.cluster.session import OF_TASKS, arriving, connect, map_blocks, pool
 from sess_ray.pipeline.evaluate.config import EvaluateConfig
@@ -33,7 +35,7 @@ from sess_ray.pipeline.evaluate.page import Report, page
 from sess_ray.pipeline.evaluate.pictures import pictures
 from sess_ray.pipeline.evaluate.prepare import EVALUATION, Evaluation
 from sess_ray.pipeline.evaluate.report import Line, as_csv, as_markdown, as_records, report
-from sess_ray.pipeline.evaluate.results import Chunks, measured
+from sess_ray.pipeline.evaluate.results import Chunks, grouped
 from sess_ray.tables import markdown
 
 # Settings on which no number depends.
@@ -118,11 +120,12 @@ def run(evaluation: Evaluation, progress: Any = None) -> Outcome:
         if progress:
             progress(counts["maps"])
     seconds = time.perf_counter() - begin
-    results = {name: measured(store, name) for name in evaluation.runs}
-    outcome = Outcome(report(results, evaluation.metrics, config.compared()), problems, forwards, seconds)
+    results = {name: grouped(store, name) for name in evaluation.runs}
+    call = callers(config, results)
+    outcome = Outcome(report(results, evaluation.metrics, config.compared(), call), problems, forwards, seconds)
     store.write("summary.md", as_text(evaluation, outcome).encode())
     store.write("summary.csv", as_csv(outcome.lines))
-    store.write("report.html", page(_report(evaluation, outcome, results)).encode())
+    store.write("report.html", page(_report(evaluation, outcome, results, call)).encode())
     store.write_json("summary.json", _record(evaluation, outcome))
     return outcome
 
@@ -142,8 +145,13 @@ def as_text(evaluation: Evaluation, outcome: Outcome) -> str:
     return "\n".join(parts)
 
 
-def _report(evaluation: Evaluation, outcome: Outcome, results: dict[str, Chunks]) -> Report:
-    metric, shown = pictures(evaluation, results, evaluation.config.compared())
+def callers(config: EvaluateConfig, results: Mapping[str, Sequence[Chunks]]) -> Calls:
+    """Return what sums up results: for few files this process, which is there already, else tasks. Ray is connected."""
+    return Tasks(config.access()) if max(map(len, results.values()), default=0) > 1 else Here()
+
+
+def _report(evaluation: Evaluation, outcome: Outcome, results: Mapping[str, Sequence[Chunks]], call: Calls) -> Report:
+    metric, shown = pictures(evaluation, results, evaluation.config.compared(), call)
     return Report(
         title=f"Evaluation of {' and '.join(evaluation.runs)}",
         subtitle=f"{evaluation.maps} maps, {evaluation.model.name}",

@@ -29,7 +29,7 @@ from sess_ray.pipeline.cluster.isolation import REASON, survived
 from sess_ray.pipeline.cluster.rows import Row, cells, fetched, flat, tables
 from sess_ray.pipeline.evaluate.facts import Unmeasured, facts_of, meant
 from sess_ray.pipeline.evaluate.parts import PARTS, read_part
-from sess_ray.pipeline.evaluate.report import SIZES
+from sess_ray.pipeline.evaluate.results import SIZES
 from sess_ray.precision import Precision
 
 KEY = [pa.field("run", pa.string()), MAPS.field("image_id"), MAPS.field("target")]

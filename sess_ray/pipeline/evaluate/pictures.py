@@ -7,6 +7,7 @@ import heapq
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,15 +22,17 @@ from sess_ray.io.reading import read_items
 from sess_ray.io.store import Store
 from sess_ray.metrics.suite import SUITE
 from sess_ray.pictures.overlay import blend
-from sess_ray.pipeline.evaluate.pairing import matched, partitions
+from sess_ray.pipeline.cluster.calls import Calls, Here, got
+from sess_ray.pipeline.evaluate.counting import Group
+from sess_ray.pipeline.evaluate.pairing import Partition, Runs, gathered, matched, partitions
 from sess_ray.pipeline.evaluate.prepare import Evaluation
-from sess_ray.pipeline.evaluate.results import Chunks
 
 SIDE = 240  # of a thumbnail, in pixels
 EACH = 4  # images of a kind
 AMONG = 3 * EACH  # of each kind those that may be shown, where all before them are of another kind already
 TITLES = ("Best", "Worst", "Most different")
 Key = tuple[str, int]  # image_id, target
+Ranked = tuple[float, Key]
 
 
 @dataclass(frozen=True)
@@ -99,22 +102,26 @@ def chosen(
 
 
 def pictures(
-    evaluation: Evaluation, results: Mapping[str, Chunks], compared: Sequence[tuple[str, str]]
+    evaluation: Evaluation,
+    results: Mapping[str, Sequence[Group]],
+    compared: Sequence[tuple[str, str]],
+    call: Calls | None = None,
 ) -> tuple[str, list[Picture]]:
     """Return the metric that images are ordered by, empty for none, and the images to show."""
+    call = call or Here()
     metric = telling(evaluation.metrics)
     if metric is None:
         return "", []
     better = SUITE[metric].make().better
-    ends = {run: _ends(chunks, metric, better) for run, chunks in results.items()}
+    ends = {run: _ends(groups, metric, better, call) for run, groups in results.items()}
     there = {run: results[run] for run, own in ends.items() if own.count}
     if not there:
         return "", []
     pair = next((pair for pair in compared if all(name in there for name in pair)), None)
     among = ends[pair[0] if pair else next(iter(there))].keys
     if pair:
-        among |= _apart(there[pair[0]], there[pair[1]], metric, sum(ends[run].count for run in pair))
-    values, labels = _told(results, metric, among)
+        among |= _apart((there[pair[0]], there[pair[1]]), metric, sum(ends[run].count for run in pair), call)
+    values, labels = _told(results, metric, among, call)
     values = {run: values[run] for run in there}
     wanted = chosen(values, pair, better)
     places = _places(evaluation, {key for _, key in wanted})
@@ -138,37 +145,47 @@ class _Ends:
     keys: set[Key]
 
 
-def _ends(chunks: Chunks, metric: str, better: str) -> _Ends:
+def _ends(groups: Sequence[Group], metric: str, better: str, call: Calls) -> _Ends:
     sign = 1 if better == "higher" else -1
+    found = [got(one) for one in [call(_ends_of, group, metric, sign) for group in groups]]
+    first = heapq.nsmallest(AMONG, (one for _, own, _ in found for one in own))
+    last = heapq.nlargest(AMONG, (one for _, _, own in found for one in own))
+    return _Ends(sum(count for count, _, _ in found), {key for _, key in (*first, *last)})
+
+
+def _ends_of(group: Group, metric: str, sign: int) -> tuple[int, list[Ranked], list[Ranked]]:
     count = 0
-    first: list[tuple[float, Key]] = []
-    last: list[tuple[float, Key]] = []
-    for table in chunks(["image_id", "target", metric]):
-        own = table.filter(table[metric].is_valid())
+    first: list[Ranked] = []
+    last: list[Ranked] = []
+    for own in _known(metric, group):
         count += len(own)
         worth = -sign * own[metric].to_numpy()
         # As `chosen` orders them: by value, then by key.
         first = heapq.nsmallest(AMONG, [*first, *_keyed(own, worth, worth)])
         last = heapq.nlargest(AMONG, [*last, *_keyed(own, worth, -worth)])
-    return _Ends(count, {key for _, key in (*first, *last)})
+    return count, first, last
 
 
-def _apart(ours: Chunks, theirs: Chunks, metric: str, rows: int) -> set[Key]:
+def _known(metric: str, group: Group) -> Iterator[pa.Table]:
+    return (table.filter(table[metric].is_valid()) for table in group(["image_id", "target", metric]))
+
+
+def _apart(runs: Runs, metric: str, rows: int, call: Calls) -> set[Key]:
     """Return the keys of the maps of two runs that differ most."""
-
-    def known(chunks: Chunks) -> Iterator[pa.Table]:
-        return (table.filter(table[metric].is_valid()) for table in chunks(["image_id", "target", metric]))
-
-    found: list[tuple[float, Key]] = []
-    for both in partitions([known(ours), known(theirs)], rows):
-        for places in matched(both, ["target"]):
-            first, second = (table.take(own) for table, own in zip(both, places, strict=True))
-            apart = -np.abs(first[metric].to_numpy() - second[metric].to_numpy())
-            found = heapq.nsmallest(AMONG, [*found, *_keyed(first, apart, apart)])
-    return {key for _, key in found}
+    parts = partitions(runs, partial(_known, metric), rows, call)
+    found = [got(one) for one in [call(_apart_of, part, metric) for part in parts]]
+    return {key for _, key in heapq.nsmallest(AMONG, (one for own in found for one in own))}
 
 
-def _keyed(table: pa.Table, values: np.ndarray, order: np.ndarray) -> Iterator[tuple[float, Key]]:
+def _apart_of(part: Partition, metric: str) -> list[Ranked]:
+    both = gathered(part)
+    [places] = matched(both, ["target"])
+    first, second = (table.take(own) for table, own in zip(both, places, strict=True))
+    apart = -np.abs(first[metric].to_numpy() - second[metric].to_numpy())
+    return heapq.nsmallest(AMONG, _keyed(first, apart, apart))
+
+
+def _keyed(table: pa.Table, values: np.ndarray, order: np.ndarray) -> Iterator[Ranked]:
     """Yield values with the keys of their rows, those that may be among the first by their order."""
     if len(order) > AMONG:
         chosen_ = np.flatnonzero(order <= np.partition(order, AMONG)[AMONG])
@@ -178,16 +195,21 @@ def _keyed(table: pa.Table, values: np.ndarray, order: np.ndarray) -> Iterator[t
 
 
 def _told(
-    results: Mapping[str, Chunks], metric: str, among: set[Key]
+    results: Mapping[str, Sequence[Group]], metric: str, among: set[Key], call: Calls
 ) -> tuple[dict[str, dict[Key, float]], dict[Key, str]]:
     """Return what each run says of some maps, and their labels."""
     values: dict[str, dict[Key, float]] = {}
     labels: dict[Key, str] = {}
-    for run, chunks in results.items():
-        rows = {key: row for table in chunks(["image_id", "target", "label", metric]) for key, row in _of(table, among)}
+    for run, groups in results.items():
+        found = [got(one) for one in [call(_told_of, group, metric, among) for group in groups]]
+        rows = {key: row for own in found for key, row in own.items()}
         values[run] = {key: row[metric] for key, row in rows.items() if row[metric] is not None}
         labels |= {key: row["label"] or "" for key, row in rows.items()}
     return values, labels
+
+
+def _told_of(group: Group, metric: str, among: set[Key]) -> dict[Key, dict[str, Any]]:
+    return {key: row for table in group(["image_id", "target", "label", metric]) for key, row in _of(table, among)}
 
 
 def _of(table: pa.Table, wanted: set[Key]) -> Iterator[tuple[Key, dict[str, Any]]]:

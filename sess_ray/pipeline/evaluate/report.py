@@ -11,12 +11,11 @@ from typing import Any
 
 from sess_ray.metrics.metric import Summary
 from sess_ray.metrics.suite import SUITE
+from sess_ray.pipeline.cluster.calls import Calls, Here
 from sess_ray.pipeline.evaluate import pairing
 from sess_ray.pipeline.evaluate.counting import counted
-from sess_ray.pipeline.evaluate.results import Chunks
+from sess_ray.pipeline.evaluate.results import SIZES, Chunks
 from sess_ray.tables import markdown
-
-SIZES = {"< 5 %": 0.05, "5 to 25 %": 0.25, "> 25 %": 1.0}  # of the image that a target takes, up to
 
 
 @dataclass(frozen=True)
@@ -44,38 +43,45 @@ class Line:
 
 
 def report(
-    results: Mapping[str, Chunks], metrics: Sequence[str], compared: Iterable[tuple[str, str]] = ()
+    results: Mapping[str, Sequence[Chunks]],
+    metrics: Sequence[str],
+    compared: Iterable[tuple[str, str]] = (),
+    call: Calls | None = None,
 ) -> list[Line]:
     """Summarise results.
 
     Parameters
     ----------
-    results : mapping of str to callable
-        What reads the rows of results/ of each run.
+    results : mapping of str to sequence of callables
+        What reads the rows of results/ of each run, some files each.
     metrics : sequence of str
         Columns, of the suite.
     compared : iterable of (str, str)
         Runs, each with the one that it is compared with.
+    call : callable, optional
+        Calls functions; by default in this process. No number depends on it.
 
     Returns
     -------
     list of Line
-        For each run all maps, then by size and by class; then the differences.
+        For each run all maps, then by size and by class, classes by name; then the differences.
     """
+    call = call or Here()
     lines: list[Line] = []
     found = {}
-    for run, chunks in results.items():
-        counts = counted(chunks, metrics)
-        found[run] = replace(counts, sizes={}, classes={})
-        whole = {name: {"": metric.summary()} for name, metric in counts.whole.items() if metric.n}
-        for group, summaries in (("all", whole), ("size", counts.sizes), ("class", counts.classes)):
+    for run, groups in results.items():
+        counts = counted(groups, metrics, call)
+        found[run] = replace(counts, by_size={}, by_class={})
+        whole = {name: {"": own.summary()} for name, own in counts.whole.items() if own.n}
+        for group, summaries in (("all", whole), ("size", counts.by_size), ("class", counts.by_class)):
             for metric in metrics:
                 for value, summary in summaries.get(metric, {}).items():
                     lines.append(Line(run, "", group, value, metric, summary))
     for run, base in compared:
-        ours, theirs = pairing.compared((results[run], results[base]), (found[run], found[base]), metrics)
-        differences = {metric: ours[metric].difference(theirs[metric]) for metric in metrics}
-        lines.extend(Line(run, base, "all", "", metric, summary) for metric, summary in differences.items())
+        ours, theirs = pairing.compared((results[run], results[base]), (found[run], found[base]), metrics, call)
+        for metric in metrics:
+            difference = Summary.of(ours[metric].n, ours[metric].values - theirs[metric].values)
+            lines.append(Line(run, base, "all", "", metric, difference))
     return lines
 
 

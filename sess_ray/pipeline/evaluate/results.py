@@ -13,6 +13,8 @@ from sess_ray.io.groups import stream_tables
 from sess_ray.io.store import Store
 
 FILES_AT_ONCE = 8  # each has the rows of a block: 32 MiB at most, curves included
+GROUP_FILES = 256  # that are read by one call: of at most 4096 rows each
+SIZES = {"< 5 %": 0.05, "5 to 25 %": 0.25, "> 25 %": 1.0}  # of the image that a target takes, up to
 ROWS = 32_768  # that are summed up at a time: with all curves of the suite 150 MB
 
 # Given columns of results/, its rows, always in the same order.
@@ -22,6 +24,17 @@ Chunks = Callable[[Sequence[str]], Iterator[pa.Table]]
 def measured(evaluation: Store, run: str) -> Chunks:
     """Return what reads the rows of results/ of a run, by its name."""
     return partial(_read, evaluation, evaluation.tables(f"results/{run}"))
+
+
+def grouped(evaluation: Store, run: str) -> list[Chunks]:
+    """Return what reads the rows of results/ of a run, those of some files each."""
+    files = evaluation.tables(f"results/{run}")
+    cuts = range(0, len(files), GROUP_FILES)
+    return [partial(_of_files, evaluation.location, files[cut : cut + GROUP_FILES]) for cut in cuts]
+
+
+def _of_files(location: str, files: Sequence[str], columns: Sequence[str]) -> Iterator[pa.Table]:
+    return _read(Store(location), files, columns)
 
 
 def _read(evaluation: Store, files: Sequence[str], columns: Sequence[str]) -> Iterator[pa.Table]:

@@ -27,7 +27,7 @@ from sess_ray.io.reading import stream_items
 from sess_ray.io.store import Store, digest
 from sess_ray.pipeline.cluster.rows import Row, tables
 from sess_ray.pipeline.cluster.session import OF_TASKS, arriving, connect
-from sess_ray.pipeline.evaluate.report import SIZES
+from sess_ray.pipeline.evaluate.results import SIZES
 from sess_ray.pipeline.gallery import pages
 from sess_ray.pipeline.gallery.one_image import write_windows
 from sess_ray.pipeline.gallery.prepare import GALLERY, Gallery, predicted_names

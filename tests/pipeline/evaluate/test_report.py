@@ -15,7 +15,7 @@ def results(rows, at_once=10):
     """Image, target, label, size and the three metrics, a tuple a row; as they are read."""
     names = ("image_id", "target", "label", "size", *METRICS)
     table = pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows], results_schema(METRICS))
-    return lambda columns: (table.select(columns).slice(at, at_once) for at in range(0, len(table), at_once))
+    return [lambda columns: (table.select(columns).slice(at, at_once) for at in range(0, len(table), at_once))]
 
 
 BASE = results(
