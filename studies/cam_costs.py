@@ -68,8 +68,7 @@ def costs(config: Annotated[CostConfig, Parameter(name="*")] = CostConfig()) -> 
     known = [methods.get(name) for name in methods.names()]
     cams = [method for method in known if method.family == "T" and not method.refusal(model)]
     generator = torch.Generator().manual_seed(0)
-    side = model.input_size
-    patches = torch.randn(config.batch_size, 3, side, side, generator=generator)
+    patches = torch.randn(config.batch_size, 3, *model.sides, generator=generator)
     patches = patches.contiguous(memory_format=torch.channels_last)
     targets = model.logits(patches).argmax(1)
     seconds = np.empty((config.rounds + 1, 1 + len(cams)))

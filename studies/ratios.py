@@ -195,7 +195,7 @@ def main() -> None:
     sess = partial(SESS, model, num_scales=config.scales, precision=config.precision, batch_size=config.batch, fade=0.0)
     whole = sess(method=config.method, pre_filter_ratio=0.0, keep_maps=True)
     free = whole if config.method == "gradcam" else sess(method="gradcam", pre_filter_ratio=0.0, keep_maps=True)
-    half = sess(method=config.method, pre_filter_ratio=0.9, step_size=model.input_size // 2)
+    half = sess(method=config.method, pre_filter_ratio=0.9, step_size=min(model.sides) // 2)
     every, board = pictures(config.data, config.set), Board(names)
     for number in np.random.default_rng(0).permutation(len(every))[: config.limit]:
         file, things = every[number]

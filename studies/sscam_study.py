@@ -50,11 +50,11 @@ def weighed(scores: Tensor, baseline: Tensor, alive: Tensor, way: str) -> Tensor
 
 
 def one(pixels: Image.Image, boxes: list[list[float]], model: Model) -> tuple[Tensor, np.ndarray]:
-    """Return the image as a patch (1, 3, side, side), and the mask of its boxes (side, side)."""
-    side = model.input_size
-    small = np.asarray(pixels.convert("RGB").resize((side, side), Image.Resampling.BILINEAR), np.float32) / 255
-    inside = np.zeros((side, side))
-    across, down = side / pixels.width, side / pixels.height
+    """Return the image as a patch (1, 3, h, w), and the mask of its boxes (h, w)."""
+    height, width = model.sides
+    small = np.asarray(pixels.convert("RGB").resize((width, height), Image.Resampling.BILINEAR), np.float32) / 255
+    inside = np.zeros((height, width))
+    across, down = width / pixels.width, height / pixels.height
     for x0, y0, x1, y1 in boxes:
         inside[round(y0 * down) : round(y1 * down), round(x0 * across) : round(x1 * across)] = 1
     mean, std = (torch.tensor(value).view(3, 1, 1) for value in (model.mean, model.std))
@@ -62,7 +62,7 @@ def one(pixels: Image.Image, boxes: list[list[float]], model: Model) -> tuple[Te
 
 
 def maps(model: Model, patch: Tensor, target: int, stds: list[float], samples: int) -> dict[str, np.ndarray]:
-    """Return the map of every variant, (side, side)."""
+    """Return the map of every variant, (h, w)."""
     targets = torch.tensor([target])
     tap = model.tap(patch)
     activations = tap.activations
@@ -76,8 +76,7 @@ def maps(model: Model, patch: Tensor, target: int, stds: list[float], samples: i
             for way in WAYS:
                 weights = weighed(every, baseline, alive, way)
                 found[f"{place}, std={std:g}, {way}"] = torch.einsum("k,nkuv->nuv", weights, activations).relu()
-    side = patch.shape[-1]
-    return {name: up_sampled(value, (side, side))[0].numpy() for name, value in found.items()}
+    return {name: up_sampled(value, model.sides)[0].numpy() for name, value in found.items()}
 
 
 @app.default

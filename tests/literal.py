@@ -11,10 +11,15 @@ import torch.nn.functional as F
 from torchvision.transforms import functional as TF
 
 
+def both(size):
+    """Height and width of a square given by its side, or of what is given as such."""
+    return size if isinstance(size, tuple) else (size, size)
+
+
 def windows(height, width, window, step):
     """Row-major (y, x) of one scale: step by step, the last one moved back to the border."""
 
-    def axis(length):
+    def axis(length, window, step):
         found = []
         at = 0
         while True:
@@ -24,12 +29,20 @@ def windows(height, width, window, step):
             found.append(at)
             at += step
 
-    return [(y, x) for y in axis(height) for x in axis(width)]
+    ys, xs = map(axis, (height, width), both(window), both(step))
+    return [(y, x) for y in ys for x in xs]
 
 
 def scaled_sizes(height, width, window, num_scales):
+    """The paper's scales of a square window; of another the smallest that cover it, enlarged like a square as large."""
     sizes = []
     for i in range(num_scales):
+        if isinstance(window, tuple):
+            side = (window[0] * window[1]) ** 0.5
+            least = [length + int(length * 64 * i / side) for length in window]
+            tall, wide = (least[0], least[0] * width // height), (least[1] * height // width, least[1])
+            sizes.append(tall if tall[1] >= least[1] else wide)
+            continue
         short = window + 64 * i
         if height <= width:
             sizes.append((short, int(short * width / height)))
@@ -76,7 +89,7 @@ def guided_windows(scaled, windows, window, guide, share):
     """The windows of a scale with the highest mean of the map so far, each pixel of which counts by the area inside."""
     height, width = guide.shape
 
-    def inside(start, length, scaled_length):
+    def inside(start, length, scaled_length, window):
         """Return for each pixel along an axis how much of it lies in the window."""
         share = []
         for pixel in range(length):
@@ -86,7 +99,8 @@ def guided_windows(scaled, windows, window, guide, share):
 
     means = []
     for y, x in windows:
-        area = np.outer(inside(y, height, scaled[0]), inside(x, width, scaled[1]))
+        down, across = both(window)
+        area = np.outer(inside(y, height, scaled[0], down), inside(x, width, scaled[1], across))
         means.append((area * guide).sum() / area.sum())
     count = max(1, -int(-round(share * len(windows), 9) // 1))
     return sorted(sorted(range(len(windows)), key=lambda place: (-means[place], place))[:count])
@@ -107,9 +121,9 @@ def guided(module, layer, pixels, target, *, window, mean, std, num_scales, whol
             guide = np.divide(total, covered, out=np.zeros_like(total), where=covered > 0)
             chosen = guided_windows(scaled, places, window, guide, share)
         for place, (y, x) in enumerate(places):
-            covered += calibrated(torch.ones(window, window, dtype=torch.float64), y, x, scaled, small).numpy()
+            covered += calibrated(torch.ones(both(window), dtype=torch.float64), y, x, scaled, small).numpy()
             if place in chosen:
-                patch = resized[:, y : y + window, x : x + window]
+                patch = resized[:, y : y + both(window)[0], x : x + both(window)[1]]
                 with torch.no_grad():
                     score = module(patch[None]).softmax(1)[0, target].item()
                 total += calibrated(score * grad_cam(module, layer, patch, target), y, x, scaled, small).numpy()
@@ -142,7 +156,7 @@ def sess(module, layer, pixels, target, *, window, mean, std, num_scales, step, 
     for scaled in scaled_sizes(height, width, window, num_scales):
         resized = TF.resize(image, list(scaled), antialias=True).float()
         for y, x in windows(*scaled, window, step):
-            patches.append(resized[:, y : y + window, x : x + window])
+            patches.append(resized[:, y : y + both(window)[0], x : x + both(window)[1]])
             places.append((scaled, y, x))
     with torch.no_grad():
         scores = [module(patch[None]).softmax(1)[0, target].item() for patch in patches]
@@ -152,6 +166,6 @@ def sess(module, layer, pixels, target, *, window, mean, std, num_scales, step, 
         scaled, y, x = places[index]
         value = grad_cam(module, layer, patches[index], target) * (scores[index] / max(scores))
         masks.append(calibrated(value, y, x, scaled, size))
-    ones = torch.ones(window, window, dtype=torch.float64)
+    ones = torch.ones(both(window), dtype=torch.float64)
     coverage = [calibrated(ones, y, x, scaled, size) for scaled, y, x in places] if fusion == "seamless" else []
     return fused(masks, coverage, fusion).numpy(), np.array(scores), set(kept.tolist())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -58,9 +59,9 @@ def measure_method(config: BenchmarkConfig, name: str, images: list[np.ndarray])
     seconds = timed(sess.explain, images)
     floor.append(recorder.replay(sess))
     kept = sum(explanation.num_kept for [explanation] in found)
-    side = sess.model.input_size
+    pixels = prod(sess.model.sides)
     scored = sum(explanation.num_patches + (explanation.num_patches > 1) for [explanation] in found)
-    forwards = sum(shape[0] * shape[2] * shape[3] / side**2 for shape, _ in recorder.passes) - scored
+    forwards = sum(shape[0] * shape[2] * shape[3] / pixels for shape, _ in recorder.passes) - scored
     backwards = sum(shape[0] for shape, backward in recorder.passes if backward)
     return {
         "method": name,

@@ -17,6 +17,7 @@ from sess_ray.cli.telling import Progress, duration, errors_of, ineffective, nex
 from sess_ray.errors import SessError
 from sess_ray.pipeline.cluster.flags import METHOD, MODEL, OUTPUT, check
 from sess_ray.pipeline.explain.config import ExplainConfig
+from sess_ray.windows import in_words
 
 if TYPE_CHECKING:
     from sess_ray.models import Model
@@ -113,7 +114,7 @@ def _describe(job: Job, gpus: int | None, price: float | None) -> None:
     failing = f", {errors:,} of which will end in errors/," if errors else ""
     print(f"would explain {_number(job)}{failing} into {public(job.store.url)}")
     print(
-        f"model {job.model.name}, layer {job.model.layer}, input {job.model.input_size} px,"
+        f"model {job.model.name}, layer {job.model.layer}, input {in_words(job.model.input_size)} px,"
         f" {job.model.num_classes} classes"
     )
     _say(job)

@@ -62,7 +62,7 @@ def batches(works: Iterable[Work], buffer: Tensor) -> Iterator[tuple[Tensor, lis
     ----------
     works : iterable of Work
         The next one is taken when it is needed.
-    buffer : Tensor, (batch size, 3, side, side)
+    buffer : Tensor, (batch size, 3, h, w)
 
     Yields
     ------

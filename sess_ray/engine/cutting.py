@@ -106,7 +106,7 @@ class Tables:
     scales : list of tuple of Bags
     together : Bags
         Across, for all scales one after the other.
-    lines, columns : Tensor, (P, window) int64
+    lines, columns : Tensor, (P, h) and (P, w) int64
         The lines and columns of the scaled image that each window shows. On a CPU they and `together` are empty,
         because there windows are cut one by one.
     """
@@ -129,7 +129,7 @@ class Tables:
 
 
 def _tables(rows: int, columns: int, plan: Plan, device: torch.device) -> Tables:
-    sizes = [(plan.window, plan.window), *((scale.height, scale.width) for scale in plan.scales)]
+    sizes = [plan.sides, *((scale.height, scale.width) for scale in plan.scales)]
     whole, *scales = _bags(rows, columns, sizes, device)
     if device.type == "cpu":
         nothing = torch.empty(0, dtype=torch.int64)
@@ -145,8 +145,8 @@ def _tables(rows: int, columns: int, plan: Plan, device: torch.device) -> Tables
         upload(torch.cat(firsts), device),
     )
     places = upload(torch.tensor([(y, x) for _, y, x in plan.positions()]), device)
-    reach = torch.arange(plan.window, device=device)
-    return Tables(whole, scales, together, places[:, :1] + reach, places[:, 1:] + reach)
+    down, across = (torch.arange(side, device=device) for side in plan.sides)
+    return Tables(whole, scales, together, places[:, :1] + down, places[:, 1:] + across)
 
 
 tables = Latest(_tables, TABLE_BYTES)
@@ -207,9 +207,9 @@ def _wide(source: Source, across: Callable[[Tensor], Tensor], width: int) -> Ten
 
 
 def whole(source: Source, plan: Plan) -> Tensor:
-    """Return the whole image in one window, (1, 3, window, window) float32."""
+    """Return the whole image in one window, (1, 3, h, w) float32."""
     across, down = tables(source.rows, source.columns, plan, source.device).whole
-    return _resized(source, across, down)(0, plan.window).permute(2, 0, 1)[None]
+    return _resized(source, across, down)(0, plan.sides[0]).permute(2, 0, 1)[None]
 
 
 def runs(source: Source, plan: Plan, windows: Sequence[int]) -> Iterator[Tensor]:
@@ -224,7 +224,7 @@ def runs(source: Source, plan: Plan, windows: Sequence[int]) -> Iterator[Tensor]
 
     Yields
     ------
-    Tensor, (n, 3, window, window) float32
+    Tensor, (n, 3, h, w) float32
         On a CPU a view of one window: copy it before taking the next. Elsewhere all windows of a scale.
     """
     found = tables(source.rows, source.columns, plan, source.device)
@@ -244,22 +244,27 @@ def runs(source: Source, plan: Plan, windows: Sequence[int]) -> Iterator[Tensor]
                 rows = _resized(source, across, down)
             else:
                 rows = _rows(wide[:, first * 3 : (first + scale.width) * 3], down)
-            yield from cut_scale(rows, scale, plan.window, own, part.start, found)
+            yield from cut_scale(rows, scale, plan.sides, own, part.start, found)
         first += scale.width
 
 
-def _one_by_one(rows: Rows, scale: Scale, side: int, windows: list[int], first: int, _: Tables) -> Iterator[Tensor]:
+def _one_by_one(
+    rows: Rows, scale: Scale, sides: tuple[int, int], windows: list[int], first: int, _: Tables
+) -> Iterator[Tensor]:
+    height, width = sides
     count, line, above = len(scale.xs), None, -1
     for window in windows:
         row, column = divmod(window - first, count)
         if row != above:
-            line, above = rows(scale.ys[row], scale.ys[row] + side), row
+            line, above = rows(scale.ys[row], scale.ys[row] + height), row
         assert line is not None
         x = scale.xs[column]
-        yield line[:, x : x + side].permute(2, 0, 1)[None]
+        yield line[:, x : x + width].permute(2, 0, 1)[None]
 
 
-def _together(rows: Rows, scale: Scale, _side: int, windows: list[int], _first: int, found: Tables) -> Iterator[Tensor]:
+def _together(
+    rows: Rows, scale: Scale, _sides: tuple[int, int], windows: list[int], _first: int, found: Tables
+) -> Iterator[Tensor]:
     lines, columns = (taken(values, windows) for values in (found.lines, found.columns))
     yield rows(0, scale.height)[lines[:, :, None], columns[:, None]].permute(0, 3, 1, 2)
 
@@ -272,6 +277,6 @@ def taken(values: Tensor, places: Sequence[int]) -> Tensor:
 
 
 def cut(source: Source, plan: Plan, windows: Sequence[int] | None = None) -> Iterator[Tensor]:
-    """Yield the windows of an image, all or some of them, one by one: (3, window, window) float32; as `runs`."""
+    """Yield the windows of an image, all or some of them, one by one: (3, h, w) float32; as `runs`."""
     for run in runs(source, plan, range(plan.num_patches) if windows is None else windows):
         yield from run

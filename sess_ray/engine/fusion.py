@@ -20,7 +20,7 @@ from sess_ray.engine.scales import axis_matrix, over, scale_by_scale
 from sess_ray.errors import unknown
 from sess_ray.resampling import Rows, taps, upsampling
 from sess_ray.transfer import upload
-from sess_ray.windows import Plan
+from sess_ray.windows import Plan, Size, sides
 
 BAND_PIXELS = 1 << 21
 SMOOTHING_SIZE = 11
@@ -80,14 +80,14 @@ def _extremes(cells: int, window: int, dtype: torch.dtype, device: torch.device)
     return upload(upsampling(cells, window, host)[rows].to(dtype), device)
 
 
-def min_max(maps: Tensor, window: int) -> Tensor:
+def min_max(maps: Tensor, window: Size) -> Tensor:
     """Scale maps so that each ranges from 0 to 1 when it is up-sampled to the window.
 
     Parameters
     ----------
     maps : Tensor, (N, u, v)
-    window : int
-        Side of the window; the minimum and maximum are taken over its pixels.
+    window : int or (int, int)
+        Side of the window, or its height and width; the minimum and maximum are taken over its pixels.
 
     Returns
     -------
@@ -96,8 +96,9 @@ def min_max(maps: Tensor, window: int) -> Tensor:
     """
     n, u, v = maps.shape
     values = maps.flatten(1)
-    if (u, v) != (window, window):
-        rows, columns = (_extremes(cells, window, maps.dtype, maps.device) for cells in (u, v))
+    if (u, v) != sides(window):
+        axes = zip((u, v), sides(window), strict=True)
+        rows, columns = (_extremes(cells, side, maps.dtype, maps.device) for cells, side in axes)
         values = (rows @ maps @ columns.T).flatten(1)
     low, high = values.aminmax(dim=1)
     spread = high - low
@@ -128,13 +129,13 @@ def _reference(plan: Plan, maps: Tensor, kept: Tensor) -> Rows:
 
 
 def _positive_mean(plan: Plan, maps: Tensor, kept: Tensor) -> Rows:
-    u, v = maps.shape[1:]
-    up_rows, up_columns = (upsampling(cells, plan.window, maps.device) for cells in (u, v))
-    whole = torch.eye(plan.window, dtype=torch.float64, device=maps.device)
+    axes = zip(maps.shape[1:], plan.sides, strict=True)
+    up_rows, up_columns = (upsampling(cells, side, maps.device) for cells, side in axes)
+    down, across = (torch.eye(side, dtype=torch.float64, device=maps.device) for side in plan.sides)
     matrices = []
     for scale in plan.scales:
-        rows = axis_matrix(scale.height, plan.height, scale.ys, whole).to(maps.dtype)
-        columns = axis_matrix(scale.width, plan.width, scale.xs, whole).to(maps.dtype)
+        rows = axis_matrix(scale.height, plan.height, scale.ys, down).to(maps.dtype)
+        columns = axis_matrix(scale.width, plan.width, scale.xs, across).to(maps.dtype)
         matrices.append((rows, columns, _reach(rows), _reach(columns)))
     every = plan.positions()
     positions = [every[window] for window in kept.tolist()]
@@ -147,11 +148,11 @@ def _positive_mean(plan: Plan, maps: Tensor, kept: Tensor) -> Rows:
         total = maps.new_zeros(bottom - top, plan.width)
         count = torch.zeros_like(total)
         for index, i, row, column in patches:
-            rows, columns, down, across = matrices[i]
-            first, last = max(top, down[row][0]), min(bottom, down[row][1])
+            rows, columns, lines, spans = matrices[i]
+            first, last = max(top, lines[row][0]), min(bottom, lines[row][1])
             if first >= last:
                 continue
-            left, right = across[column]
+            left, right = spans[column]
             # Whether a pixel counts depends on exact zeros, so the map is up-sampled first, as in the release.
             value = (up_rows @ maps[index] @ up_columns).clamp_(min=0)
             value = rows[first:last, row] @ value @ columns[left:right, column].T

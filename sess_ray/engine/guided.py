@@ -64,8 +64,8 @@ def _looks(plan: Plan, u: int, v: int, dtype: torch.dtype, device: torch.device)
     at = placement(low, u, v, dtype, device)
     covered = (at.covered_rows.T[:, :, None] * at.covered_columns[:, None]).cumsum(0)
     axes = (
-        [_means(low.height, scale.height, scale.ys, plan.window) for scale in plan.scales],
-        [_means(low.width, scale.width, scale.xs, plan.window) for scale in plan.scales],
+        [_means(low.height, scale.height, scale.ys, plan.sides[0]) for scale in plan.scales],
+        [_means(low.width, scale.width, scale.xs, plan.sides[1]) for scale in plan.scales],
     )
     down, across = (upload(torch.cat(means).to(dtype), device).split([len(own) for own in means]) for means in axes)
     return Looks(at, covered.masked_fill_(covered == 0, 1), list(down), [means.T for means in across])

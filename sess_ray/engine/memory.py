@@ -61,7 +61,7 @@ class PatchMemory:
         self._held: Tensor | None = None  # of all windows
 
     def hold(self, windows: slice | Tensor, patches: Tensor) -> None:
-        """Keep patches of some windows, (n, 3, side, side), so that those need not be cut again."""
+        """Keep patches of some windows, (n, 3, h, w), so that those need not be cut again."""
         if self._held is None:
             shape = self._plan.num_patches, *patches.shape[1:]
             self._held = patches.new_empty(shape).contiguous(memory_format=torch.channels_last)
@@ -72,7 +72,7 @@ class PatchMemory:
         self._held = None
 
     def of(self, windows: list[int]) -> Iterator[Tensor]:
-        """Yield the patches of windows, given ascending and possibly repeated, as views (n, 3, side, side)."""
+        """Yield the patches of windows, given ascending and possibly repeated, as views (n, 3, h, w)."""
         if self._held is not None:
             yield self._held[upload(torch.tensor(windows), self._source.device)]
             return

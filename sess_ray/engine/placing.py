@@ -84,14 +84,15 @@ def _placement(plan: Plan, u: int, v: int, dtype: torch.dtype, device: torch.dev
         line, column = line + len(scale.ys), column + len(scale.xs)
     facts = torch.tensor([*lines, *columns, *places]).T.contiguous()
     scaled, starts = upload(facts, device)
-    row_of, column_of = scaled[len(lines) + len(columns) :], starts[len(lines) + len(columns) :]
+    first, last = len(lines), len(lines) + len(columns)
+    row_of, column_of = scaled[last:], starts[last:]
+    up_rows, up_columns = (upsampling_on(cells, side, device) for cells, side in zip((u, v), plan.sides, strict=True))
     parts = [
-        (slice(0, len(lines)), plan.height, u, [len(scale.ys) for scale in plan.scales]),
-        (slice(len(lines), len(lines) + len(columns)), plan.width, v, [len(scale.xs) for scale in plan.scales]),
+        (slice(0, first), plan.height, up_rows, [len(scale.ys) for scale in plan.scales]),
+        (slice(first, last), plan.width, up_columns, [len(scale.xs) for scale in plan.scales]),
     ]
     (down, covered_down), (across, covered_across) = (
-        _axis(scaled[own], starts[own], target, upsampling_on(cells, plan.window, device), counts, dtype, plan.fade)
-        for own, target, cells, counts in parts
+        _axis(scaled[own], starts[own], target, up, counts, dtype, plan.fade) for own, target, up, counts in parts
     )
     return Placement(down, across.transpose(1, 2).contiguous(), row_of, column_of, covered_down.T, covered_across)
 

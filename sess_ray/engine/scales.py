@@ -54,7 +54,7 @@ def scale_matrices(
     plan: Plan, u: int, v: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[tuple[Tensor, Tensor], ...]:
     """Return for each scale what its windows' cells add to rows (H, windows, u) and to columns (W, windows, v)."""
-    up_rows, up_columns = (upsampling(cells, plan.window, device) for cells in (u, v))
+    up_rows, up_columns = (upsampling(cells, side, device) for cells, side in zip((u, v), plan.sides, strict=True))
     return tuple(
         (
             axis_matrix(scale.height, plan.height, scale.ys, up_rows, plan.fade).to(dtype),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from math import prod
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from sess_ray.methods.cam import gradcam
 from sess_ray.methods.registry import LAYER, Scored
 from sess_ray.models import Model
 from sess_ray.models.model import Tap
+from sess_ray.windows import sides
 
 # What an image may keep of its scoring pass for methods that look at the layer, or at the patches; what needs more is
 # computed again.
@@ -27,7 +29,7 @@ PATCH_BYTES = 1 << 29
 
 def buffer(settings: Settings) -> Tensor:
     """Return memory for a batch of patches."""
-    shape = settings.batch_size, 3, settings.window, settings.window
+    shape = settings.batch_size, 3, *sides(settings.window)
     return torch.empty(shape, dtype=settings.dtype, device=settings.device).contiguous(
         memory_format=torch.channels_last
     )
@@ -107,7 +109,7 @@ class Scoring:
         settings = self.settings
         if self.on_cpu or settings.method.family == "T":
             return False
-        return work.plan.num_patches * 3 * settings.window**2 * settings.dtype.itemsize <= PATCH_BYTES
+        return work.plan.num_patches * 3 * prod(sides(settings.window)) * settings.dtype.itemsize <= PATCH_BYTES
 
     def _look(self, tap: Tap, classes: Tensor, slot: int, active: list[Segment]) -> None:
         """Take the layer's values for windows that may survive the pre-filter, or that guide.

@@ -44,10 +44,11 @@ class SESS:
     method : str, callable or Method
         A registered base method (``methods.names()``), ``captum:NAME``, ``package.module:function``, or a function.
     num_scales : int or None
-        Number of scales; scale i = 0, 1, ... has a short side of window + 64 i pixels. None or 0 explains without SESS:
-        the whole image resized to the model's input, and the one map resized back, without filter, fusion or smoothing.
+        Number of scales; scale i = 0, 1, ... has a short side of window + 64 i pixels (`sess_ray.windows.sess_plan`
+        has the rule for windows that are not square). None or 0 explains without SESS: the whole image resized to the
+        model's input, and the one map resized back, without filter, fusion or smoothing.
     step_size : int, optional
-        Pixels from one window to the next. By default the window's side.
+        Pixels from one window to the next, along both axes. By default the window's height and its width.
     pre_filter_ratio : float, optional
         Share of the windows that are dropped, those of lowest class score. By default the method's own
         (`sess_ray.methods.registry.DEFAULTS`); the paper uses 0, 0.9 and 0.99.
@@ -130,7 +131,7 @@ class SESS:
             method_options=options,
             window=loaded.input_size,
             num_scales=num_scales or None,
-            step_size=loaded.input_size if step_size is None else step_size,
+            step_size=step_size,
             pre_filter_ratio=base.ratio(pre_filter_ratio),
             windows=windows,
             whole_scales=whole_scales,

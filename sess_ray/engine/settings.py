@@ -11,7 +11,7 @@ from sess_ray.engine.fusion import FUSIONS
 from sess_ray.engine.guided import least_scored
 from sess_ray.errors import SessError, unknown
 from sess_ray.methods import Method
-from sess_ray.windows import Plan, fitted, sess_plan, whole_plan
+from sess_ray.windows import Plan, Size, fitted, sess_plan, sides, whole_plan
 
 # On a CPU a small batch stays in the cache; a GPU needs a large one to be busy.
 BATCH_SIZES = {"cpu": 8, "cuda": 128}
@@ -32,8 +32,10 @@ class Settings:
 
     Attributes
     ----------
-    window : int
-        Side of a window: the model's input size.
+    window : int or (int, int)
+        Side of a window, or its height and width: the model's input size.
+    step_size : int or None
+        None: the window's height down, and its width across.
     dtype : torch.dtype
         Type of the model's weights and input.
     tf32 : bool
@@ -49,9 +51,9 @@ class Settings:
 
     method: Method
     method_options: dict[str, Any]
-    window: int
+    window: Size
     num_scales: int | None
-    step_size: int
+    step_size: int | None
     pre_filter_ratio: float
     windows: str
     whole_scales: int
@@ -77,7 +79,7 @@ class Settings:
                 self.num_scales is None or 1 <= self.num_scales <= MOST_SCALES,
                 f"1 to {MOST_SCALES}, or None for no SESS",
             ),
-            ("step_size", self.step_size, self.step_size >= 1, "1 pixel or more"),
+            ("step_size", self.step_size, self.step_size is None or self.step_size >= 1, "1 pixel or more"),
             ("pre_filter_ratio", self.pre_filter_ratio, 0 <= self.pre_filter_ratio <= 1, "a share from 0 to 1"),
             ("fade", self.fade, 0 <= self.fade <= 0.5, "a share of a window's side from 0 to 0.5"),
             ("whole_scales", self.whole_scales, self.whole_scales >= 1, "1 or more"),
@@ -122,7 +124,9 @@ class Settings:
         """Return the windows of an image of this size; `SessError` if there are more than `max_patches`."""
         if self.num_scales is None:
             return self._limited(whole_plan(height, width, self.window))
-        if max(height, width) / max(1, min(height, width)) > self.max_patches:  # do not even count them
+        down, across = sides(self.window)
+        shorter, longer = sorted((height * across, width * down))  # how often a window goes into the image, as a ratio
+        if shorter and longer / shorter > self.max_patches:  # do not even count them
             raise SessError(f"an image of {width} x {height} pixels needs more than {self.max_patches} windows")
         plan = sess_plan(height, width, self.window, self.num_scales, self.step_size)
         if plan.num_patches > self.max_patches:

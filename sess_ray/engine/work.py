@@ -112,7 +112,7 @@ class Work:
         return self._left > 0
 
     def take(self, most: int) -> Iterator[tuple[Tensor, list[int]]]:
-        """Yield the next rows, at most so many, as (n, 3, side, side) with their windows; first the whole image."""
+        """Yield the next rows, at most so many, as (n, 3, h, w) with their windows; first the whole image."""
         if self.wants_whole:
             self.wants_whole = False
             most -= 1

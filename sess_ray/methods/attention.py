@@ -118,13 +118,17 @@ def _attends(model: Model) -> str | None:
     n, _, queries, keys = shapes[0]
     if n != 2 or queries != keys or any((shape[0], *shape[2:]) != (2, queries, keys) for shape in shapes):
         return "its attention is not from all tokens to all tokens in every layer"
+    height, width = model.sides
+    u, v = model.positions or (0, 0)
+    if height != width and not u * v <= keys < (u + 1) * (v + 1):
+        return f"layer {model.layer} does not tell which grid its {keys} tokens have over {height} x {width} pixels"
     if not _read(model).isfinite().all():
         return "its logits do not depend on its last attention"
     return None
 
 
-def _map_of(tokens: Tensor) -> Tensor:
-    return to_grid(tokens[..., None], "NTC")[:, 0]
+def _map_of(tokens: Tensor, model: Model) -> Tensor:
+    return to_grid(tokens[..., None], "NTC", model.positions)[:, 0]
 
 
 FUSED: dict[str, Callable[[Tensor], Tensor]] = {
@@ -159,7 +163,7 @@ def attention_rollout(
     for attention in reversed(attentions):
         tokens = tokens / (1 + attention.sum(2))
         tokens = tokens + torch.einsum("nq,nqk->nk", tokens, attention)
-    return _map_of(tokens)[shared.own[0]]
+    return _map_of(tokens, model)[shared.own[0]]
 
 
 @register(
@@ -184,4 +188,4 @@ def generic_attention(model: Model, patches: Tensor, targets: Tensor) -> Tensor:
     for attention, gradient in zip(reversed(attentions), reversed(gradients), strict=True):
         relevance = (attention.detach() * gradient).float().relu().mean(1)
         tokens = tokens + torch.einsum("nq,nqk->nk", tokens, relevance)
-    return _map_of(tokens)
+    return _map_of(tokens, model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import accumulate
+from math import prod
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from sess_ray.methods.passes import Shared, enlarging, noisy
 from sess_ray.methods.registry import register
 from sess_ray.models import Model
 from sess_ray.resampling import taps
+from sess_ray.windows import enlarged, in_words
 
 
 @register(
@@ -55,9 +57,9 @@ CHANNELS = 32  # channels enlarged at a time, so that their rows stay in the cac
 
 def _takes_other_sizes(model: Model) -> str | None:
     try:
-        model.tap(model.probe(side=model.input_size + 100))
+        model.tap(model.probe(size=enlarged(model.input_size, 100)))
     except Exception:
-        return f"it takes inputs of {model.input_size} pixels alone, and this method enlarges them"
+        return f"it takes inputs of {in_words(model.input_size)} pixels alone, and this method enlarges them"
     return None
 
 
@@ -81,11 +83,12 @@ def cameras(
 ) -> Tensor:
     """Average activations and gradients, each over sizes s of the patch: ReLU(sum_k mean_s A_k mean_s g_k).
 
-    The patch is enlarged (bicubic) by `step` pixels from one size to the next.
+    The patch is enlarged (bicubic) by `step` pixels from one size to the next; one that is not square by the factor by
+    which a square of its area becomes so much wider.
     """
-    side = patches.shape[-1]
-    together = max(1, batch_size * side**2 // (side + step * (sizes - 1)) ** 2)
-    maps = torch.empty(len(patches), side, side, device=patches.device)
+    height, width = patches.shape[2:]
+    together = max(1, batch_size * height * width // prod(enlarged((height, width), step * (sizes - 1))))
+    maps = torch.empty(len(patches), height, width, device=patches.device)
     for some in same_as.unique().split(together):
         rows = torch.isin(same_as, some)
         maps[rows] = _cameras(model, patches[some], Shared.of(targets[rows], same_as[rows]), sizes, step)
@@ -94,43 +97,43 @@ def cameras(
 
 def _cameras(model: Model, patches: Tensor, shared: Shared, sizes: int, step: int) -> Tensor:
     """Return the maps of all rows that share these patches."""
-    side = patches.shape[-1]
+    own = patches.shape[2], patches.shape[3]
     activations, gradients = [], []  # at the layer's own size: all sizes together need less memory than one enlarged
-    for size in range(side, side + step * sizes, step):
-        resized = patches.float().contiguous()
-        if size != side:
-            resized = F.interpolate(resized, size=(size, size), mode="bicubic", align_corners=False)
+    for number in range(sizes):
+        resized, size = patches.float().contiguous(), enlarged(own, step * number)
+        if size != own:
+            resized = F.interpolate(resized, size=size, mode="bicubic", align_corners=False)
         tap = model.tap(resized.to(patches.dtype).contiguous(memory_format=torch.channels_last))
         activations.append(tap.activations.contiguous())
         gradients.append(shared.gradients(tap).contiguous())
-    mean = _MeanEnlarged([own.shape[-1] for own in activations], side, patches.device)
+    mean = _MeanEnlarged([(one.shape[2], one.shape[3]) for one in activations], own, patches.device)
     owner = shared.own[0]
-    result = torch.zeros(len(owner), side, side, device=patches.device)
+    result = torch.zeros(len(owner), *own, device=patches.device)
     for patch in range(len(patches)):
         for first in range(0, activations[0].shape[1], CHANNELS):
             part = slice(first, first + CHANNELS)
-            seen = mean([own[patch, part] for own in activations])
+            seen = mean([one[patch, part] for one in activations])
             for row in (owner == patch).nonzero()[:, 0].tolist():
-                result[row] += (seen * mean([own[row, part] for own in gradients])).sum(1)
+                result[row] += (seen * mean([one[row, part] for one in gradients])).sum(1)
     return result.relu_()
 
 
 class _MeanEnlarged:
-    """The mean of square maps of several sizes, all enlarged to `side`.
+    """The mean of maps of several sizes (u, v), all enlarged to (h, w).
 
     Columns are enlarged by a matrix product; then a row of the result is a weighted sum of two rows of each size.
     """
 
-    def __init__(self, sizes: list[int], side: int, device: torch.device) -> None:
-        self.columns = [enlarging(size, side, device).T for size in sizes]
-        axes = [taps(size, side, device) for size in sizes]
-        begins = accumulate(sizes[:-1], initial=0)
+    def __init__(self, sizes: list[tuple[int, int]], size: tuple[int, int], device: torch.device) -> None:
+        self.columns = [enlarging(v, size[1], device).T for _, v in sizes]
+        axes = [taps(u, size[0], device) for u, _ in sizes]
+        begins = accumulate((u for u, _ in sizes[:-1]), initial=0)
         positions = [tap + begin for axis, begin in zip(axes, begins, strict=True) for tap in (axis.first, axis.second)]
         weights = [weight / len(sizes) for axis in axes for weight in (1 - axis.fraction, axis.fraction)]
         self.positions, self.weights = torch.stack(positions, 1), torch.stack(weights, 1).float()
 
     def __call__(self, maps: list[Tensor]) -> Tensor:
-        """Return (side, K, side) for maps (K, u, u), one of each size."""
+        """Return (h, K, w) for maps (K, u, v), one of each size."""
         wide = [own.transpose(0, 1) @ columns for own, columns in zip(maps, self.columns, strict=True)]
         rows = F.embedding_bag(self.positions, torch.cat(wide).flatten(1), per_sample_weights=self.weights, mode="sum")
         return rows.view(len(rows), *wide[0].shape[1:])

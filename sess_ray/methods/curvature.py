@@ -11,7 +11,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sess_ray.methods.registry import register
 from sess_ray.models import Model
-from sess_ray.models.layers import to_grid
 
 
 @contextmanager
@@ -62,5 +61,5 @@ def shapleycam(model: Model, patches: Tensor, targets: Tensor) -> Tensor:
         utilities = model.logit_of(logits, targets) + model.log_probability_of(logits, targets)
         (gradient,) = torch.autograd.grad(utilities.sum(), leaves[-1], create_graph=True)
         (curved,) = torch.autograd.grad(gradient, leaves[-1], leaves[-1].detach(), materialize_grads=True)
-    activations, values = (to_grid(one.detach().float(), model.layout) for one in (leaves[-1], gradient - curved / 2))
+    activations, values = (model.gridded(one.detach().float()) for one in (leaves[-1], gradient - curved / 2))
     return torch.einsum("nk,nkuv->nuv", values.mean((2, 3)), activations).relu_()

@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from sess_ray.errors import SessError, unknown
 from sess_ray.methods.registry import register
 from sess_ray.models import Model
+from sess_ray.models.layers import is_grid
 
 Call = Callable[..., Any]
 
@@ -214,16 +215,18 @@ def _cuts(model: Model, layer: str) -> bool:
     return not _forward(model.module, layer, model.probe().requires_grad_(), Tensor.detach).requires_grad
 
 
-def _grids(model: Model) -> dict[str, int]:
-    """Return the sides u of the outputs (1, K, u, u) of the layers that run once, by name, in order of completion."""
-    sides: dict[str, int] = {}
+def _grids(model: Model) -> dict[str, tuple[int, int]]:
+    """Return the grids (u, v) of the outputs (1, K, u, v) of layers that run once, by name, in order of completion."""
+    grids: dict[str, tuple[int, int]] = {}
     calls: Counter[str] = Counter()
 
     def watch(name: str) -> Callable[..., None]:
         def hook(_: nn.Module, __: object, output: object) -> None:
             calls[name] += 1
-            if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] == output.shape[3] > 1:
-                sides[name] = output.shape[2]
+            if isinstance(output, Tensor) and output.ndim == 4:
+                u, v = output.shape[2:]
+                if is_grid(u, v, model.input_size):
+                    grids[name] = (u, v)
 
         return hook
 
@@ -234,7 +237,7 @@ def _grids(model: Model) -> dict[str, int]:
     finally:
         for handle in handles:
             handle.remove()
-    return {name: side for name, side in sides.items() if calls[name] == 1}
+    return {name: grid for name, grid in grids.items() if calls[name] == 1}
 
 
 # Found layers, by module (which this does not keep alive) and by what was asked for: they are searched only once.
@@ -244,8 +247,9 @@ _FOUND: WeakKeyDictionary[nn.Module, dict[str, str | None]] = WeakKeyDictionary(
 def middle_layer(model: Model, layer: str = "") -> str | None:
     """Return the layer at which the map is made: the named one, else the one that is found; None if none is found.
 
-    By default it is the last layer with a grid of at least a sixteenth of the input through which all paths to the
-    logits lead: ResNet layer3, VGG-16 features.29, SqueezeNet 1.1 features.7, EfficientNet-Lite0 blocks.5.0.bn1.
+    By default it is the last layer with a grid of at least a sixteenth of the input, along both axes, through which all
+    paths to the logits lead: ResNet layer3, VGG-16 features.29, SqueezeNet 1.1 features.7, EfficientNet-Lite0
+    blocks.5.0.bn1.
 
     Raises
     ------
@@ -259,7 +263,8 @@ def middle_layer(model: Model, layer: str = "") -> str | None:
 
 
 def _found(model: Model) -> str | None:
-    fine = [name for name, side in _grids(model).items() if side * 16 >= model.input_size]
+    height, width = model.sides
+    fine = [name for name, (u, v) in _grids(model).items() if u * 16 >= height and v * 16 >= width]
     return next((name for name in reversed(fine) if _cuts(model, name)), None)
 
 
@@ -268,7 +273,7 @@ def _named(model: Model, layer: str) -> str:
     if layer not in known:
         raise unknown("layer", layer, known)
     if layer not in _grids(model):
-        raise SessError(f"excitation_backprop: layer {layer!r} gives no square grid of positions, or more than once")
+        raise SessError(f"excitation_backprop: layer {layer!r} gives no grid of positions, or more than once")
     if not _cuts(model, layer):
         raise SessError(f"excitation_backprop: ways to the logits lead past layer {layer!r}: name an enclosing one")
     return layer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import ceil
+from math import ceil, prod
 from typing import Any, Literal
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from sess_ray.blur import blurred, gaussian_kernel
 from sess_ray.methods.registry import register
 from sess_ray.models import Model
+from sess_ray.windows import Size, sides
 
 LEVELS, BLUR = 8, 20.0  # of the pyramid, from the widest Gaussian to none
 STEP, SIGMA = 7, 21  # pixels between the mask's parameters, and how far each reaches
@@ -50,7 +51,8 @@ def extremal_perturbation(
     The benchmark of the authors' code (facebookresearch/TorchRay) is ``border="zero"``, ``canvas="cropped"`` and
     ``smooth=0.09``. `border` is what the blur assumes beyond the patch: its border pixels, or zeros, which are the mean
     colour. The areas are shares of a canvas of whole cells of 7 pixels, or of one cropped by 6 pixels along each axis.
-    `smooth` is the sigma of a Gaussian over the summed masks, padded with zeros, as a share of the patch's side.
+    `smooth` is the sigma of a Gaussian over the summed masks, padded with zeros, as a share of the patch's shorter
+    side.
     """
     together = max(1, batch_size // len(areas))
     found = torch.zeros(len(patches), *patches.shape[-2:], device=patches.device)
@@ -81,19 +83,19 @@ def _masks(
     canvas: Canvas = "whole",
 ) -> Tensor:
     """Return the masks (N, areas, h, w)."""
-    n, count, side = len(patches), len(areas), patches.shape[-1]
+    n, count, size = len(patches), len(areas), (patches.shape[2], patches.shape[3])
     pyramid = blur_pyramid(patches, border)
-    smooth = SmoothMask(side, patches.device, canvas)
-    parameters = torch.ones(n * count, smooth.cells, smooth.cells, device=patches.device)
+    smooth = SmoothMask(size, patches.device, canvas)
+    parameters = torch.ones(n * count, *smooth.cells, device=patches.device)
     velocity: Tensor | None = None
-    wanted = _sorted_masks(areas, smooth.canvas**2, patches.device).repeat(n, 1)
+    wanted = _sorted_masks(areas, prod(smooth.canvas), patches.device).repeat(n, 1)
     classes = targets.repeat_interleave(count)
     weight = AREA_WEIGHT
     for step in range(steps):
         with torch.enable_grad():
             parameters.requires_grad_()
             drawn = smooth(parameters)
-            seen = perturbed(pyramid, smooth.cropped(drawn).view(n, count, side, side)).flatten(0, 1)
+            seen = perturbed(pyramid, smooth.cropped(drawn).view(n, count, *size)).flatten(0, 1)
             if step % 2 == 0:
                 seen = seen.flip(3)
             seen = seen.to(patches.dtype).contiguous(memory_format=torch.channels_last)
@@ -103,7 +105,7 @@ def _masks(
         velocity = gradient if velocity is None else velocity * MOMENTUM + gradient * (1 - MOMENTUM)
         parameters = (parameters.detach() - RATE * velocity).clamp_(0, 1)
         weight *= AREA_GROWTH
-    return smooth.cropped(smooth(parameters)).view(n, count, side, side).detach()
+    return smooth.cropped(smooth(parameters)).view(n, count, *size).detach()
 
 
 def _sorted_masks(areas: tuple[float, ...], pixels: int, device: torch.device) -> Tensor:
@@ -130,10 +132,10 @@ def blur_pyramid(patches: Tensor, border: Border = "replicate") -> Tensor:
 
 def perturbed(pyramid: Tensor, masks: Tensor) -> Tensor:
     """Return patches seen through masks (N, A, h, w) in 0..1, linear between two levels: (N, A, 3, h, w)."""
-    n, count, side, _ = masks.shape
+    n, count, *size = masks.shape
     places = masks * (LEVELS - 1)
     below = places.detach().floor().clamp(0, LEVELS - 2)
-    index = below.long().view(n, count, 1, 1, side, side).expand(-1, -1, -1, 3, -1, -1)
+    index = below.long().view(n, count, 1, 1, *size).expand(-1, -1, -1, 3, -1, -1)
     levels = pyramid[:, None].expand(-1, count, -1, -1, -1, -1)
     low, high = (levels.gather(2, index + step)[:, :, 0] for step in (0, 1))
     return torch.lerp(low, high, (places - below)[:, :, None])
@@ -181,20 +183,22 @@ class SmoothMask:
 
     Parameters
     ----------
-    side : int
-        Pixels along a side of the patch.
+    size : int or (int, int)
+        Side of the patch in pixels, or height and width.
     device : torch.device
     canvas : {"whole", "cropped"}
         Whether the canvas ends with the last cell, or after that cell's first pixel, as in TorchRay.
     """
 
-    def __init__(self, side: int, device: torch.device, canvas: Canvas = "whole") -> None:
-        self.side = side
-        self.cells = ceil(side / STEP)
+    def __init__(self, size: Size, device: torch.device, canvas: Canvas = "whole") -> None:
+        self.height, self.width = sides(size)
+        self.cells = ceil(self.height / STEP), ceil(self.width / STEP)
         self.margin = ceil(SIGMA / STEP)  # in cells
         self.radius = 1 + ceil(SIGMA / STEP)
-        self.whole = STEP * (self.cells + 2 * self.margin)
-        self.canvas = self.whole - (STEP - 1 if canvas == "cropped" else 0)
+        rows, columns = (STEP * (cells + 2 * self.margin) for cells in self.cells)
+        self.whole = rows, columns
+        cut = STEP - 1 if canvas == "cropped" else 0
+        self.canvas = rows - cut, columns - cut
         # A pixel's place in its cell and its distance in cells to a neighbour give the weights: the same in every cell.
         phases = torch.arange(STEP, device=device)[:, None] - STEP * torch.arange(
             -self.radius, self.radius + 1, device=device
@@ -205,14 +209,15 @@ class SmoothMask:
         self.weights = weights.view(STEP**2, -1)
 
     def __call__(self, parameters: Tensor) -> Tensor:
-        """Return canvases (M, canvas, canvas) for parameters (M, cells, cells) in 0..1."""
+        """Return canvases (M, *canvas) for parameters (M, *cells) in 0..1."""
         reach = self.radius
         padded = F.pad(parameters[:, None], (self.margin + reach,) * 4)
         near = F.unfold(padded, 2 * reach + 1)  # (M, neighbours, cells of the canvas)
         flat: Tensor = _SmoothMaximum.apply(near, self.weights)  # (M, phases, cells of the canvas)
-        return F.fold(flat, (self.whole, self.whole), STEP, stride=STEP)[:, 0, : self.canvas, : self.canvas]
+        rows, columns = self.canvas
+        return F.fold(flat, self.whole, STEP, stride=STEP)[:, 0, :rows, :columns]
 
     def cropped(self, canvas: Tensor) -> Tensor:
-        """Return the part of a canvas that belongs to the patch, (M, side, side)."""
+        """Return the part of a canvas that belongs to the patch, (M, h, w)."""
         start = self.margin * STEP
-        return canvas[:, start : start + self.side, start : start + self.side].clamp(0, 1)
+        return canvas[:, start : start + self.height, start : start + self.width].clamp(0, 1)

@@ -195,7 +195,7 @@ def _probabilities(model: Model, inputs: Tensor, targets: list[int]) -> np.ndarr
 
 
 def at_input_size(pixels: np.ndarray, saliency: np.ndarray, model: Model) -> tuple[Tensor, Tensor]:
-    """Return an image and its map as the metrics take them: resized to the model's square input, on its device.
+    """Return an image and its map as the metrics take them: resized to the model's input, on its device.
 
     Parameters
     ----------
@@ -206,17 +206,17 @@ def at_input_size(pixels: np.ndarray, saliency: np.ndarray, model: Model) -> tup
 
     Returns
     -------
-    image : Tensor, (3, input_size, input_size) float32
+    image : Tensor, (3, h, w) float32
         Normalised, exactly as `SESS` passes the whole image to the model.
-    saliency : Tensor, (input_size, input_size) float32
+    saliency : Tensor, (h, w) float32
         In 0..1, resampled like the image: bilinear, half-pixel centres, antialias.
     """
-    side, device = model.input_size, model.probe(side=1).device
+    (height, width), device = model.sides, model.probe(size=1).device
     placed = pixels_on(device, pixels).permute(2, 0, 1)
     source = Source(placed, Normalizer(model.mean, model.std, device))
-    image = resized(source, side, side)(0, side).permute(2, 0, 1).contiguous()
+    image = resized(source, height, width)(0, height).permute(2, 0, 1).contiguous()
     values = pixels_on(device, np.asarray(saliency, np.float32)).nan_to_num(0.0)
-    return image, _shrunk(_shrunk(values, side).T.contiguous(), side).T.clamp(0, 1)
+    return image, _shrunk(_shrunk(values, height).T.contiguous(), width).T.clamp(0, 1)
 
 
 def _shrunk(lines: Tensor, count: int) -> Tensor:

@@ -90,11 +90,12 @@ def borders(plan: Plan, kept: np.ndarray) -> tuple[list[Border], list[Border]]:
 
 def _rectangles(plan: Plan, kept: np.ndarray) -> Iterator[tuple[int, int, int, int]]:
     """Yield top, left, bottom and right of kept windows in pixels of the map."""
+    height, width = plan.sides
     for keep, (number, y, x) in zip(kept, plan.positions(), strict=True):
         if keep:
             scale = plan.scales[number]
             down, across = plan.height / scale.height, plan.width / scale.width
-            ends = y * down, x * across, (y + plan.window) * down, (x + plan.window) * across
+            ends = y * down, x * across, (y + height) * down, (x + width) * across
             top, left, bottom, right = map(round, ends)
             yield top, left, bottom, right
 

@@ -13,6 +13,7 @@ from sess_ray.models.model import Model
 from sess_ray.models.outputs import refuse_scores
 from sess_ray.models.reading import probes
 from sess_ray.models.scores import Activation
+from sess_ray.windows import Size, in_words, size_of
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class Given:
     activation: Activation | None
 
     @property
-    def side(self) -> int | None:
-        return None if self.input_size is None else side_of(self.input_size, "input_size")
+    def size(self) -> Size | None:
+        return None if self.input_size is None else checked_size(self.input_size, "input_size")
 
     def names(self, num_classes: int, name: str) -> tuple[str, ...]:
         """Return the names that are given, which may hold commas; none where none are."""
@@ -44,10 +45,10 @@ class Given:
         changes: dict[str, Any] = {}
         if self.class_names is not None:
             changes |= {"classes": self.names(model.num_classes, model.name), "aliases": aliases_of(self.class_names)}
-        size = self.side or model.input_size
+        size = self.size or model.input_size
         if layer is not None or size != model.input_size:
-            layer, layout, _ = find_layer(model.module, size, layer or model.layer)
-            changes |= {"layer": layer, "layout": layout, "input_size": size}
+            found = find_layer(model.module, size, layer or model.layer)
+            changes |= {"layer": found.name, "layout": found.layout, "positions": found.positions, "input_size": size}
         changes |= {
             name: colours(name, value) for name, value in (("mean", self.mean), ("std", self.std)) if value is not None
         }
@@ -58,17 +59,17 @@ class Given:
         return replace(model, **changes) if changes else model
 
 
-def side_of(size: int | Sequence[int], what: str) -> int:
-    """Return the side of a model's input."""
+def checked_size(size: int | Sequence[int], what: str) -> Size:
+    """Return the size of a model's input: one number where it is square."""
     try:
         height, width = map(operator.index, (size, size) if hasattr(size, "__index__") else size)  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        raise SessError(f"{what} {size!r}: give the side of the input in pixels, such as 224") from None
-    if height != width:
-        raise SessError(f"{what}: an input of {height} x {width} is not square, and windows are: give one side")
-    if height < 1:
-        raise SessError(f"{what} is {height}: use 1 pixel or more")
-    return height
+        raise SessError(
+            f"{what} {size!r}: give the side of the input in pixels, such as 224, or its height and width"
+        ) from None
+    if min(height, width) < 1:
+        raise SessError(f"{what} is {in_words(size_of(height, width))}: use 1 pixel or more")
+    return size_of(height, width)
 
 
 def colours(what: str, values: float | Sequence[float]) -> tuple[float, ...]:

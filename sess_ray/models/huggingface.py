@@ -16,6 +16,7 @@ from sess_ray.access import public_text, shown
 from sess_ray.errors import SessError
 from sess_ray.models.processors import preprocessing
 from sess_ray.models.source import Source
+from sess_ray.windows import Size, size_of
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
 
@@ -45,7 +46,7 @@ def source(place: str, prompts: Sequence[str] | None) -> Source:
         return clip(name, options, config, prompts)
     if prompts:
         raise SessError(f"{name} has classes of its own: leave prompts out, and separate targets by commas")
-    pixels = preprocessing(image_processor(name, options), name, _side(config))
+    pixels = preprocessing(image_processor(name, options), name, image_size(config))
 
     def build(weights: str, num_classes: int | None) -> nn.Module:
         with speaking(name):
@@ -153,11 +154,11 @@ def _empty(config: Any, num_classes: int | None) -> nn.Module:
     return transformers().AutoModelForImageClassification.from_config(config)
 
 
-def _side(config: Any) -> int | None:
-    """Return the side of the input that a configuration names."""
-    side = getattr(config, "image_size", None)
-    sides = {side} if isinstance(side, int) else set(side or ())
-    return sides.pop() if len(sides) == 1 else None
+def image_size(config: Any) -> Size | None:
+    """Return the size of the input that a configuration names."""
+    size = getattr(config, "image_size", None)
+    found = [size] if isinstance(size, int) else list(size or ())
+    return size_of(found[0], found[-1]) if 1 <= len(found) <= 2 else None
 
 
 def _logits(_: nn.Module, __: object, output: Any) -> Tensor:

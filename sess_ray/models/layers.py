@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import isqrt
-from typing import Literal
+from math import isqrt, prod
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from sess_ray.errors import SessError, unknown
+from sess_ray.windows import Size, in_words, sides, size_of
 
 Layout = Literal["NCHW", "NHWC", "NTC"]
 
@@ -24,6 +25,25 @@ _NOTHING = (nn.Identity, nn.Dropout, nn.Dropout2d)
 _TRANSFORMER_NORMS = ("norm1", "ln_1", "layernorm_before", "layer_norm1", "layer_norm_1")
 
 
+class Found(NamedTuple):
+    """A layer for class activation maps.
+
+    Attributes
+    ----------
+    name : str
+    layout : {"NCHW", "NHWC", "NTC"}
+    num_classes : int
+        The number of the model's classes.
+    positions : (int, int) or None
+        Rows and columns of the positions among tokens; None where they are the largest square.
+    """
+
+    name: str
+    layout: Layout
+    num_classes: int
+    positions: tuple[int, int] | None
+
+
 @dataclass(frozen=True)
 class _Output:
     name: str
@@ -31,7 +51,7 @@ class _Output:
     tensor: Tensor
 
 
-def _probe(module: nn.Module, size: int) -> tuple[list[_Output], Tensor]:
+def _probe(module: nn.Module, size: Size) -> tuple[list[_Output], Tensor]:
     """Run one grey image through the model; return the layers' outputs in order of completion, and the logits."""
     outputs: list[_Output] = []
 
@@ -46,7 +66,7 @@ def _probe(module: nn.Module, size: int) -> tuple[list[_Output], Tensor]:
     parameter = next(module.parameters(), torch.zeros(1))
     try:
         with torch.no_grad():
-            logits = module(torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype))
+            logits = module(torch.zeros(1, 3, *sides(size), device=parameter.device, dtype=parameter.dtype))
     except Exception as error:
         raise SessError(refused(size, error)) from error
     finally:
@@ -67,37 +87,94 @@ def hooked(module: nn.Module, hook: Callable[..., object]) -> Iterator[None]:
         handle.remove()
 
 
-def refused(size: int, error: Exception) -> str:
+def refused(size: Size, error: Exception) -> str:
     """Say that a module does not accept images of a size, and what to do."""
     reason = (str(error) or type(error).__name__).split("\n")[0]
     todo = "if it wants another size, give it (--input-size, input_size=)"
     if "channel" in reason:
         todo = "images are RGB, so give a model that takes those"
-    return f"the model does not take N x 3 x {size} x {size} images ({reason}): {todo}"
+    return f"the model does not take N x 3 x {in_words(sides(size))} images ({reason}): {todo}"
 
 
-def _layout(tensor: Tensor) -> Layout | None:
-    """Return how a layer's output holds a grid of positions, or None if it does not."""
-    if tensor.ndim == 3 and tensor.shape[0] == 1 and tensor.shape[1] >= 4:
-        return "NTC"
-    if tensor.ndim == 4 and tensor.shape[0] == 1:
+def is_grid(height: int, width: int, size: Size) -> bool:
+    """Say whether so many rows and columns of cells divide an input of a size.
+
+    Those of a square input are a square. In another, cells have one stride along both axes, and convolutions without
+    padding take as many cells from one as from the other: none, or at most as many as the shorter one has left.
+
+    >>> is_grid(7, 7, 224), is_grid(8, 4, (256, 128)), is_grid(9, 5, (48, 32)), is_grid(4, 8, (256, 128))
+    (True, True, True, False)
+    """
+    down, across = sides(size)
+    if min(height, width) < 1 or height * width == 1:
+        return False
+    if down == across:
+        return height == width
+    few, many = (width, height) if down > across else (height, width)
+    short, long = sorted((down, across))
+    # With stride s, long / s - many = short / s - few is what is taken; each number of cells is rounded.
+    least, most = (short * (many - few + rounding) / (long - short) - few for rounding in (-1, 1))
+    return few <= many and least <= few and most >= -1
+
+
+class _Layouts:
+    """How the layers of a model hold grids of positions.
+
+    Parameters
+    ----------
+    outputs : list of _Output
+    size : int or (int, int)
+        The model's input size.
+    """
+
+    def __init__(self, outputs: list[_Output], size: Size) -> None:
+        self.size = size
+        # By shape, where a layer's own parameters say which axis has the channels.
+        self.told: dict[torch.Size, Layout] = {}
+        for output in outputs:
+            layout = _told(output)
+            if layout:
+                self.told[output.tensor.shape] = layout
+
+    def of(self, tensor: Tensor) -> Layout | None:
+        """Return how an output holds a grid of positions, or None if it does not."""
+        if tensor.ndim == 3 and tensor.shape[0] == 1 and tensor.shape[1] >= 4:
+            return "NTC"
+        if tensor.ndim != 4 or tensor.shape[0] != 1:
+            return None
         _, a, b, c = tensor.shape
-        if b == c and b > 1:
-            return "NCHW"
-        if a == b and a > 1:
-            return "NHWC"
+        grids: dict[Layout, tuple[int, int]] = {"NCHW": (b, c), "NHWC": (a, b)}
+        found = [layout for layout, grid in grids.items() if is_grid(*grid, self.size)]
+        if len(found) > 1 and isinstance(self.size, tuple):
+            return self.told.get(tensor.shape, found[0])
+        return found[0] if found else None
+
+
+def _told(output: _Output) -> Layout | None:
+    """Return where a layer of one kind has its channels: its type says so, or the length of its parameters."""
+    if output.tensor.ndim != 4:
+        return None
+    if isinstance(output.module, nn.Conv2d | nn.BatchNorm2d | nn.GroupNorm):
+        return "NCHW"
+    if isinstance(output.module, nn.Linear):
+        return "NHWC"
+    if isinstance(output.module, nn.LayerNorm):  # in some libraries of channels that are first
+        *_, channels = output.module.normalized_shape
+        axes = [axis for axis in (1, 3) if output.tensor.shape[axis] == channels]
+        return None if len(axes) != 1 else "NCHW" if axes == [1] else "NHWC"
     return None
 
 
-def to_grid(tensor: Tensor, layout: Layout) -> Tensor:
+def to_grid(tensor: Tensor, layout: Layout, positions: tuple[int, int] | None = None) -> Tensor:
     """Return a layer's output (or its gradient) as (N, K, u, v).
 
-    Tokens are read as a square grid in row-major order, after the class (and register) tokens, which are left out.
+    Tokens are read as a grid in row-major order, after the class (and register) tokens, which are left out: as one of
+    `positions`, by default as the largest square.
     """
     if layout == "NTC":
         n, tokens, channels = tensor.shape
-        side = isqrt(tokens)
-        return tensor[:, tokens - side * side :].reshape(n, side, side, channels).permute(0, 3, 1, 2)
+        u, v = positions or (isqrt(tokens),) * 2
+        return tensor[:, tokens - u * v :].reshape(n, u, v, channels).permute(0, 3, 1, 2)
     if layout == "NHWC":
         return tensor.permute(0, 3, 1, 2)
     return tensor
@@ -113,36 +190,39 @@ def _leads(norm: _Output, outputs: list[_Output]) -> bool:
     return not any(isinstance(part, nn.Linear) for layer in inside for part in layer.modules())
 
 
-def _check_tokens(chosen: _Output, outputs: list[_Output]) -> None:
-    """Refuse tokens if it is not clear which of them are the positions.
+def _positions(chosen: _Output, outputs: list[_Output], layouts: _Layouts) -> tuple[int, int] | None:
+    """Return the rows and columns of positions among tokens, None for the largest square; refuse them if not clear.
 
     The convolutions before the tokens tell how many positions there are. Without that, register tokens could be taken
-    for positions of a small image, and positions that are no square for one.
+    for positions of a small image, and positions of another shape for those of a square.
     """
-    tokens = chosen.tensor.shape[1]
+    tokens, square = chosen.tensor.shape[1], isinstance(layouts.size, int)
     before = outputs[: outputs.index(chosen)]
-    grids = [output.tensor.shape[2:] for output in before if isinstance(output.module, nn.Conv2d)]
-    if grids and grids[-1][0] != grids[-1][-1] and grids[-1].numel() <= tokens:
-        across = " x ".join(map(str, grids[-1]))
-        raise SessError(f"layer {chosen.name!r} gives tokens of {across} positions, and maps need a square of them")
-    sides = {output.tensor.shape[-1] for output in before if _layout(output.tensor) == "NCHW"}
-    side = max((side for side in sides if side * side <= tokens), default=isqrt(tokens))
-    if side != isqrt(tokens):
-        raise SessError(
-            f"layer {chosen.name!r} gives {tokens} tokens, and which of them are the {side} x {side} positions is"
-            " not clear: name another layer"
+    last = [output.tensor.shape[2:] for output in before if isinstance(output.module, nn.Conv2d)][-1:]
+    if last and 1 < last[0].numel() <= tokens and not is_grid(last[0][0], last[0][-1], layouts.size):
+        positions = in_words((last[0][0], last[0][-1]))
+        wanted = "a square of them" if square else f"a grid of them over {in_words(layouts.size)} pixels"
+        raise SessError(f"layer {chosen.name!r} gives tokens of {positions} positions, and maps need {wanted}")
+    grids = {tuple(output.tensor.shape[2:]) for output in before if layouts.of(output.tensor) == "NCHW"}
+    unknown_grid = (isqrt(tokens),) * 2 if square else (0, 0)
+    u, v = max((grid for grid in grids if prod(grid) <= tokens), key=prod, default=unknown_grid)
+    if tokens >= (u + 1) * (v + 1):
+        which = (
+            f"which of them are the {u} x {v} positions" if u else f"their grid over {in_words(layouts.size)} pixels"
         )
+        raise SessError(f"layer {chosen.name!r} gives {tokens} tokens, and {which} is not clear: name another layer")
+    return None if square else (u, v)
 
 
-def find_layer(module: nn.Module, size: int, layer: str | None) -> tuple[str, Layout, int]:
-    """Return the layer for class activation maps, its layout and the number of classes.
+def find_layer(module: nn.Module, size: Size, layer: str | None) -> Found:
+    """Return the layer for class activation maps.
 
     Parameters
     ----------
     module : nn.Module
         In evaluation mode.
-    size : int
-        Side of its input.
+    size : int or (int, int)
+        Side of its input, or height and width.
     layer : str or None
         A layer's name as in ``named_modules``. None finds the last layer before the classifier that still has
         positions, except pooling (VGG-16 features.29, ResNet layer4, SqueezeNet features, EfficientNet the
@@ -154,19 +234,18 @@ def find_layer(module: nn.Module, size: int, layer: str | None) -> tuple[str, La
         If there is no such layer or its output has no positions.
     """
     outputs, logits = _probe(module, size)
+    layouts = _Layouts(outputs, size_of(*sides(size)))
     num_classes = logits.shape[1]
     if layer is not None:
         known = [name for name, _ in module.named_modules() if name]
         if layer not in known:
             raise unknown("layer", layer, known)
         found = [output for output in outputs if output.name == layer]
-        layout = _layout(found[-1].tensor) if found else None
+        layout = layouts.of(found[-1].tensor) if found else None
         if layout is None:
             gives = tuple(found[-1].tensor.shape) if found else "no tensor"
             raise SessError(f"layer {layer!r} has no grid of positions to make a map of (it gives {gives})")
-        if layout == "NTC":
-            _check_tokens(found[-1], outputs)
-        return layer, layout, num_classes
+        return Found(layer, layout, num_classes, _positions(found[-1], outputs, layouts) if layout == "NTC" else None)
 
     ends = [i for i, output in enumerate(outputs) if isinstance(output.module, nn.Linear | nn.Conv2d)]
     before = outputs[: ends[-1]] if ends else []
@@ -174,16 +253,15 @@ def find_layer(module: nn.Module, size: int, layer: str | None) -> tuple[str, La
     candidates = [
         output
         for output in before
-        if _layout(output.tensor) and not isinstance(output.module, _NOTHING) and id(output.tensor) not in pooled
+        if layouts.of(output.tensor) and not isinstance(output.module, _NOTHING) and id(output.tensor) not in pooled
     ]
     norms = [output for output in candidates if output.name.endswith(_TRANSFORMER_NORMS) and _leads(output, outputs)]
-    if norms and _layout(norms[-1].tensor) != "NCHW":
+    if norms and layouts.of(norms[-1].tensor) != "NCHW":
         candidates = norms
     if not candidates:
         raise SessError("found no layer to look at in this model: name one with layer=")
     chosen = candidates[-1]
-    layout = _layout(chosen.tensor)
+    layout = layouts.of(chosen.tensor)
     assert layout is not None
-    if layout == "NTC":
-        _check_tokens(chosen, outputs)
-    return chosen.name, layout, num_classes
+    positions = _positions(chosen, outputs, layouts) if layout == "NTC" else None
+    return Found(chosen.name, layout, num_classes, positions)

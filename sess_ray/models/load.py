@@ -15,14 +15,15 @@ from sess_ray.access import public, public_text, shown
 from sess_ray.errors import SessError, unknown
 from sess_ray.models import huggingface, timm_hub, zero_shot
 from sess_ray.models.checkpoints import filled, misfit, needed, new_head, opened, other_classes, read_state, renamed
-from sess_ray.models.given import Given, aliases_of, colours, side_of
-from sess_ray.models.layers import Layout, find_layer
+from sess_ray.models.given import Given, aliases_of, checked_size, colours
+from sess_ray.models.layers import Found, find_layer
 from sess_ray.models.model import Model
 from sess_ray.models.outputs import Readable, as_logits, in_full_precision, refuse_opaque, refuse_towers, unwrapped
 from sess_ray.models.scores import Activation
 from sess_ray.models.source import Source
 from sess_ray.models.vision import torchvision
 from sess_ray.own import imported
+from sess_ray.windows import Size, in_words, size_of
 
 
 def load_model(
@@ -53,8 +54,9 @@ def load_model(
         Name of the layer for class activation maps, as in ``named_modules()``. By default it is found automatically.
     class_names : sequence of str, optional
         Names of the classes, in order.
-    input_size : int, optional
-        Side of the model's square input in pixels. By default what the weights' metadata say, else 224.
+    input_size : int or (int, int), optional
+        Side of the model's input in pixels, or its height and width. By default what the weights' metadata say, else
+        224.
     mean, std : float or sequence of 3 floats, optional
         Normalisation of RGB in 0..1. By default what the weights' metadata say, else ImageNet's.
     activation : {"auto", "softmax", "sigmoid", "none"}
@@ -88,31 +90,32 @@ def load_model(
             raise SessError(f"{name} brings its own weights: leave --weights out")
         return given.changed(source, layer)
     weighed, notes = _weigh(name, source, weights)
-    size = given.side or side_of(source.input_size, name)
-    found, (layer, layout, num_classes) = _looked_at(weighed, name, source, size, layer, given.activation)
-    classes = given.names(num_classes, name)
-    if not classes and len(source.classes) == num_classes:
+    size = given.size or checked_size(source.input_size, name)
+    read, found = _looked_at(weighed, name, source, size, layer, given.activation)
+    classes = given.names(found.num_classes, name)
+    if not classes and len(source.classes) == found.num_classes:
         classes = tuple(entry if source.verbatim else entry.split(",")[0].strip() for entry in source.classes)
     return Model(
-        module=found.module,
+        module=read.module,
         name=name,
-        layer=layer,
-        layout=layout,
-        num_classes=num_classes,
+        layer=found.name,
+        layout=found.layout,
+        positions=found.positions,
+        num_classes=found.num_classes,
         input_size=size,
         mean=colours("mean", source.mean if mean is None else mean),
         std=colours("std", source.std if std is None else std),
         classes=classes,
         aliases=aliases_of(given.class_names or (source.classes if classes and not source.verbatim else ())),
-        activation=found.activation,
-        notes=(*notes, *found.notes),
+        activation=read.activation,
+        notes=(*notes, *read.notes),
     )
 
 
 def _looked_at(
-    module: nn.Module, name: str, source: Source, size: int, layer: str | None, activation: Activation | None
-) -> tuple[Readable, tuple[str, Layout, int]]:
-    """Return a module that gives logits, and its layer, the layer's layout and the number of classes.
+    module: nn.Module, name: str, source: Source, size: Size, layer: str | None, activation: Activation | None
+) -> tuple[Readable, Found]:
+    """Return a module that gives logits, and its layer.
 
     The libraries' own give logits by themselves, if not of one class alone.
     """
@@ -122,7 +125,7 @@ def _looked_at(
     module = in_full_precision(module).eval()
     if source.known and activation is None:
         found = find_layer(module, size, layer)
-        if found[-1] > 1:
+        if found.num_classes > 1:
             return Readable(module, wanted or "softmax"), found
     readable = as_logits(module, name, size, wanted)
     return readable, find_layer(readable.module, size, layer)
@@ -141,7 +144,7 @@ def _said(module: nn.Module, name: str) -> Activation | None:
 
 
 def model_table() -> list[tuple[object, ...]]:
-    """Return a row for each classifier that can be built by name, under a header: name, side of its input, library."""
+    """Return a row for each classifier that can be built by name, under a header: name, size of its input, library."""
     ours = [(name, _torchvision_source(name).input_size, "torchvision") for name in _torchvision_names()]
     return [("model", "input", "library"), *ours, *(_timm_row(name) for name in _timm_names())]
 
@@ -150,7 +153,7 @@ def _timm_row(name: str) -> tuple[object, ...]:
     import timm
 
     configuration = timm.get_pretrained_cfg(name, allow_unregistered=True)
-    return f"timm/{name}", configuration.input_size[-1] if configuration else "", "timm"
+    return f"timm/{name}", in_words(size_of(*configuration.input_size[-2:])) if configuration else "", "timm"
 
 
 def _find(model: str | nn.Module, prompts: Sequence[str] | None) -> tuple[str, Source | Model]:

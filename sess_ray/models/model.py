@@ -24,6 +24,7 @@ from sess_ray.models.targets import Targets
 from sess_ray.models.tokens import read_alone
 from sess_ray.precision import Precision
 from sess_ray.products import multiplying
+from sess_ray.windows import Size, sides
 
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 
@@ -57,13 +58,17 @@ class Model(Targets):
     Attributes
     ----------
     module : nn.Module
-        Maps (N, 3, input_size, input_size) to (N, num_classes) logits.
+        Maps (N, 3, h, w), of the input's size, to (N, num_classes) logits.
     name : str
     layer : str
         Name of the layer in ``module.named_modules()``.
     layout : {"NCHW", "NHWC", "NTC"}
         The layout of the layer's output.
-    num_classes, input_size : int
+    positions : (int, int), optional
+        For tokens: rows and columns of the positions among them. By default they are the largest square.
+    num_classes : int
+    input_size : int or (int, int)
+        Side of the input, or its height and width if it is not square; `sides` has both in either case.
     mean, std : tuple of 3 floats
         Normalisation of RGB in 0..1.
     classes : tuple of str
@@ -87,7 +92,7 @@ class Model(Targets):
     layer: str
     layout: Layout
     num_classes: int
-    input_size: int
+    input_size: Size
     mean: tuple[float, ...]
     std: tuple[float, ...]
     classes: tuple[str, ...] = ()
@@ -97,6 +102,12 @@ class Model(Targets):
     original: nn.Module | None = field(default=None, repr=False, compare=False)
     tf32: bool = False
     notes: tuple[str, ...] = ()
+    positions: tuple[int, int] | None = None
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width of the input."""
+        return sides(self.input_size)
 
     def prepared(self, device: torch.device, precision: Precision) -> Model:
         """Return a frozen copy on a device, in a precision, channels last; this model is not changed.
@@ -119,7 +130,7 @@ class Model(Targets):
         """A module that scores like `module`, but faster; None if there is none. Made on first use."""
         if self.original is None:
             return None
-        patches = torch.randn(2, 3, self.input_size, self.input_size, generator=torch.Generator().manual_seed(0))
+        patches = torch.randn(2, 3, *self.sides, generator=torch.Generator().manual_seed(0))
         patches = patches.to(self.probe()).contiguous(memory_format=torch.channels_last)
         whole = known_head(self.module, self.layer) is not None
         make = onednn.fuse_convolutions if patches.device.type == "cpu" else cudnn.fuse_convolutions
@@ -127,6 +138,10 @@ class Model(Targets):
             fused = make(self.module, self.original, self.layer, patches, whole=whole)
             alone = read_alone(fused or self.module, self.layer, patches) if self.layout == "NTC" else None
         return alone or fused
+
+    def gridded(self, tensor: Tensor) -> Tensor:
+        """Return the layer's output, or its gradient, as (N, K, u, v)."""
+        return to_grid(tensor, self.layout, self.positions)
 
     @property
     def scorer(self) -> nn.Module:
@@ -146,7 +161,7 @@ class Model(Targets):
 
         Parameters
         ----------
-        patches : Tensor, (N, 3, input_size, input_size)
+        patches : Tensor, (N, 3, h, w)
             Normalised. Use a prepared model: its parameters must not require gradients.
         gradients : bool
             False if nobody will ask for one: then nothing is recorded.
@@ -179,15 +194,15 @@ class Model(Targets):
             with torch.enable_grad():
                 wanted = self.logit_of(logits[rows], targets[rows])
                 gradient = torch.autograd.grad(wanted.sum(), leaf, retain_graph=True)[0][rows]
-            return to_grid(gradient.float(), self.layout)
+            return self.gridded(gradient.float())
 
         def pull(weights: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
             if head is not None:
                 return head.pull(self.module, leaf[rows], weights).float()
             (gradient,) = torch.autograd.grad(logits[rows], leaf, weights.to(logits), retain_graph=True)
-            return to_grid(gradient[rows].float(), self.layout)
+            return self.gridded(gradient[rows].float())
 
-        activations = to_grid(leaf.detach().float(), self.layout)
+        activations = self.gridded(leaf.detach().float())
         return Tap(logits.detach().float(), activations, gradients_of, pull)
 
     def unreached(self, place: Literal["layer", "pixels"]) -> str | None:
@@ -204,11 +219,10 @@ class Model(Targets):
         where = f"layer {self.layer}" if place == "layer" else "the pixels"
         return None if logits.requires_grad else unreached(where)
 
-    def probe(self, count: int = 1, side: int | None = None) -> Tensor:
-        """Return patches (count, 3, side, side) of the mean colour, to see how the module reacts."""
+    def probe(self, count: int = 1, size: Size | None = None) -> Tensor:
+        """Return patches (count, 3, h, w) of the mean colour, by default as the input, to see how the module reacts."""
         parameter = next(self.module.parameters(), torch.zeros(1))
-        side = side or self.input_size
-        return torch.zeros(count, 3, side, side, device=parameter.device, dtype=parameter.dtype)
+        return torch.zeros(count, 3, *sides(size or self.input_size), device=parameter.device, dtype=parameter.dtype)
 
     def weights_sha256(self) -> str:
         """Return the sha256 over the names and bytes of all parameters and buffers."""

@@ -18,6 +18,7 @@ from sess_ray.errors import SessError
 from sess_ray.models.layers import hooked
 from sess_ray.models.reading import PROBES, Reading, Step, in_colour, probes, replaced, run
 from sess_ray.models.scores import Activation, probabilities
+from sess_ray.windows import Size
 
 HEADLESS = "has no classifier and gives features, not classes: give one with its head"
 HEADS = ("head", "fc", "classifier", "heads")
@@ -86,7 +87,7 @@ def refuse_towers(module: nn.Module) -> None:
             )
 
 
-def as_logits(module: nn.Module, name: str, size: int, activation: Activation | None) -> Readable:
+def as_logits(module: nn.Module, name: str, size: Size, activation: Activation | None) -> Readable:
     """Return a module that gives logits, and what makes probabilities of them.
 
     Parameters
@@ -95,8 +96,8 @@ def as_logits(module: nn.Module, name: str, size: int, activation: Activation | 
         In evaluation mode. It stays as it is.
     name : str
         How it is called in messages.
-    size : int
-        Side of its input.
+    size : int or (int, int)
+        Side of its input, or height and width.
     activation : {"softmax", "sigmoid", "none"} or None
         As `load_model` takes it; None for what the probe finds.
 

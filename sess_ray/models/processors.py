@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sess_ray.access import one_line
 from sess_ray.errors import SessError
+from sess_ray.windows import Size, sides
 
 SIDES = (512, 640)  # of the images that a processor is shown
 COLOURS = ((0, 0, 0), (255, 255, 255), (51, 102, 204))
@@ -42,7 +43,7 @@ class Preprocessing:
     reverses: bool = False
 
 
-def preprocessing(processor: Callable[..., Any], name: str, side: int | None = None) -> Preprocessing:
+def preprocessing(processor: Callable[..., Any], name: str, size: Size | None = None) -> Preprocessing:
     """Return what a processor does.
 
     Parameters
@@ -50,8 +51,8 @@ def preprocessing(processor: Callable[..., Any], name: str, side: int | None = N
     processor : BaseImageProcessor
     name : str
         What the model is called in messages.
-    side : int, optional
-        Side of the model's input, for a processor that does not resize.
+    size : int or (int, int), optional
+        Side of the model's input, or its height and width, for a processor that does not resize.
 
     Raises
     ------
@@ -59,11 +60,11 @@ def preprocessing(processor: Callable[..., Any], name: str, side: int | None = N
         If no size, mean and standard deviation say what it does.
     """
     shapes = {_output(processor, COLOURS[0], shown, name).shape[1:] for shown in SIDES}
-    if len(shapes) > 1 and side is None:
+    if len(shapes) > 1 and size is None:
         raise SessError(
             f"{name}: its image processor does not resize: set do_resize and size in preprocessor_config.json"
         )
-    size = (side, side) if len(shapes) > 1 and side else shapes.pop()
+    height, width = sides(size) if len(shapes) > 1 and size else shapes.pop()
     black, white, third = (_output(processor, colour, SIDES[0], name).mean((1, 2)) for colour in COLOURS)
     std = 1 / (white - black)
     mean = -black * std
@@ -71,7 +72,7 @@ def preprocessing(processor: Callable[..., Any], name: str, side: int | None = N
         order = [2, 1, 0] if reverses else [0, 1, 2]
         expected = (torch.tensor(COLOURS[2]).double()[order] / 255 - mean) / std
         if (expected - third).abs().max() < EXACT:
-            return _rounded(processor, (size[0], size[1]), mean[order], std[order], reverses=reverses)
+            return _rounded(processor, (height, width), mean[order], std[order], reverses=reverses)
     raise SessError(f"{name}: its image processor does more than to resize and normalise: that is not supported")
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sess_ray.errors import SessError
 from sess_ray.models.layers import refused
+from sess_ray.windows import Size, sides
 
 Step = Callable[[Any], Any]
 
@@ -44,10 +45,10 @@ class Reading(nn.Module):
         return found
 
 
-def probes(module: nn.Module, size: int) -> Tensor:
-    """Return images of noise, (PROBES, 3, size, size), to see what a module gives."""
+def probes(module: nn.Module, size: Size) -> Tensor:
+    """Return images of noise of a size, (PROBES, 3, h, w), to see what a module gives."""
     weight = next((one for one in module.parameters() if one.is_floating_point()), torch.zeros(1))
-    images = torch.randn(PROBES, 3, size, size, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(PROBES, 3, *sides(size), generator=torch.Generator().manual_seed(0))
     return (images * torch.tensor([0.0, 1.0, 1.0, 3.0])[:, None, None, None]).to(weight)
 
 
@@ -59,7 +60,7 @@ def run(module: nn.Module, images: Tensor) -> Any:
     except SessError:
         raise
     except Exception as error:
-        raise SessError(refused(images.shape[-1], error)) from error
+        raise SessError(refused((images.shape[2], images.shape[3]), error)) from error
 
 
 def replaced(module: nn.Module, name: str, layer: nn.Module) -> nn.Module:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from sess_ray.models.scores import Activation
+from sess_ray.windows import Size
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -21,7 +22,7 @@ class Source:
     ----------
     build : callable
         ("pretrained" or "empty", number of classes or None) to a module.
-    input_size : int or tuple of int
+    input_size : int or (int, int)
         Side, or height and width.
     mean, std : tuple of 3 floats
         What RGB in 0..1 is normalised with.
@@ -36,7 +37,7 @@ class Source:
     """
 
     build: Callable[[str, int | None], nn.Module]
-    input_size: int | tuple[int, int] = 224
+    input_size: Size = 224
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     classes: tuple[str, ...] = ()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sess_ray.access import one_line, shown
 from sess_ray.errors import SessError
-from sess_ray.models.huggingface import image_processor, speaking, transformers
+from sess_ray.models.huggingface import image_processor, image_size, speaking, transformers
 from sess_ray.models.processors import preprocessing
 from sess_ray.models.source import Source
 
@@ -98,9 +98,8 @@ def clip(name: str, options: dict[str, Any], config: Any, prompts: Sequence[str]
     """
     sigmoid = "siglip" in config.model_type
     wanted = checked(prompts, name)
-    pixels = preprocessing(
-        image_processor(name, options), name, getattr(getattr(config, "vision_config", None), "image_size", None)
-    )
+    size = image_size(getattr(config, "vision_config", None))
+    pixels = preprocessing(image_processor(name, options), name, size)
     if pixels.reverses:
         raise SessError(f"{name}: blue, green, red images are not supported of zero-shot models")
 

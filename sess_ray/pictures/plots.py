@@ -14,7 +14,7 @@ from sess_ray.errors import SessError
 from sess_ray.io import given
 from sess_ray.pictures.overlay import OPACITY, windows_in_words
 from sess_ray.resampling import upsampling
-from sess_ray.windows import fitted
+from sess_ray.windows import Size, fitted, sides
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -96,7 +96,8 @@ def window_maps(explanation: Explanation, chosen: Sequence[int] | np.ndarray | s
 
     Returns
     -------
-    ndarray, (number chosen, window, window) float32
+    ndarray, (number chosen, h, w) float32
+        h and w are the height and width of a window.
 
     Raises
     ------
@@ -106,9 +107,10 @@ def window_maps(explanation: Explanation, chosen: Sequence[int] | np.ndarray | s
     if explanation.patch_maps is None:
         raise SessError("the maps of the windows are gone: explain with SESS(..., keep_maps=True)")
     maps = torch.from_numpy(explanation.patch_maps[chosen]).double()
-    window = explanation.plan.window
-    rows, columns = (upsampling(cells, window, maps.device) for cells in maps.shape[1:])
-    return (rows @ min_max(maps, window) @ columns.T).clamp_(0, 1).float().numpy()
+    plan = explanation.plan
+    axes = zip(maps.shape[1:], plan.sides, strict=True)
+    rows, columns = (upsampling(cells, side, maps.device) for cells, side in axes)
+    return (rows @ min_max(maps, plan.window) @ columns.T).clamp_(0, 1).float().numpy()
 
 
 def best_first(explanation: Explanation) -> np.ndarray:
@@ -121,13 +123,15 @@ def rectangle(explanation: Explanation, window: int) -> tuple[float, float, floa
     """Return (x0, y0, x1, y1) of a window in pixels of the image."""
     plan, (scale, y, x) = explanation.plan, explanation.patches[window].tolist()[:3]
     down, across = plan.height / plan.scales[scale].height, plan.width / plan.scales[scale].width
-    return x * across, y * down, (x + plan.window) * across, (y + plan.window) * down
+    height, width = plan.sides
+    return x * across, y * down, (x + width) * across, (y + height) * down
 
 
-def crop(pixels: np.ndarray, explanation: Explanation, window: int, side: int) -> Image.Image:
-    """Return the pixels of a window, (side, side)."""
+def crop(pixels: np.ndarray, explanation: Explanation, window: int, size: Size) -> Image.Image:
+    """Return the pixels of a window, resized to a size."""
+    height, width = sides(size)
     return Image.fromarray(pixels).resize(
-        (side, side), Image.Resampling.BILINEAR, box=_inside(rectangle(explanation, window), pixels.shape)
+        (width, height), Image.Resampling.BILINEAR, box=_inside(rectangle(explanation, window), pixels.shape)
     )
 
 

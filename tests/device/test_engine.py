@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sess_ray import SESS, load_model, methods
+from tests import nets
 
 pytestmark = pytest.mark.device
 FEW = {"num_scales": 3, "pre_filter_ratio": 0.7}
@@ -90,6 +91,15 @@ def test_kept_maps_come_along(model, pictures, device, tolerance):
         for ours, theirs in zip(explained(model, name, pictures, device, keep_maps=True, **FEW), expected, strict=True):
             largest = np.abs(theirs.patch_maps).max()
             np.testing.assert_allclose(ours.patch_maps, theirs.patch_maps, atol=tolerance * largest)
+
+
+@pytest.mark.parametrize("name", ["gradcam", "gradcam, guided", "gradcam, as released", "gradient", "gradcam, no SESS"])
+def test_an_input_that_is_not_square(pictures, device, tolerance, name):
+    model = load_model(nets.Small(scale=15), layer="third", input_size=(48, 32))
+    ours, theirs = (explained(model, name, pictures, where, **SETTINGS[name]) for where in (device, "cpu"))
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(one.patches["kept"], other.patches["kept"])
+        np.testing.assert_allclose(one.saliency, other.saliency, atol=tolerance)
 
 
 def test_groups_of_classes(model, pictures, device, tolerance):

@@ -38,13 +38,15 @@ def test_strips_change_nothing(monkeypatch):
     torch.testing.assert_close(resized(source, 300, 224)(0, 300), whole, atol=0, rtol=0)
 
 
-def test_windows_are_cut_where_the_plan_says():
+@pytest.mark.parametrize("window", [(128, 128), (96, 160)])
+def test_windows_are_cut_where_the_plan_says(window):
     pixels = image(240, 330)
-    plan = sess_plan(240, 330, 128, 3, 96)
+    plan = sess_plan(240, 330, window, 3, 96)
     source = Source(pixels, normalizer())
     found = [window.clone() for window in cut(source, plan)]
     assert len(found) == plan.num_patches
-    for window, (i, y, x) in zip(found, plan.positions(), strict=True):
+    height, width = window
+    for patch, (i, y, x) in zip(found, plan.positions(), strict=True):
         scale = plan.scales[i]
         whole = resized(source, scale.height, scale.width)(0, scale.height).permute(2, 0, 1)
-        assert torch.equal(window, whole[:, y : y + 128, x : x + 128])
+        assert torch.equal(patch, whole[:, y : y + height, x : x + width])

@@ -29,31 +29,32 @@ def literal_fade(plan, y, x, scaled):
     weight = np.ones((plan.height, plan.width))
     for row in range(plan.height):
         for column in range(plan.width):
-            for pixel, start, long, length in (
-                (row, y, scaled[0], plan.height),
-                (column, x, scaled[1], plan.width),
+            for pixel, start, long, length, side in (
+                (row, y, scaled[0], plan.height, literal.both(plan.window)[0]),
+                (column, x, scaled[1], plan.width, literal.both(plan.window)[1]),
             ):
                 centre = (pixel + 0.5) * long / length
                 inner = []
                 if start > 0:
                     inner.append(centre - start)
-                if start + plan.window < long:
-                    inner.append(start + plan.window - centre)
+                if start + side < long:
+                    inner.append(start + side - centre)
                 nearest = min(inner, default=np.inf)
-                weight[row, column] *= min(1, max(0.001, nearest / (plan.fade * plan.window)))
+                weight[row, column] *= min(1, max(0.001, nearest / (plan.fade * side)))
     return torch.from_numpy(weight)
 
 
 def literal_fusion(plan, maps, scores, kept, kind):
     size = plan.height, plan.width
-    ones = torch.ones(plan.window, plan.window, dtype=torch.float64)
+    window = literal.both(plan.window)
+    ones = torch.ones(window, dtype=torch.float64)
     masks, coverage = [], []
     for index, (i, y, x) in enumerate(plan.positions()):
         scaled = plan.scales[i].height, plan.scales[i].width
         fade = literal_fade(plan, y, x, scaled) if plan.fade else 1
         coverage.append(literal.calibrated(ones, y, x, scaled, size) * fade)
         if kept[index]:
-            up = F.interpolate(maps[index][None, None], size=(plan.window, plan.window), mode="bilinear")[0, 0]
+            up = F.interpolate(maps[index][None, None], size=window, mode="bilinear")[0, 0]
             spread = up.max() - up.min()
             value = (up - up.min()) / spread if spread > 1e-12 else torch.zeros_like(up)
             masks.append(literal.calibrated(value * scores[index] / scores.max(), y, x, scaled, size) * fade)
@@ -85,9 +86,20 @@ def test_fusion_is_that_of_full_size_masks(kind, height, width, window, num_scal
 
 
 @pytest.mark.parametrize("kind", ["reference", "seamless"])
-@pytest.mark.parametrize(("height", "width"), [(375, 500), (150, 900), (224, 224), (448, 672), (100, 37)])
-def test_fusion_at_the_size_of_photographs(kind, height, width):
-    plan = sess_plan(height, width, 224, 3, 224)
+@pytest.mark.parametrize(
+    ("height", "width", "window"),
+    [
+        (375, 500, 224),
+        (150, 900, 224),
+        (224, 224, 224),
+        (448, 672, 224),
+        (100, 37, 224),
+        (375, 500, (256, 128)),
+        (100, 37, (160, 224)),
+    ],
+)
+def test_fusion_at_the_size_of_photographs(kind, height, width, window):
+    plan = sess_plan(height, width, window, 3)
     maps, scores = random_maps(plan, 7, seed=5)
     kept = keep(scores, 0.5)
     expected = literal_fusion(plan, maps, scores, kept, kind)
@@ -96,9 +108,12 @@ def test_fusion_at_the_size_of_photographs(kind, height, width):
 
 
 @pytest.mark.parametrize("fade", [0.1, 0.5])
-@pytest.mark.parametrize(("height", "width", "step"), [(40, 60, 32), (32, 80, 32), (33, 47, 16)])
-def test_windows_fade_towards_their_inner_borders(fade, height, width, step):
-    plan = replace(sess_plan(height, width, 32, 2, step), fade=fade)
+@pytest.mark.parametrize(
+    ("height", "width", "window", "step"),
+    [(40, 60, 32, 32), (32, 80, 32, 32), (33, 47, 32, 16), (33, 47, (24, 40), None), (50, 30, (24, 40), 16)],
+)
+def test_windows_fade_towards_their_inner_borders(fade, height, width, window, step):
+    plan = replace(sess_plan(height, width, window, 2, step), fade=fade)
     maps, scores = random_maps(plan, 7, seed=11)
     kept = keep(scores, 0.5)
     found = fuse(plan, maps[kept], scores, kept, normalize=False, smooth=False)

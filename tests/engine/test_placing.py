@@ -13,10 +13,10 @@ from sess_ray.windows import sess_plan
 
 
 @pytest.mark.parametrize("fade", [0.0, 0.2, 0.5])
-@pytest.mark.parametrize("cells", [(7, 7), (2, 5), (64, 64)])
-def test_all_at_once_is_scale_by_scale(fade, cells, monkeypatch):
+@pytest.mark.parametrize(("window", "cells"), [(64, (7, 7)), (64, (2, 5)), (64, (64, 64)), ((80, 48), (5, 3))])
+def test_all_at_once_is_scale_by_scale(fade, window, cells, monkeypatch):
     monkeypatch.setattr(placing, "CHUNK", 40_000)  # several parts
-    plan = replace(sess_plan(150, 211, 64, 4, 64), fade=fade)
+    plan = replace(sess_plan(150, 211, window, 4), fade=fade)
     generator = torch.Generator().manual_seed(0)
     kept = torch.randperm(plan.num_patches, generator=generator)[:9].sort().values
     maps = torch.rand(9, *cells, dtype=torch.float64, generator=generator)

@@ -46,7 +46,7 @@ def test_the_layer_is_on_all_ways():
     assert METHOD.function(model, patches, targets, layer="stem").shape == (2, 8, 8)
     with pytest.raises(SessError, match="ways to the logits lead past layer 'inner'"):
         METHOD.function(model, patches, targets, layer="inner")
-    with pytest.raises(SessError, match="'relu' gives no square grid of positions, or more than once"):
+    with pytest.raises(SessError, match="'relu' gives no grid of positions, or more than once"):
         METHOD.function(model, patches, targets, layer="relu")
     with pytest.raises(SessError, match="unknown layer 'steam': choose one of: block, "):
         METHOD.function(model, patches, targets, layer="steam")

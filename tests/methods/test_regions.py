@@ -91,9 +91,9 @@ def test_super_resolution_minimises_its_objective():
 
 def test_the_smooth_mask_is_the_smooth_maximum_of_its_bumps():
     smooth = extremal.SmoothMask(16, torch.device("cpu"))
-    parameters = torch.rand(1, smooth.cells, smooth.cells, generator=torch.Generator().manual_seed(3))
+    parameters = torch.rand(1, *smooth.cells, generator=torch.Generator().manual_seed(3))
     found = smooth(parameters)[0]
-    assert found.shape == (smooth.canvas, smooth.canvas) == (63, 63)
+    assert found.shape == smooth.canvas == (63, 63)
     for y, x in ((0, 0), (20, 33), (31, 22), (62, 40)):
         values = []
         top, left = (place // 7 - smooth.margin for place in (y, x))

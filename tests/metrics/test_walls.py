@@ -25,8 +25,8 @@ def by_hand(saliency, plan, kept):
         if not kept[number]:
             continue
         high, wide = plan.scales[scale].height, plan.scales[scale].width
-        top, bottom = round(y * (height / high)), round((y + plan.window) * (height / high))
-        left, right = round(x * (width / wide)), round((x + plan.window) * (width / wide))
+        top, bottom = round(y * (height / high)), round((y + plan.sides[0]) * (height / high))
+        left, right = round(x * (width / wide)), round((x + plan.sides[1]) * (width / wide))
         for line in (left, right):
             if min(line, width - line) <= 16:
                 continue
@@ -42,13 +42,13 @@ def by_hand(saliency, plan, kept):
     return sum(jumps) / len(jumps) / (sum(others) / len(others))
 
 
-@pytest.mark.parametrize("share", [1.0, 0.3])
-def test_a_literal_loop_says_the_same(share):
+@pytest.mark.parametrize(("plan", "share"), [(PLAN, 1.0), (PLAN, 0.3), (sess_plan(300, 450, (140, 80), 2), 0.5)])
+def test_a_literal_loop_says_the_same(plan, share):
     rng = np.random.default_rng(5)
-    kept = rng.random(PLAN.num_patches) < share
+    kept = rng.random(plan.num_patches) < share
     saliency = smooth_map(300, 450) + rng.random((300, 450))
-    assert walls(saliency, PLAN, kept) == pytest.approx(by_hand(saliency, PLAN, kept), rel=1e-12)
-    assert walls(7 - 3 * saliency, PLAN, kept) == pytest.approx(walls(saliency, PLAN, kept))
+    assert walls(saliency, plan, kept) == pytest.approx(by_hand(saliency, plan, kept), rel=1e-12)
+    assert walls(7 - 3 * saliency, plan, kept) == pytest.approx(walls(saliency, plan, kept))
 
 
 def test_a_smooth_map_has_none_and_steps_at_the_borders_show():

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sess_ray import SESS, SessError, load_model
-from sess_ray.models.layers import find_layer, to_grid
+from sess_ray.models.layers import find_layer, is_grid, to_grid
 
 
 class Block(nn.Module):
@@ -63,8 +63,74 @@ def test_tokens_before_the_positions_are_not_taken_for_some():
             find_layer(Transformer(before=5, stride=8), 16, layer)
 
 
+class Last(nn.Module):
+    """Convolutions, and a block with its channels last, of as many as a grid has columns."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.patches, self.norm = nn.Conv2d(3, channels, 4, 4), nn.LayerNorm(channels)
+        self.block = nn.Sequential(nn.Linear(channels, channels), nn.GELU())
+        self.head = nn.Linear(channels, 5)
+
+    def forward(self, x):
+        return self.head(self.block(self.norm(self.patches(x).permute(0, 2, 3, 1))).mean((1, 2)))
+
+
+@pytest.mark.parametrize(("before", "size"), [(0, (16, 32)), (1, (16, 32)), (5, (48, 32))])
+def test_tokens_of_an_input_that_is_not_square_have_the_grid_of_the_convolution(before, size):
+    for layer in (None, "blocks.1.norm1"):
+        found = find_layer(Transformer(before=before), size, layer)
+        assert found == ("blocks.1.norm1", "NTC", 5, (size[0] // 4, size[1] // 4))
+    tokens = torch.arange(before + found.positions[0] * found.positions[1])[None, :, None]
+    grid = to_grid(tokens, found.layout, found.positions)[0, 0]
+    assert grid.shape == found.positions
+    assert grid[0, 1] - grid[0, 0] == 1
+    assert grid[1, 0] - grid[0, 0] == size[1] // 4
+    assert grid[-1, -1] == tokens.max()
+
+
+def test_tokens_of_no_known_grid_are_refused():
+    class Unfolded(Transformer):
+        def forward(self, x):
+            x = F.unfold(x, 4, stride=4).transpose(1, 2)[..., :8]
+            return self.head(self.norm(self.blocks(x)).mean(1))
+
+    message = "'blocks.1.norm1' gives 32 tokens, and their grid over 16 x 32 pixels is not clear: name another layer"
+    with pytest.raises(SessError, match=message):
+        find_layer(Unfolded(), (16, 32), None)
+    assert find_layer(Unfolded(), 16, None)[:2] == ("blocks.1.norm1", "NTC")
+    few = Transformer(before=9, stride=8)  # 2 x 4 positions, and of 17 tokens 3 x 5 could be some
+    with pytest.raises(SessError, match="gives 17 tokens, and which of them are the 2 x 4 positions is not clear"):
+        find_layer(few, (16, 32), None)
+
+
+@pytest.mark.parametrize("channels", [8, 12])
+def test_channels_may_be_last_where_an_input_is_not_square(channels):
+    """A grid of 6 x 12, or of 4 x 8 cells over the input: the norm says which axis has the channels."""
+    for layer, layout in (("norm", "NHWC"), ("block", "NHWC"), ("block.1", "NHWC"), ("patches", "NCHW")):
+        assert find_layer(Last(channels), (16, 32), layer)[:2] == (layer, layout)
+    assert find_layer(Last(channels), (16, 32), None)[:2] == ("block", "NHWC")
+
+
+@pytest.mark.parametrize(
+    ("grid", "size", "fits"),
+    [
+        ((13, 122), (64, 500), True),  # four convolutions of 5 and 2 pools: three cells less along each axis
+        ((8, 1), (256, 32), True),
+        ((6, 10), (32, 48), True),
+        ((7, 7), (224, 220), True),
+        ((197, 197), (224, 160), False),
+        ((1, 1), (64, 32), False),
+        ((8, 96), (128, 256), False),
+        ((8, 4), (128, 256), False),
+    ],
+)
+def test_what_is_a_grid_over_an_input(grid, size, fits):
+    assert is_grid(*grid, size) == is_grid(*grid[::-1], size[::-1]) == fits
+
+
 class Resized(nn.Module):
-    """A net that takes images of one shape, as docs/models.md wraps it."""
+    """A net that takes images of another shape than its wrapper."""
 
     def __init__(self, net, shape):
         super().__init__()
@@ -83,6 +149,12 @@ def test_positions_that_are_no_square_are_refused():
     with pytest.raises(SessError, match=r"no grid of positions to make a map of \(it gives \(1, 8, 4, 8\)\)"):
         find_layer(wide, 32, "net.patches")
     assert find_layer(wide, 32, "window")[:2] == ("window", "NCHW")
+
+
+def test_positions_of_another_shape_than_the_input_are_refused():
+    tall = Resized(Transformer(before=1), (32, 16)).eval()
+    with pytest.raises(SessError, match="tokens of 8 x 4 positions, and maps need a grid of them over 16 x 32 pixels"):
+        find_layer(tall, (16, 32), None)
 
 
 @pytest.mark.parametrize("method", ["rise", "gradient"])
@@ -127,7 +199,7 @@ def test_swin_is_read_at_the_same_place_in_all_libraries(version):
     for net, head in swins(version):
         for parameter in net.eval().requires_grad_(requires_grad=False).parameters():
             parameter.normal_(0, 0.5, generator=generator)  # fresh blocks and norms of version 2 change next to nothing
-        name, layout, classes = find_layer(net, 64, None)
+        name, layout, classes, _ = find_layer(net, 64, None)
         passed = {}
 
         def keep(layer, given, output, passed=passed):

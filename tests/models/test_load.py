@@ -273,7 +273,8 @@ def test_preprocessing_that_is_given_or_told(lite0):
     assert (changed.classes[7], changed.class_index("C, 7")) == ("c, 7", 7)
     assert sess_ray.load_model(lite0) is lite0
     for options, message in (
-        ({"input_size": (224, 320)}, "an input of 224 x 320 is not square, and windows are: give one side"),
+        ({"input_size": (0, 320)}, "input_size is 0 x 320: use 1 pixel or more"),
+        ({"input_size": (32, 32, 3)}, "give the side of the input in pixels, such as 224, or its height and width"),
         ({"input_size": 0}, "input_size is 0: use 1 pixel or more"),
         ({"mean": (123.7, 116.3, 103.5)}, "mean 123.7, 116.3, 103.5: give three numbers, for R, G and B in 0..1"),
         ({"std": 0}, "std 0, 0, 0: give three numbers"),

@@ -14,7 +14,6 @@ from torch import Tensor
 from sess_ray.errors import SessError, unknown
 from sess_ray.methods.adapters import ONCE, SIGNS, has_rectifiers, layer_of, module_of, seeded
 from sess_ray.models import Model
-from sess_ray.models.layers import to_grid
 
 # Their parameters that the adapter gives, or that are of no use in a job.
 GIVEN = {"self", "model", "forward_func", "layer", "inputs", "target", "feature_mask"}
@@ -86,7 +85,7 @@ class Captum:
         else:
             values = attributed(slice(None))
         if layer and values.shape[2:] != patches.shape[2:]:
-            values = to_grid(values, model.layout)
+            values = model.gridded(values)
         return SIGNS[sign](values.float().sum(1))
 
 

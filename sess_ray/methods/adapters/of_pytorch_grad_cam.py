@@ -18,7 +18,6 @@ from torch import Tensor
 from sess_ray.errors import unknown
 from sess_ray.methods.adapters import ONCE, layer_of, module_of, seeded
 from sess_ray.models import Model
-from sess_ray.models.layers import to_grid
 
 GIVEN = {"self", "model", "target_layers", "reshape_transform", "ablation_layer"}
 CALLED = {"aug_smooth": False, "eigen_smooth": False}
@@ -54,7 +53,7 @@ class GradCam:
         if self.name == "AblationCAM":
             options["ablation_layer"] = AblationLayer() if model.layout == "NCHW" else AblationLayerVit()
         layers = [] if self.name == "FullGrad" else [layer_of(model)]
-        reshape = None if model.layout == "NCHW" else partial(to_grid, layout=model.layout)
+        reshape = None if model.layout == "NCHW" else model.gridded
         lines = [partial(_logit, target=target) for target in targets.tolist()]
 
         def maps(rows: slice) -> Tensor:

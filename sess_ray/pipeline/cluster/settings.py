@@ -107,7 +107,8 @@ class ReadsModel:
     Parameters
     ----------
     input_size
-        Side of the model's square input in pixels. By default what its weights' metadata say, else 224.
+        Side of the model's input in pixels, or its height and width, such as 256x128. By default what its weights'
+        metadata say, else 224.
     mean
         Mean of R, G and B, in 0..1, with which the model's input is normalised, such as 0.485,0.456,0.406, or one
         number for all. By default what the metadata say, else ImageNet's.
@@ -143,12 +144,14 @@ class ReadsModel:
 
 
 def _sides(given: int | str | None) -> int | tuple[int, int] | None:
-    """Return the side of an input; for HEIGHTxWIDTH both, which loading refuses if they differ."""
+    """Return the side of an input; for HEIGHTxWIDTH both."""
     if given is None or isinstance(given, int):
         return given
     found = _SIDES.fullmatch(given)
     if not found:
-        raise SessError(f"--input-size {given}: use the side of the model's input in pixels, such as 224")
+        raise SessError(
+            f"--input-size {given}: use the side of the model's input in pixels, such as 224, or HEIGHTxWIDTH"
+        )
     return (int(found[1]), int(found[2])) if found[2] else int(found[1])
 
 

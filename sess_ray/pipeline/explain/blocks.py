@@ -10,7 +10,7 @@ from sess_ray import methods
 from sess_ray.engine.fusion import num_kept
 from sess_ray.io.items import is_shard, split_uri
 from sess_ray.pipeline.explain.config import ExplainConfig
-from sess_ray.windows import sess_plan
+from sess_ray.windows import Size, sess_plan
 
 # A block costs about 20 ms whatever is in it; the last blocks should not leave actors waiting for one another.
 BLOCK_ROWS = 32
@@ -27,9 +27,9 @@ TYPICAL_IMAGE = (375, 500)
 TYPICAL_CHANNELS = 512
 
 
-def most_rows(config: ExplainConfig, input_size: int, actors: int) -> int:
+def most_rows(config: ExplainConfig, input_size: Size, actors: int) -> int:
     """Return how many images of a common size a block may have, lest an actor works for hours before it is written."""
-    plan = sess_plan(*TYPICAL_IMAGE, input_size, config.num_scales, config.step_size or input_size)
+    plan = sess_plan(*TYPICAL_IMAGE, input_size, config.num_scales, config.step_size)
     windows = plan.num_patches or 1
     kept = num_kept(windows, config.ratio())
     passes = windows + kept * methods.get(config.method).num_passes(TYPICAL_CHANNELS)

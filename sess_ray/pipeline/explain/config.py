@@ -11,7 +11,7 @@ from sess_ray.io.decode import Sides
 from sess_ray.pipeline.cluster.flags import CLUSTER, INPUT, METHOD, MODEL, OUTPUT, TARGETS, WINDOWS
 from sess_ray.pipeline.cluster.settings import ReadsModel, RunsOnRay, actor_range, key_values
 from sess_ray.precision import Precision
-from sess_ray.windows import needed
+from sess_ray.windows import Size, needed
 
 DEMO_MODEL = "sess_ray.demo:efficientnet_lite0"
 
@@ -76,7 +76,7 @@ class ExplainConfig(ReadsModel, RunsOnRay, TakesOutput):
         Number of scales; the short side of scale i, i = 0, 1, ..., is the model's input + 64 i pixels. 0 explains
         without SESS.
     step_size
-        Pixels from one window to the next. By default the model's input size.
+        Pixels from one window to the next, along both axes. By default the model's input size.
     pre_filter_ratio
         Share of the windows that is dropped, those of lowest class score. By default 0 if a window's map costs nothing
         beyond its score (family T of --list-methods), 0.5 if it costs one pass, else 0.8. The paper uses 0, 0.9 and
@@ -198,7 +198,7 @@ class ExplainConfig(ReadsModel, RunsOnRay, TakesOutput):
 
         return methods.get(self.method).fade(self.fade, self.fusion) if self.num_scales else 0.0
 
-    def needed(self, input_size: int) -> Sides | None:
+    def needed(self, input_size: Size) -> Sides | None:
         """Return how large an image has to be, for a model's input; see `sess_ray.windows.needed`."""
         return needed(input_size, self.num_scales, self.max_map_side)
 

@@ -37,11 +37,11 @@ def rehearse(sess: SESS) -> None:
     """
     import numpy as np
 
-    side = sess.model.input_size
-    few = {"num_scales": 1 if sess.num_scales else None, "step_size": side, "max_patches": WINDOWS}
+    height, width = sess.model.sides
+    few = {"num_scales": 1 if sess.num_scales else None, "step_size": None, "max_patches": WINDOWS}
     trial = sess.changed(**few, pre_filter_ratio=0.0, keep_maps=True)
     trial.model = replace(sess.model, original=None)  # as it is: to make a faster one takes longer than a trial
-    image = np.random.default_rng(0).integers(0, 256, (side, WINDOWS * side, 3), np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (height, WINDOWS * width, 3), np.uint8)
     end = time.monotonic() + SECONDS
 
     def watch(*_: object) -> None:

@@ -14,7 +14,7 @@ from sess_ray.io.store import Store
 from sess_ray.pictures.plots import best_first, crop, rectangle, window_maps
 from sess_ray.pipeline.gallery import pages
 
-TILE = 112  # pixels a side
+TILE = 112  # pixels of the longer side of a window's picture
 
 
 def growing(count: int) -> list[int]:
@@ -75,9 +75,10 @@ def write_page(
         Share of the windows that is dropped where the slider stands at first.
     """
     table, plan = explanation.patches, explanation.plan
+    height, width = (max(1, round(TILE * side / max(plan.sides))) for side in plan.sides)
     windows = []
     for rank, window in enumerate(best_first(explanation).tolist()):
-        picture = crop(pixels, explanation, window, TILE)
+        picture = crop(pixels, explanation, window, (height, width))
         levels = pages.small_map(window_maps(explanation, [window])[0], TILE)
         for name, content in (("jpg", pages.jpeg(picture)), ("png", encode_map(levels))):
             store.write(f"windows/{rank}.{name}", content)
@@ -100,6 +101,7 @@ def write_page(
         "image": "image.jpg",
         "height": plan.height,
         "width": plan.width,
+        "window": {"height": plan.sides[0], "width": plan.sides[1]},
         "windows": windows,
         "scales": [{"height": scale.height, "width": scale.width, "columns": len(scale.xs)} for scale in plan.scales],
         "steps": steps,

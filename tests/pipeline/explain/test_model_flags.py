@@ -62,8 +62,11 @@ def test_another_run_goes_on_only_with_the_same(name, settings):
         ({"mean": "124,116,104"}, "mean 124, 116, 104: give three numbers, for R, G and B in 0..1, or one for all"),
         ({"std": "0"}, "std 0, 0, 0: give three numbers"),
         ({"input_size": 0}, "--input-size 0: use 1 pixel or more"),
-        ({"input_size": "32x48"}, "input_size: an input of 32 x 48 is not square, and windows are: give one side"),
-        ({"input_size": "large"}, "--input-size large: use the side of the model's input in pixels, such as 224"),
+        ({"input_size": "0x48"}, "input_size is 0 x 48: use 1 pixel or more"),
+        (
+            {"input_size": "large"},
+            "--input-size large: use the side of the model's input in pixels, such as 224, or HEIGHTxWIDTH",
+        ),
         ({"input_size": 224, "layer": "none"}, "unknown layer 'none'"),
         ({"activation": "none"}, "takes what .*:model gives as probabilities"),
         ({"targets": "p>2"}, "use a probability from 0 to below 1"),
@@ -88,3 +91,15 @@ def test_an_evaluation_wants_the_model_that_they_are_of():
 @pytest.mark.parametrize("side", ["48", "48x48", " 48 X 48 "])
 def test_a_side_may_be_given_twice(side, settings):
     assert prepare(ExplainConfig(**{**settings, "input_size": side})).model.input_size == 48
+
+
+def test_height_and_width_may_differ(settings):
+    settings["input_size"] = "48x32"
+    job = prepare(ExplainConfig(**settings))
+    assert job.model.input_size == (48, 32)
+    told = json.loads(json.dumps(record(job, Summary(), datetime.now(UTC))))
+    assert (told["model"]["input_size"], told["config"]["input_size"]) == ([48, 32], "48x32")
+    job.start()
+    prepare(ExplainConfig(**settings))
+    with pytest.raises(SessError, match=r"other settings .input_size was '48x32' and is '32x48'"):
+        prepare(ExplainConfig(**{**settings, "input_size": "32x48"}))

@@ -76,7 +76,7 @@ const patches = (() => {
   function tile(window, rank) {
     const text = `${percent(window.score)}`;
     const stack = make("div", { className: "stack" });
-    stack.style.aspectRatio = "1";
+    stack.style.aspectRatio = `${told.window.width} / ${told.window.height}`;
     stack.append(
       make("img", { src: window.crop, alt: "", loading: "lazy" }),
       make("img", { className: "heat", src: window.map, alt: `window at row ${window.y}, column ${window.x}`, loading: "lazy" }),
