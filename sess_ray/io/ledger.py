@@ -134,13 +134,20 @@ def remove_surplus(store: Store, ledger: Ledger, stem: Callable[[str, pa.Table],
     int
         Number of rows that were removed.
     """
-    maps = _surplus(ledger.maps, KEYS["maps"].names)
-    explained = pc.is_in(ledger.errors["image_id"], ledger.maps["image_id"].unique())
-    contradicted = pa.concat_tables([_surplus(ledger.errors, KEYS["errors"].names), ledger.errors.filter(explained)])
-    for folder, surplus in (("maps", maps), ("errors", contradicted)):
-        for file in surplus["file"].unique().to_pylist():
+    maps, errors = ledger.maps, ledger.errors
+    explained = pc.is_in(errors["image_id"], maps["image_id"].unique())
+    others = _surplus(errors.filter(pc.invert(explained)), KEYS["errors"].names)
+    removed = 0
+    for folder, table, surplus in (
+        ("maps", maps, _surplus(maps, KEYS["maps"].names)),
+        ("errors", errors, pa.concat_tables([errors.filter(explained), others])),
+    ):
+        there, gone = (Counter(some["file"].cast(pa.string()).to_pylist()) for some in (table, surplus))
+        # First those of which nothing stays: what is written again of another may be called as they are.
+        for file in sorted(gone, key=lambda name: gone[name] < there[name]):
             _without(store, folder, file, surplus.filter(pc.equal(surplus["file"].cast(pa.string()), file)), stem)
-    return maps.num_rows + contradicted.num_rows
+        removed += surplus.num_rows
+    return removed
 
 
 def _surplus(table: pa.Table, keys: list[str]) -> pa.Table:

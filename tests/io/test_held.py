@@ -70,3 +70,11 @@ def test_what_is_held_twice_is_put_right(store, spans):
     files = store.tables("maps") + store.tables("errors")
     assert settled(store, spans).finished == {0}
     assert store.tables("maps") + store.tables("errors") == files
+
+
+def test_what_is_written_again_may_have_the_name_of_what_goes(store, spans):
+    """The last image of the second file stays, in a file of the third one's name, of which nothing stays."""
+    for names in ("abc", "cd", "d"):
+        keep(store, spans, names)
+    assert settled(store, spans).finished == {0}
+    assert sorted(images_in(store, store.tables("maps"))) == ["a", "b", "c", "d"]

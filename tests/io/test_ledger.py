@@ -59,10 +59,10 @@ def test_what_is_held_twice_is_put_right(tmp_path):
 )
 def test_any_mixture_ends_with_each_row_once(tmp_path_factory, of_maps, of_errors):
     store = Store(str(tmp_path_factory.mktemp("store")))
-    for number, keys in enumerate(of_maps):
-        store.replace_table("maps", f"m{number}", maps(*keys))
-    for number, names in enumerate(of_errors):
-        store.replace_table("errors", f"e{number}", errors(*names))
+    for keys in of_maps:
+        store.write_table("maps", maps(*keys))
+    for names in of_errors:
+        store.write_table("errors", errors(*names))
     read_ledger(store)
     keys = {key for some in of_maps for key in some}
     explained = {name for name, _ in keys}
