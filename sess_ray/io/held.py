@@ -10,9 +10,20 @@ from functools import cache
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sess_ray.io.cuts import Cut
 from sess_ray.io.ledger import by_weight, put_right, read_files
-from sess_ray.io.pieces import MARKS, Piece, by_folder, generations, mark_of, newest, piece, piece_of
-from sess_ray.io.spans import Spans
+from sess_ray.io.pieces import (
+    MARKS,
+    Piece,
+    Whole,
+    by_folder,
+    generations,
+    is_scattered,
+    newest,
+    piece,
+    piece_of,
+    whole_of,
+)
 from sess_ray.io.store import Store
 
 LOOKS = 3  # at what an output holds twice
@@ -24,29 +35,37 @@ class Tally:
 
     Attributes
     ----------
-    rows, mark : int
-        Sums of what their names say.
+    has : Whole
+        What their rows add up to.
+    wholes : set of Whole
+        What all rows of the span add up to, as the files say it: of a shard that has changed they may not agree.
     files : list of str
     """
 
-    rows: int = 0
-    mark: int = 0
+    has: Whole = field(default_factory=Whole)
+    wholes: set[Whole] = field(default_factory=set)
     files: list[str] = field(default_factory=list)
 
     def add(self, name: str, one: Piece) -> None:
         """Add a file."""
-        self.rows, self.mark = self.rows + one.rows, (self.mark + one.mark) % MARKS
+        self.has = Whole(self.has.rows + one.rows, (self.has.mark + one.mark) % MARKS)
+        if one.whole:
+            self.wholes.add(one.whole)
         self.files.append(name)
 
     @property
     def is_scattered(self) -> bool:
-        """Whether there are several files in a folder."""
-        return any(len(own) > 1 for own in by_folder(self.files).values())
+        """Whether there are files in a folder that are to be joined."""
+        return any(map(is_scattered, by_folder(self.files).values()))
 
-    def is_whole(self, spans: Spans, span: int) -> bool:
+    def wholes_in(self, cut: Cut, span: int) -> set[Whole]:
+        """Return what all rows of the span add up to, as far as it is known."""
+        known = cut.whole(span)
+        return self.wholes if known is None else {known}
+
+    def is_whole(self, cut: Cut, span: int) -> bool:
         """Say whether they hold each row of the span once."""
-        begin, end = spans.bounds(span)
-        return self.rows == end - begin and self.mark == mark_of(range(begin, end))
+        return self.has in self.wholes_in(cut, span)
 
 
 @dataclass
@@ -63,7 +82,7 @@ class Held:
     finished : set of int
         Spans of which each row is there once.
     scattered : dict of int to list of str
-        The files of those that have several in a folder.
+        The files of those that have some in a folder that are to be joined.
     crowded : set of int
         Spans that have as many rows, and not each once.
     disputed : dict of int to list of str
@@ -84,7 +103,7 @@ class Held:
     strangers: int = 0
 
 
-def held(store: Store, spans: Spans, folders: Sequence[str] = ("maps", "errors")) -> Held:
+def held(store: Store, cut: Cut, folders: Sequence[str] = ("maps", "errors")) -> Held:
     """List what an output holds; with `folders`, those alone."""
     found, tallies, left_over = Held(), dict[int, Tally](), dict[int, list[str]]()
     for folder in folders:
@@ -92,7 +111,7 @@ def held(store: Store, spans: Spans, folders: Sequence[str] = ("maps", "errors")
         count = set(newest(names))
         for name in names:
             one = piece_of(name)
-            if one is None or one.span >= spans.count:
+            if one is None or not cut.has(one.span):
                 found.strangers += 1
             elif name not in count:
                 left_over.setdefault(one.span, []).append(name)
@@ -103,23 +122,24 @@ def held(store: Store, spans: Spans, folders: Sequence[str] = ("maps", "errors")
                 else:
                     found.errors += one.images
     for span, tally in tallies.items():
-        _sort(found, spans, span, tally)
-        if span in found.crowded or span in left_over:
-            found.disputed[span] = [*tally.files, *left_over.get(span, ())]
+        _sort(found, cut, span, tally)
+        if span in found.crowded:
+            found.disputed[span] = tally.files
+    for span, names in left_over.items():
+        found.disputed[span] = [*(tallies[span].files if span in tallies else ()), *names]
     return found
 
 
-def _sort(found: Held, spans: Spans, span: int, tally: Tally) -> None:
+def _sort(found: Held, cut: Cut, span: int, tally: Tally) -> None:
     """Note whether a span is begun, finished, scattered or crowded."""
-    begin, end = spans.bounds(span)
-    found.rows[span] = tally.rows
-    if tally.is_whole(spans, span):
+    found.rows[span], wholes = tally.has.rows, tally.wholes_in(cut, span)
+    if tally.has in wholes:
         found.finished.add(span)
         if tally.is_scattered:
             found.scattered[span] = tally.files
         return
     found.files[span] = tally.files
-    if tally.rows >= end - begin:
+    if any(tally.has.rows >= whole.rows for whole in wholes):
         found.crowded.add(span)
 
 
@@ -131,31 +151,35 @@ def images_in(store: Store, files: Iterable[str]) -> set[str]:
     return ids
 
 
-def settled(store: Store, spans: Spans) -> Held:
+def settled(store: Store, cut: Cut) -> Held:
     """List what an output holds, after whatever it holds twice has been removed."""
-    found = held(store, spans)
+    found = held(store, cut)
     for _ in range(LOOKS if found.disputed else 0):
         for span, files in sorted(found.disputed.items()):
             with suppress(FileNotFoundError):  # a task that outlives its run is just removing what it has joined
-                _mend(store, spans, span, files)
-        found = held(store, spans)
+                _mend(store, cut, span, files)
+        found = held(store, cut)
         if not found.disputed:
             break
     return found
 
 
-def _mend(store: Store, spans: Spans, span: int, files: Sequence[str]) -> None:
+def _mend(store: Store, cut: Cut, span: int, files: Sequence[str]) -> None:
     """Remove what the files of a span hold twice, as `sess_ray.io.ledger.put_right` does."""
+    first, outdated = by_weight(files)
+    ledger = read_files(store, [*first, *outdated])
+    whole = whole_of(one for one in map(piece_of, files) if one)
 
     @cache
-    def rows() -> dict[str, list[int]]:
-        return {image["image_id"]: numbers for image, numbers in spans.images(span)}
+    def numbers() -> dict[str, list[int]]:
+        return cut.numbers(span, ledger.finished.to_pylist())
 
     def stem(folder: str, table: pa.Table) -> str:
         ids = pc.unique(table["image_id"]).to_pylist()
-        own = [number for name in ids for number in rows().get(name, ())]
+        own = [number for name in ids for number in numbers().get(name, ())]
         maps = table.num_rows if folder == "maps" else 0
-        return piece(span, own, len(ids), maps, getattr(generations(files), folder)).stem
+        # Volumes without the last file do not count, and nothing that is written may make them count.
+        generation = getattr(generations(first), folder)
+        return piece(span, own, len(ids), maps, generation, whole=whole).stem
 
-    first, outdated = by_weight(files)
-    put_right(store, outdated, read_files(store, [*first, *outdated]), stem)
+    put_right(store, outdated, ledger, stem)

@@ -50,7 +50,8 @@ class ShardImage:
     ----------
     name : str
         In the shard.
-    content : bytes or Exception
+    content : bytes, Exception or None
+        None where it is left out.
     label : str or None
         What the .cls file of its sample says, else the .json file: an object with ``label`` (or ``class``,
         ``class_index``, ``cls``).
@@ -59,7 +60,7 @@ class ShardImage:
     """
 
     name: str
-    content: bytes | Exception
+    content: bytes | Exception | None
     label: str | None = None
     behind: int | None = None
 
@@ -72,7 +73,7 @@ def read_shard(file: str, skip: Collection[str] = ()) -> Iterator[ShardImage]:
     file : str
         Path or URL.
     skip : collection of str
-        Names to leave out.
+        Names of which the content is left out.
 
     Raises
     ------
@@ -178,10 +179,11 @@ def _images(file: str, skip: frozenset[str], had: int) -> Iterator[ShardImage]:
                 waiting, sample, labels = [], key, {}
             if extension in (CLASS, FACTS):
                 labels[extension] = _label(extension, member.read())
-            elif f".{extension.rpartition('.')[2]}" in IMAGE_EXTENSIONS and member.name.lstrip("/") not in skip:
+            elif f".{extension.rpartition('.')[2]}" in IMAGE_EXTENSIONS:
                 left -= 1
                 if left < 0:
-                    waiting.append(ShardImage(member.name, content_of(member)))
+                    wanted = member.name.lstrip("/") not in skip
+                    waiting.append(ShardImage(member.name, content_of(member) if wanted else None))
     except Exception as error:
         if not is_passing(error):  # else the sample is read again, with its label
             yield from _labelled(waiting, labels, None)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import IO, Any
 
@@ -25,6 +25,7 @@ from sess_ray.io.items import Item, joined
 from sess_ray.io.lines import has_extension
 from sess_ray.io.listing import uri_of
 from sess_ray.io.manifests import Parquet, listed_from
+from sess_ray.io.pieces import Whole
 from sess_ray.opening import is_chain, is_local
 
 LARGE = 50_000  # rows; of fewer the ids are held, and compared one by one
@@ -70,8 +71,17 @@ class Spans:
         return span * self.size, min(self.rows, (span + 1) * self.size)
 
     def told(self) -> dict[str, Any]:
-        """Return what an output says of them: another run goes on with them only if it finds the same."""
+        """Return what an output says of them, as all methods until `images` by `sess_ray.io.cuts.Cut`."""
         return {"rows": self.rows, "size": self.size, "sha256": self.sha256}
+
+    def has(self, span: int) -> bool:
+        return span < self.count
+
+    def whole(self, span: int) -> Whole:
+        return Whole().plus(range(*self.bounds(span)))
+
+    def numbers(self, span: int, _: Iterable[str], /) -> dict[str, list[int]]:
+        return {image["image_id"]: rows for image, rows in self.images(span)}
 
     def images(self, span: int) -> list[Image]:
         """Read the images of a span; each with its rows in the span, those that lie behind it left out.

@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import IO, Any
 
 import pyarrow as pa
@@ -289,22 +290,33 @@ def those_of(store: Store, name: str, file: pq.ParquetFile, columns: Sequence[st
     return [column for column in columns if column in names]
 
 
+@dataclass
+class Begun:
+    """A file that is being written: where, on this machine, and what it will be called in the store."""
+
+    path: str
+    name: str = ""
+
+
 @contextmanager
-def whole(store: Store, name: str) -> Iterator[str]:
-    """Give a path on this machine to write to; what is there without an error becomes a file of the store."""
+def whole(store: Store, folder: str) -> Iterator[Begun]:
+    """Give a path on this machine to write to; what is there without an error becomes a file of a store's folder.
+
+    What it is called may be said when it is written.
+    """
     if not store._local:
-        with tempfile.TemporaryDirectory() as folder:
-            path = os.path.join(folder, posixpath.basename(name))
-            yield path
-            store.put(name, path)
+        with tempfile.TemporaryDirectory() as held:
+            begun = Begun(os.path.join(held, folder))
+            yield begun
+            store.put(begun.name, begun.path)
         return
-    path = _beside(store._place(name))
+    begun = Begun(_beside(store._place(f"{folder}/whole")))
     try:
-        yield path
-        os.replace(path, store._place(name))
+        yield begun
+        os.replace(begun.path, store._place(begun.name))
     finally:
         with suppress(FileNotFoundError):
-            os.unlink(path)
+            os.unlink(begun.path)
 
 
 def digest(keys: Iterable[object]) -> str:

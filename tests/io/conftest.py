@@ -1,9 +1,14 @@
-"""Folders to read from."""
+"""Folders to read from, and outputs of a span."""
 
 from __future__ import annotations
 
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+
+from sess_ray.io.spans import Spans
+from tests.io.scattering import IDS, blocks, filled, seen
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -18,3 +23,17 @@ def place(request, tmp_path):
         return url
 
     return write
+
+
+@pytest.fixture
+def spans(tmp_path):
+    """A manifest of forty images, which is one span."""
+    pq.write_table(pa.table({"id": IDS, "uri": [f"/{name}.jpg" for name in IDS]}), tmp_path / "m.parquet")
+    return Spans(str(tmp_path / "m.parquet"), len(IDS), len(IDS), "")
+
+
+@pytest.fixture
+def scattered(tmp_path):
+    """A finished span in seven blocks, and what readers find there."""
+    store = filled(tmp_path / "out", blocks(0, 7))
+    return store, sorted(seen(store))

@@ -6,86 +6,25 @@ import shutil
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import sess_ray
 from sess_ray.errors import RunError
-from sess_ray.io import compaction
-from sess_ray.io.compaction import compact
+from sess_ray.io.compaction import Limits, compact
 from sess_ray.io.held import held, settled
 from sess_ray.io.ledger import read_ledger
 from sess_ray.io.pieces import generations, newest, piece, piece_of
-from sess_ray.io.spans import Spans
-from sess_ray.io.store import ERRORS, MAPS, Store, whole
-
-IDS = [f"{number * 37 % 100:02}" for number in range(40)]  # in the manifest's order, which is not that of the ids
-FAILED = {IDS[5], IDS[31]}
-
-
-@pytest.fixture
-def spans(tmp_path):
-    pq.write_table(pa.table({"id": IDS, "uri": [f"/{name}.jpg" for name in IDS]}), tmp_path / "m.parquet")
-    return Spans(str(tmp_path / "m.parquet"), len(IDS), len(IDS), "")
-
-
-def rows_of(name):
-    """Return the maps of an image: of one to three targets, in no order, with bytes of their own."""
-    rng = np.random.default_rng(int(name))
-    targets = rng.permutation(9)[: 1 + int(name) % 3].tolist()
-    saliency = [{"bytes": rng.bytes(20 + int(name)), "path": None} for _ in targets]
-    common = {"image_id": name, "uri": f"/{name}.jpg", "method": "gradcam", "model": "tiny"}
-    return [{**common, "target": t, "saliency": s} for t, s in zip(targets, saliency, strict=True)]
-
-
-def keep(store, ids, failed=FAILED, generation=(0, 0)):
-    """Write the files of a block of images, as the stage that writes does."""
-    for folder, schema, some, own in (
-        ("maps", MAPS, [name for name in ids if name not in failed], generation[0]),
-        ("errors", ERRORS, [name for name in ids if name in failed], generation[1]),
-    ):
-        found = [row for name in some for row in (rows_of(name) if folder == "maps" else [{"image_id": name}])]
-        maps = len(found) if folder == "maps" else 0
-        stem = piece(0, sorted(IDS.index(name) for name in some), len(some), maps, own).stem
-        store.replace_table(folder, stem, pa.Table.from_pylist(found, schema))
-
-
-def filled(path, blocks):
-    store = Store(str(path))
-    for ids in blocks:
-        keep(store, ids)
-    return store
-
-
-def blocks(seed, count):
-    """Cut the images into blocks, whose actors give them back in any order."""
-    rng = np.random.default_rng(seed)
-    cuts = [
-        IDS[start::count] if seed % 2 else IDS[start * 40 // count : (start + 1) * 40 // count]
-        for start in range(count)
-    ]
-    return [rng.permutation(ids).tolist() for ids in cuts]
-
-
-def files(store, spans):
-    [(_, found)] = held(store, spans).scattered.items()
-    return found
-
-
-def contents(store):
-    return {path.relative_to(store.url): path.read_bytes() for path in Path(store.url).glob("*/*.parquet")}
+from sess_ray.io.store import Store, whole
+from tests.io.scattering import FAILED, IDS, blocks, contents, files, filled, keep, rows_of, seen
 
 
 @pytest.mark.parametrize("step", [3, 64])
-def test_however_a_span_was_cut_its_joined_files_are_the_same(spans, tmp_path, monkeypatch, step):
-    monkeypatch.setattr(compaction, "GROUP_ROWS", 10)
-    monkeypatch.setattr(compaction, "STEP", step)
+def test_however_a_span_was_cut_its_joined_files_are_the_same(spans, tmp_path, step):
     found = []
     for seed, count in ((0, 7), (1, 7), (2, 40)):
         store = filled(tmp_path / f"{seed}", blocks(seed, count))
-        compact(store, spans, 0, files(store, spans))
+        compact(store, spans, 0, files(store, spans), Limits(group_rows=10, step=step))
         found.append(contents(store))
         assert held(store, spans).finished == {0}
         assert not held(store, spans).scattered
@@ -101,19 +40,6 @@ def test_however_a_span_was_cut_its_joined_files_are_the_same(spans, tmp_path, m
     groups = [file.read_row_group(number)["image_id"].to_pylist() for number in range(file.num_row_groups)]
     assert len(groups) == {3: 7, 64: 2}[step]
     assert not any(before[-1] == after[0] for before, after in pairwise(groups))
-
-
-@pytest.fixture
-def scattered(tmp_path):
-    """A finished span in seven blocks, and what readers find there."""
-    store = filled(tmp_path / "out", blocks(0, 7))
-    return store, sorted(seen(store))
-
-
-def seen(store):
-    """Return what each reader gives, of every row."""
-    maps = [(found.image_id, found.target, found.png) for found in sess_ray.open_run(store.url)]
-    return maps + [(row["image_id"], -1, b"") for row in sess_ray.open_run(store.url).errors.to_pylist()]
 
 
 def killed(store, spans, tmp_path, at):
@@ -231,8 +157,9 @@ def test_what_cannot_be_joined_stays_as_it_is(scattered, spans):
 
 def test_a_store_far_away_gets_the_file_whole():
     store = Store("memory://joined")
-    with whole(store, "maps/a.parquet") as path:
-        pq.write_table(pa.table({"image_id": ["a"]}), path)
+    with whole(store, "maps") as begun:
+        pq.write_table(pa.table({"image_id": ["a"]}), begun.path)
+        begun.name = "maps/a.parquet"
         assert store.tables("maps") == []
     assert store.read_table("maps/a.parquet")["image_id"].to_pylist() == ["a"]
     with pytest.raises(ZeroDivisionError):
@@ -250,6 +177,7 @@ def test_files_far_away_are_joined(spans):
 
 
 def _dies_in_the_middle(store):
-    with whole(store, "maps/b.parquet") as path:
-        Path(path).write_bytes(b"half")
+    with whole(store, "maps") as begun:
+        Path(begun.path).write_bytes(b"half")
+        begun.name = "maps/b.parquet"
         raise ZeroDivisionError

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,6 @@ from sess_ray.io.spans import Spans
 from sess_ray.io.store import MAPS, Store
 from sess_ray.pipeline.explain.blocks import MAX_BLOCK_ROWS
 from sess_ray.pipeline.explain.config import ExplainConfig
-from sess_ray.pipeline.explain.lines import lines
 from sess_ray.pipeline.explain.prepare import prepare
 
 ROOT = Path(__file__).parents[2]
@@ -79,12 +79,13 @@ def peak(process: int) -> float:
     return int(line.split()[1]) / 1024
 
 
-def measure(manifest: Path, output: Path) -> None:
+def measure(given: Path, output: Path, is_new: Callable[[str], bool]) -> None:
+    """Run the command on an input until an output has files that are new, and some seconds longer."""
     flags = [part for name, value in SETTINGS.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-    command = [sys.executable, ROOT / "jobs" / "explain_dataset.py", "--input", manifest, "--output", output, *flags]
+    command = [sys.executable, ROOT / "jobs" / "explain_dataset.py", "--input", given, "--output", output, *flags]
     begin = time.perf_counter()
     running = subprocess.Popen([*map(str, command)], cwd=ROOT)
-    while not _has_more(output / "maps") and running.poll() is None:
+    while not any(is_new(entry.name) for entry in os.scandir(output / "maps")) and running.poll() is None:
         time.sleep(0.1)
     seconds, memory = time.perf_counter() - begin, peak(running.pid)
     used = psutil.Process(running.pid).cpu_times()
@@ -104,7 +105,7 @@ def plan(manifest: Path, output: Path) -> None:
     job = prepare(ExplainConfig(input=str(manifest), output=str(output), **SETTINGS))
     planned = time.process_time() - begin
     assert job.large
-    found = lines(job.large.source, job.large.held, 1, MAX_BLOCK_ROWS)
+    found = job.large.lines(1, MAX_BLOCK_ROWS)
     seconds = time.process_time() - begin
     print(
         f"{job.left} rows left in {len(found)} lines: {planned:.1f} and {seconds - planned:.1f} s of CPU,"
@@ -113,10 +114,10 @@ def plan(manifest: Path, output: Path) -> None:
     )
 
 
-def _has_more(folder: Path) -> bool:
-    """Say whether there are files of a span that was not finished."""
-    pieces = (piece_of(entry.name) for entry in os.scandir(folder))
-    return any(one.span % 2 for one in pieces if one)
+def _is_unfinished(name: str) -> bool:
+    """Say whether a file is of a span that was not finished."""
+    one = piece_of(name)
+    return one is not None and one.span % 2 == 1
 
 
 def main() -> None:
@@ -136,10 +137,9 @@ def main() -> None:
         )
         plan(manifest, output)
         for _ in range(given.times):
-            measure(manifest, output)
+            measure(manifest, output, _is_unfinished)
             for path in Path(output, "maps").iterdir():
-                one = piece_of(path.name)
-                if one is None or one.span % 2:
+                if piece_of(path.name) is None or _is_unfinished(path.name):
                     path.unlink()
 
 

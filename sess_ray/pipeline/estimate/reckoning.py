@@ -114,7 +114,7 @@ def estimate(job: Job, gpus: int | None = None) -> Estimate:
     config = job.config
     use(dataclasses.replace(config.access(), patience=RETRY_SECONDS))
     sess = SESS(job.model, device="cpu", **config.explainer_options())  # type: ignore[arg-type]
-    limits = config.max_pixels, config.needed(job.model.input_size)
+    limits = config.max_pixels, config.needed(job.model.input_size), job.begun
     strata, looking = _timed(look, job.tasks, lambda *size: sess.num_scored(sess.plan(*size)), *limits)
     for stratum in strata:
         stratum.images *= job.share

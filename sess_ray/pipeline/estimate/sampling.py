@@ -101,7 +101,7 @@ def spread(number: int) -> Iterator[int]:
 
 
 def look(
-    tasks: pa.Table, windows: Callable[[int, int], int], max_pixels: int, needed: Sides | None = None
+    tasks: pa.Table, windows: Callable[[int, int], int], max_pixels: int, needed: Sides | None = None, done: int = 0
 ) -> list[Stratum]:
     """Look at some images of the tasks for some seconds.
 
@@ -115,6 +115,8 @@ def look(
         Larger images cannot.
     needed : (int, int), optional
         Larger images are shrunk; see `sess_ray.io.decode.enough`.
+    done : int
+        Images of the tar shards that are not to be explained.
 
     Returns
     -------
@@ -139,7 +141,6 @@ def look(
         sizes: list[float] = []
         with closing(_shards(shards, sizes)) as contents:
             _look(stratum, contents, size, windows, seconds)
-        done = pc.sum(pc.list_value_length(shards["done"])).as_py() or 0
         stratum.images = max(len(stratum.seen), sum(sizes) / max(1, len(sizes)) * shards.num_rows - done)
         found.append(stratum)
     return [stratum for stratum in found if stratum.seen]
@@ -191,6 +192,7 @@ def _shards(shards: pa.Table, sizes: list[float]) -> Generator[Content]:
         try:
             for image in islice(read_shard(shard["uri"]), OF_SHARD):
                 had, behind = had + 1, image.behind
+                assert image.content is not None
                 yield {**shard, "label": image.label}, image.content
         except Exception as error:
             yield shard, error

@@ -12,10 +12,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from sess_ray.access import Access, one_line, use
-from sess_ray.io.compaction import compact
+from sess_ray.io.compaction import USUAL, Limits, compact
+from sess_ray.io.cuts import Cut
 from sess_ray.io.held import Tally
 from sess_ray.io.pieces import Piece, piece_of
-from sess_ray.io.spans import Spans
 from sess_ray.io.store import Store
 from sess_ray.pipeline.cluster.session import connect
 from sess_ray.pipeline.explain.prepare import Job
@@ -29,7 +29,7 @@ logger = logging.getLogger("sess_ray")
 
 
 class Compaction:
-    """Joins the files of each span as soon as its last one is written; of a small manifest nothing.
+    """Joins the files of each span as soon as its last one is written; where there are no spans, nothing.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class Compaction:
         Parameters
         ----------
         scattered : mapping of int to sequence of str
-            The files of finished spans that have several in a folder.
+            The files of finished spans that have some in a folder that are to be joined.
         check : callable
             Called about once a second until then; raises an error if this run has lost the output.
         """
@@ -128,7 +128,7 @@ class Compaction:
             options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=True)
         job = self._job
         assert job.large
-        given = (job.config.access(), job.store.location, job.large.source.spans, span, files)
+        given = (job.config.access(), job.store.location, job.large.source.spans, span, files, USUAL)
         self._task = self._task or ray.remote(num_cpus=0)(compact_span)  # one, which Ray hands out once
         return self._task.options(**options).remote(*given)
 
@@ -145,8 +145,8 @@ class Compaction:
             self._failures += 1
 
 
-def compact_span(access: Access, output: str, spans: Spans, span: int, files: Sequence[str]) -> None:
+def compact_span(access: Access, output: str, cut: Cut, span: int, files: Sequence[str], limits: Limits) -> None:
     """Join the files of a span, in a process of its own; nothing where another run has done it."""
     use(access)
     with suppress(FileNotFoundError):
-        compact(Store(output), spans, span, files)
+        compact(Store(output), cut, span, files, limits)

@@ -26,7 +26,6 @@ from sess_ray.pipeline.explain.blocks import blocks, most_rows
 from sess_ray.pipeline.explain.compacting import Compaction
 from sess_ray.pipeline.explain.drawing import Pictures
 from sess_ray.pipeline.explain.graph import explained
-from sess_ray.pipeline.explain.lines import lines
 from sess_ray.pipeline.explain.prepare import Job, prepare
 from sess_ray.pipeline.explain.record import Summary, Total, record
 from sess_ray.pipeline.explain.stages import read_and_decode, write
@@ -55,7 +54,7 @@ def stream(job: Job, actor: type | None = None, compute: Any = None, lanes: int 
     lanes = compute.max_size * lanes
     most = most_rows(config, model.input_size, lanes)
     ray.data.DataContext.get_current().target_max_block_size = block_bytes(lanes)
-    cut = lines(job.large.source, job.large.held, lanes, most) if job.large else blocks(job.tasks, lanes, most)
+    cut = job.large.lines(lanes, most) if job.large else blocks(job.tasks, lanes, most)
     decoded = ray.data.from_blocks(cut).map_batches(read_and_decode, fn_kwargs=reading, **OF_TASKS)
     maps = explained(decoded, model, options, workers, actor, job.large.declared if job.large else None)
     for counts in arriving(maps.map_batches(write, fn_kwargs=writing, **OF_TASKS)):

@@ -14,6 +14,7 @@ from sess_ray.io.items import ITEMS
 from sess_ray.io.spans import Known, cut
 from sess_ray.io.store import Store
 from sess_ray.pipeline.explain.config import ExplainConfig
+from sess_ray.pipeline.explain.lines import lines
 from sess_ray.pipeline.explain.source import Source
 from sess_ray.pipeline.explain.stages import TASKS
 
@@ -46,6 +47,10 @@ class Large:
     def left(self) -> int:
         """Number of rows that are not explained."""
         return sum(self.source.left(self.held).values())
+
+    def lines(self, actors: int, most: int) -> list[pa.Table]:
+        """Return what is left as blocks of one line; see `sess_ray.pipeline.explain.lines.lines`."""
+        return lines(self.source, self.held, actors, most)
 
 
 def known(config: ExplainConfig, store: Store, started: dict[str, Any] | None) -> Known | None:

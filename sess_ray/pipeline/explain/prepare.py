@@ -21,7 +21,7 @@ from sess_ray.io.names import read_class_names
 from sess_ray.io.places import is_below, resolved
 from sess_ray.io.store import FINISHED, RUN, STARTED, Store
 from sess_ray.pipeline.cluster.output import refuse_inside_run
-from sess_ray.pipeline.explain import large
+from sess_ray.pipeline.explain import large, tars
 from sess_ray.pipeline.explain.config import DEMO_MODEL, ExplainConfig
 from sess_ray.pipeline.explain.rehearsal import rehearse
 from sess_ray.pipeline.explain.resume import made_with, refuse_other_code, refuse_other_settings, remaining, settings
@@ -51,8 +51,8 @@ class Job:
         Versions of what the maps depend on.
     left_out : list of str
         Lines on what of the annotations, or of the labels, is not explained, and why.
-    large : Large or None
-        What is left of a manifest whose ids nobody holds.
+    large : Large, Tars or None
+        What is left of a manifest, or of tar shards, whose ids nobody holds.
     """
 
     config: ExplainConfig
@@ -63,12 +63,20 @@ class Job:
     settings: dict[str, Any]
     made_with: dict[str, str]
     left_out: list[str] = field(default_factory=list)
-    large: large.Large | None = None
+    large: large.Large | tars.Tars | None = None
 
     @property
     def left(self) -> int:
         """Images (and tar shards) of the input that are still to be explained."""
         return self.large.left if self.large else self.tasks.num_rows
+
+    @property
+    def begun(self) -> int:
+        """Images of the tar shards that are left that another run has finished."""
+        if isinstance(self.large, tars.Tars):
+            return self.large.begun
+        done: int = pc.sum(pc.list_value_length(self.tasks["done"])).as_py() or 0
+        return done
 
     @property
     def finished(self) -> int:
@@ -147,19 +155,20 @@ def prepare(
         store.check_writable()
         if claim and _is_late(store, claim, started, config):
             return prepare(config)
+    inputs, shards = found.images.num_rows, None
     if many:
+        inputs = many.source.stop
         tasks = large.looked_at(
             config,
             store if started else None,
             many,
             lambda items: _targets(config, replace(found, images=items), model)[0],
         )
-    elif started:
-        tasks = _left(store, tasks, config)
+    else:
+        tasks, shards = _left(store, tasks, config, started)
     if many.left if many else tasks["error"].null_count:
         rehearse(sess)
-    inputs = many.source.stop if many else found.images.num_rows
-    return Job(config, model, inputs, tasks, store, settings(config, sess), made, left_out, many)
+    return Job(config, model, inputs, tasks, store, settings(config, sess), made, left_out, many or shards)
 
 
 def _is_late(
@@ -254,15 +263,22 @@ def _folders(config: ExplainConfig) -> list[str]:
     return [folder for folder in folders if folder is not None]
 
 
-def _left(store: Store, tasks: pa.Table, config: ExplainConfig) -> pa.Table:
-    """Return the tasks that are left to a run that goes on."""
+def _left(
+    store: Store, tasks: pa.Table, config: ExplainConfig, started: dict[str, Any] | None
+) -> tuple[pa.Table, tars.Tars | None]:
+    """Return the tasks that are left to a run; and the shards, if they are such whose images nobody holds."""
+    if tars.known(tasks, config, store, started):
+        shards = tars.planned(tasks, config, store, resumed=started is not None)
+        return shards.tasks, shards
+    if started is None:
+        return tasks, None
     if config.dry_run:
         ledger = read_ledger(store, repair=False)
-        return remaining(tasks, Ledger(ledger.maps, ledger.errors.slice(0, 0)) if config.retry_errors else ledger)
+        return remaining(tasks, Ledger(ledger.maps, ledger.errors.slice(0, 0)) if config.retry_errors else ledger), None
     store.tidy()
     if config.retry_errors:
         store.clear(["errors"])
-    return remaining(tasks, read_ledger(store))
+    return remaining(tasks, read_ledger(store)), None
 
 
 def _demo_items() -> pa.Table:

@@ -1,15 +1,16 @@
-"""Where the tasks of a large manifest come from: read in the process that reads their images. Nothing needs torch."""
+"""Where the tasks of spans come from: read in the process that reads their images. Nothing needs torch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from sess_ray.io.cuts import Shards, numbers_of
 from sess_ray.io.held import Held, images_in
 from sess_ray.io.items import folder_label, is_shard, split_uri
-from sess_ray.io.pieces import Generations, generations, place
+from sess_ray.io.pieces import Generations, Whole, generations, place
 from sess_ray.io.spans import Image, Spans
 from sess_ray.io.store import Store
 from sess_ray.pipeline.cluster.rows import Row
@@ -85,3 +86,32 @@ class Source:
             packed = any(split_uri(task["uri"])[1] is not None for task in tasks[:1])
             size = len(tasks) if packed else TOGETHER
             yield from (tasks[start : start + size] for start in range(0, len(tasks), size))
+
+
+@dataclass(frozen=True)
+class TarSource:
+    """Where the tasks of tar shards come from, each of which is a span.
+
+    Attributes
+    ----------
+    output : str
+        Where the files of spans lie that another run has begun.
+    spans : Shards
+    """
+
+    output: str
+    spans: Shards = field(default_factory=Shards)
+
+    def together(self, table: pa.Table) -> Iterator[list[Row]]:
+        """Yield the tasks of shards, each by itself, with its span, and the names of what is done of it.
+
+        An empty name stands for what an error says of the shard.
+        """
+        for row in table.to_pylist():
+            files = row.pop("files") or ()
+            [span], below = numbers_of([row["image_id"]]), f"{row['image_id']}/"
+            ids = images_in(Store(self.output), files)
+            done = sorted("" if name == row["image_id"] else name.removeprefix(below) for name in ids)
+            own = [span] if row["error"] else []  # the error is all that there is of it
+            carried = place(span, own, generations(files), Whole().plus(own) if own else None)
+            yield [{**row, "done": done, "carried": carried}]

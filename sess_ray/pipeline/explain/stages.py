@@ -12,14 +12,15 @@ import pyarrow as pa
 
 from sess_ray.access import Access, one_line, public, use
 from sess_ray.errors import SessError
+from sess_ray.io.cuts import numbers_of
 from sess_ray.io.decode import Sides, shrunk
 from sess_ray.io.items import is_shard
 from sess_ray.io.maps import encode_map, quantize
-from sess_ray.io.pieces import piece, place_of
+from sess_ray.io.pieces import Whole, piece, place, place_of
 from sess_ray.io.reading import stream_items
 from sess_ray.io.shards import read_shard
 from sess_ray.io.store import ERRORS, MAPS, Store, digest, stored_target
-from sess_ray.pipeline.cluster.isolation import REASON, rows_of, survived
+from sess_ray.pipeline.cluster.isolation import REASON, survived
 from sess_ray.pipeline.cluster.rows import Row, flat, tables
 from sess_ray.pipeline.explain import metering
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from sess_ray.engine.explanation import Explanation
     from sess_ray.engine.targets import TargetSpec
     from sess_ray.models import Model
-    from sess_ray.pipeline.explain.source import Source
+    from sess_ray.pipeline.explain.source import Source, TarSource
 
 TASKS = pa.schema(
     [
@@ -40,9 +41,8 @@ TASKS = pa.schema(
         ("error", pa.string()),
     ]
 )
-# What else the row of a Dataset of the user's own holds; in the job the place of an image in a large manifest, or null.
+# What else the row of a Dataset of the user's own holds; in the job the place of an image of a span, or null.
 CARRIED = pa.field("carried", pa.large_binary())
-MEMBERS = pa.schema([*TASKS, ("label", pa.string()), ("content", pa.large_binary())])  # of tar shards
 DECODED = pa.schema(
     [
         *(field for field in TASKS if field.name != "done"),
@@ -60,6 +60,7 @@ DECODED = pa.schema(
         ("pixels", pa.large_binary()),
     ]
 )
+ALONE = pa.schema([*DECODED, ("content", pa.large_binary())])  # an image, of a tar shard with its content
 # One row an image, whatever number of targets it has: Ray may cut a block between rows, and what is written of an image
 # must be written together.
 OF_IMAGE = ("image_id", "uri", "predicted", "predicted_score", "height", "width", "num_patches")
@@ -81,35 +82,48 @@ NO_LABEL = "the image has no label"
 
 
 def read_and_decode(
-    table: pa.Table, access: Access, max_pixels: int, needed: Sides | None = None, source: Source | None = None
+    table: pa.Table,
+    access: Access,
+    max_pixels: int,
+    needed: Sides | None = None,
+    source: Source | TarSource | None = None,
 ) -> Iterator[pa.Table]:
     """Read the images of a block and yield them with their pixels, or with the reason why there are none.
 
-    With a `source` the block has lines of a large manifest, whose tasks are read here.
+    With a `source` the block has lines, whose tasks are read here.
     """
 
-    def reading(block: pa.Table) -> Iterator[pa.Table]:
+    def reading(block: pa.Table, source: Source | TarSource | None = None) -> Iterator[pa.Table]:
         use(access)
-        yield from tables(_read(block.to_pylist(), max_pixels, needed), DECODED)
-
-    lost = partial(died, schema=DECODED, stage="decode")
-    if source is None:
-        yield from survived(table, reading, lambda: reading, lost, partial(_alone, access=access))
-        return
-
-    def reading_lines(block: pa.Table) -> Iterator[pa.Table]:
-        use(access)
-        tasks = chain.from_iterable(_read(some, max_pixels, needed) for some in source.together(block))
+        tasks = chain.from_iterable(_read(some, max_pixels, needed) for some in _together(block, source))
         yield from tables(tasks, DECODED)
 
-    yield from survived(table, reading_lines, lambda: reading, lost, partial(_each, access=access, source=source))
+    lost = partial(died, schema=DECODED, stage="decode")
+    rows = partial(_each, access=access, source=source)
+    yield from survived(table, partial(reading, source=source), lambda: reading, lost, rows)
 
 
-def _each(table: pa.Table, access: Access, source: Source) -> Iterator[pa.Table]:
-    """Yield the tasks of lines as tables of one row."""
+def _together(table: pa.Table, source: Source | TarSource | None) -> Iterator[list[Row]]:
+    """Yield the tasks of a block, as many as are read together."""
+    if source is None:
+        yield table.to_pylist()
+    else:
+        yield from source.together(table)
+
+
+def _each(table: pa.Table, access: Access, source: Source | TarSource | None) -> Iterator[pa.Table]:
+    """Yield the images of a block as tables of one row; those of tar shards with their content."""
     use(access)
-    for some in source.together(table):
-        yield from (pa.Table.from_pylist([row], DECODED) for row in some)
+    for row in chain.from_iterable(_together(table, source)):
+        if row["error"] is not None or not is_shard(row["uri"]):
+            yield pa.Table.from_pylist([row], ALONE)
+            continue
+        for member, content in _members(row):
+            if isinstance(content, Exception):
+                found = {**member, "stage": "read", "error": one_line(content)}
+            else:
+                found = {**member, "content": content}
+            yield pa.Table.from_pylist([found], ALONE)
 
 
 def _read(tasks: list[Row], max_pixels: int, needed: Sides | None) -> Iterator[Row]:
@@ -129,6 +143,26 @@ def _read(tasks: list[Row], max_pixels: int, needed: Sides | None) -> Iterator[R
 
 
 def _members(shard: Row) -> Iterator[tuple[Row, bytes | Exception]]:
+    """Yield the images of a shard that are left; where it is a span, the last with what all of them add up to."""
+    if shard.get(CARRIED.name) is None:
+        yield from ((row, content) for row, content in _every(shard) if content is not None)
+        return
+    own, whole, last = place_of(shard[CARRIED.name]), Whole(), None
+    for row, content in _every(shard):
+        numbers = numbers_of([row["image_id"]])
+        whole = whole.plus(numbers)
+        if content is None:
+            continue
+        if last is not None:
+            yield last
+        last = {**row, CARRIED.name: place(own.span, numbers, own.generations)}, content
+    if last is not None:
+        row, content = last
+        yield {**row, CARRIED.name: place(own.span, place_of(row[CARRIED.name]).rows, own.generations, whole)}, content
+
+
+def _every(shard: Row) -> Iterator[tuple[Row, bytes | Exception | None]]:
+    """Yield the images of a shard, without the content of those that another run has explained; last what is wrong."""
     done, empty = shard["done"] or (), True
     try:
         for image in read_shard(shard["uri"], done):
@@ -142,23 +176,7 @@ def _members(shard: Row) -> Iterator[tuple[Row, bytes | Exception]]:
         if empty and not done:
             yield shard, SessError("the shard holds no image")
     except Exception as error:  # what is left of the shard
-        yield shard, error
-
-
-def _alone(table: pa.Table, access: Access) -> Iterator[pa.Table]:
-    """Yield the rows of a block; for a tar shard its images, with their content, so that each can be lost by itself."""
-    use(access)
-    for task in rows_of(table):
-        [row] = task.to_pylist()
-        if row["error"] is not None or not is_shard(row["uri"]):
-            yield task
-            continue
-        for member, content in _members(row):
-            if isinstance(content, Exception):
-                found = {**member, "stage": "read", "error": one_line(content)}
-            else:
-                found = {**member, "content": content}
-            yield pa.Table.from_pylist([found], MEMBERS)
+        yield shard, None if "" in done else error
 
 
 def _decoded(row: Row, content: bytes | Exception, max_pixels: int, needed: Sides | None) -> Row:
@@ -282,10 +300,12 @@ def _names(images: list[Row], errors: list[Row], maps: int) -> tuple[str, str]:
     if None in cells or not cells:
         name = digest([row["image_id"] for row in (*images, *errors)])
         return name, name
-    [(span, beside)] = {place_of(cell)[:2] for cell in cells}  # a block is of one line
-    own = [[number for row in some for number in place_of(row[CARRIED.name]).rows] for some in (images, errors)]
-    of_maps = piece(span, own[0], len(images), maps, beside.maps)
-    return of_maps.stem, piece(span, own[1], len(errors), 0, beside.errors).stem
+    places = [[place_of(row[CARRIED.name]) for row in some] for some in (images, errors)]
+    [(span, beside)] = {one[:2] for one in chain(*places)}  # a block is of one line
+    rows = [[number for one in some for number in one.rows] for some in places]
+    wholes = [next((one.whole for one in some if one.whole), None) for some in places]
+    of_maps = piece(span, rows[0], len(images), maps, beside.maps, whole=wholes[0])
+    return of_maps.stem, piece(span, rows[1], len(errors), 0, beside.errors, whole=wholes[1]).stem
 
 
 def map_rows(image: Row, method: str, model: str) -> list[Row]:

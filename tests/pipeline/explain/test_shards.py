@@ -10,8 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from sess_ray.pipeline.explain.config import ExplainConfig
+from sess_ray.pipeline.explain.prepare import prepare
 from tests.pipeline.explain.jobs import picture, quickly, rows
 
+SETTINGS = {"model": "tests.fragile:model", "num_scales": 1}
 pytestmark = pytest.mark.usefixtures("ray_session")
 
 
@@ -46,11 +49,12 @@ def test_shards_give_their_images_and_labels_and_go_on(tmp_path):
     assert summary.total.errors == len(errors) == 5
     [uri] = [row["uri"] for row in rows(settings["output"]) if row["image_id"] == "train-0.tar/a/2.png"]
     assert uri == f"{root}/train-0.tar#a/2.png"
+    assert prepare(ExplainConfig(**SETTINGS, **settings)).left == 0
     file = next(Path(settings["output"], "maps").glob("*.parquet"))
     lost = pq.read_table(file)["image_id"].to_pylist()
     file.unlink()
     again = quickly(**settings)
-    assert again.images == len(lost)
+    assert (again.images, again.total.errors) == (len(lost), 5)
     assert len(rows(settings["output"])) == len(found)
 
 
