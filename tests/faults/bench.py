@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import tarfile
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.faults.jobs import ROOT, Held, Job, Place, Wrong
 
 IMAGES = 48
 MANIFEST = "images.parquet"
+TARS, OF_TAR = "tars", 12  # a folder of shards, and how many images are in one
 GONE = 8  # images that it names and that are not there
 SLOW = Path(__file__).with_name("slow")
 NODE_CPUS = 3  # the actors and a task, when one node is left of two
@@ -36,6 +38,7 @@ class Nodes:
     def __init__(self, folder: Path) -> None:
         from ray.cluster_utils import Cluster
 
+        (folder / "ray").mkdir(exist_ok=True)  # where Ray notes the address of a cluster
         head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": str(folder), "_system_config": HEALTH}
         self._cluster = Cluster(initialize_head=True, head_node_args=head)
         self.fill()
@@ -58,10 +61,19 @@ class Nodes:
 
 
 class Bench:
-    """Images, the places where they lie, and what a quiet run makes of them."""
+    """Images, the places where they lie, and what a quiet run makes of them.
 
-    def __init__(self, folder: Path, images: int = IMAGES) -> None:
+    Parameters
+    ----------
+    folder : Path
+    images : int
+    where : str
+        Where inputs of spans lie and are explained: "disk", "store" or "nodes".
+    """
+
+    def __init__(self, folder: Path, images: int = IMAGES, where: str = "disk") -> None:
         self._folder = folder
+        self._where = where
         self._stack = ExitStack()
         self._env = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | {
             "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
@@ -69,8 +81,11 @@ class Bench:
             "RAY_TMPDIR": str(folder),
             "PYTHONPATH": str(ROOT),
         }
+        self._of_spans = self._env | {"PYTHONPATH": f"{SLOW}{os.pathsep}{ROOT}"}
         self.local = Place(str(folder), str(folder), LocalFileSystem())
         draw_images(folder / "images", images)
+        list_images(folder)
+        pack_images(folder)
 
     @cached_property
     def clean(self) -> Held:
@@ -80,16 +95,18 @@ class Bench:
     @cached_property
     def clean_of_spans(self) -> Held:
         """What a quiet run leaves of a manifest that is cut into spans."""
-        images = sorted(path.name for path in (self._folder / "images").iterdir())
-        images += [f"gone-{number}.jpg" for number in range(GONE)]
-        random.Random(0).shuffle(images)
-        table = pa.table({"id": images, "uri": [f"images/{name}" for name in images]})
-        pq.write_table(table, self._folder / MANIFEST)
         return self._quiet(self.job("clean-spans", "spans", random.Random()))
+
+    @cached_property
+    def clean_of_tars(self) -> Held:
+        """What a quiet run leaves of tar shards."""
+        return self._quiet(self.job("clean-tars", "tars", random.Random()))
 
     def clean_for(self, fault: str) -> Held:
         """Return what a quiet run leaves where a fault is done to another."""
-        return self.clean_of_spans if fault.startswith("spans") else self.clean
+        known = {"spans": "clean_of_spans", "tars": "clean_of_tars"}
+        found: Held = getattr(self, known.get(fault.partition("-")[0], "clean"))
+        return found
 
     def _quiet(self, job: Job) -> Held:
         try:
@@ -103,7 +120,7 @@ class Bench:
 
     @cached_property
     def nodes(self) -> Nodes:
-        os.environ.update(self._env)
+        os.environ.update(self._of_spans if self._where == "nodes" else self._env)
         nodes = Nodes(self._folder)
         self._stack.callback(nodes.close)
         return nodes
@@ -114,25 +131,31 @@ class Bench:
         folder.mkdir()
         server = self._stack.enter_context(seaweed(folder))
         server.filesystem().mkdir("bench")
-        server.filesystem().put(f"{self._folder}/images/", "bench/images/", recursive=True)
+        for name in ("images", TARS):
+            server.filesystem().put(f"{self._folder}/{name}/", f"bench/{name}/", recursive=True)
+        server.filesystem().put_file(str(self._folder / MANIFEST), f"bench/{MANIFEST}")
         return server
 
     def place(self, fault: str) -> Place:
-        if fault == "store":
+        kind, _, what = fault.partition("-")
+        where = self._where if kind in ("spans", "tars") else "disk"
+        if "store" in (where, kind, what):
             flags = [part for option in self.server.options for part in ("--storage-option", option)]
             return Place("s3://bench", "bench", self.server.filesystem(), flags)
-        if fault == "node":
-            return Place(self.local.url, self.local.path, self.local.filesystem, ["--address", self.nodes.address])
+        if where == "nodes" or "node" in (kind, what.partition("-")[0]):
+            flags = ["--address", self.nodes.address]
+            return Place(self.local.url, self.local.path, self.local.filesystem, flags, is_cluster=True)
         return self.local
 
     def job(self, name: str, fault: str, rng: random.Random) -> Job:
-        """Return a command on an output of this name; faults that begin with spans are done to a manifest of them."""
+        """Return a command on an output of this name, of what is cut into spans where the fault is one of theirs."""
         files = 0 if name.startswith("clean") else self.clean_for(fault).written
         log = self._folder / f"{name}.log"
-        if not fault.startswith("spans"):
+        kind = fault.partition("-")[0]
+        if kind not in ("spans", "tars"):
             return Job(name, self.place(fault), files, rng, log, self._env)
-        env = self._env | {"PYTHONPATH": f"{SLOW}{os.pathsep}{ROOT}"}
-        return Job(name, self.local, files, rng, log, env, ("-m", "tests.faults.cut"), MANIFEST)
+        images = MANIFEST if kind == "spans" else TARS
+        return Job(name, self.place(fault), files, rng, log, self._of_spans, ("-m", "tests.faults.cut"), images)
 
     def close(self) -> None:
         self._stack.close()
@@ -148,3 +171,23 @@ def draw_images(folder: Path, count: int) -> None:
         colours.resize(size, Image.Resampling.BICUBIC).save(folder / f"{number:03}.jpg")
     (folder / "cut.jpg").write_bytes((folder / "000.jpg").read_bytes()[:300])
     (folder / "empty.png").write_bytes(b"")
+
+
+def list_images(folder: Path) -> None:
+    """Write a manifest of the images, and of some that are not there, in no order."""
+    images = sorted(path.name for path in (folder / "images").iterdir())
+    images += [f"gone-{number}.jpg" for number in range(GONE)]
+    random.Random(0).shuffle(images)
+    pq.write_table(pa.table({"id": images, "uri": [f"images/{name}" for name in images]}), folder / MANIFEST)
+
+
+def pack_images(folder: Path) -> None:
+    """Put the images into tar shards, of which the last one ends early."""
+    images = sorted((folder / "images").iterdir())
+    (folder / TARS).mkdir()
+    for first in range(0, len(images), OF_TAR):
+        with tarfile.open(folder / TARS / f"{first:03}.tar", "w") as shard:
+            for path in images[first : first + OF_TAR]:
+                shard.add(path, path.name)
+    last = folder / TARS / f"{first:03}.tar"
+    last.write_bytes(last.read_bytes()[:-12_000])

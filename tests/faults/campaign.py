@@ -110,6 +110,11 @@ def retry_and_kill(job: Job, _: Bench) -> None:
     job.expect(0)
 
 
+def lose_node_in_compaction(job: Job, bench: Bench) -> None:
+    job.wait_for(COMPACTION, seconds=COMPACTION_SECONDS)
+    lose_node(job, bench)
+
+
 def kill_first(job: Job, _: Bench) -> None:
     """Kill the driver for whose output another run waits; its workers live on a while."""
     if job.hit():
@@ -137,16 +142,28 @@ FAULTS: dict[str, Callable[[Job, Bench], None]] = {
     "twice": kill_actor_and_interrupt,
     "node": lose_node,
     "store": kill_store,
-    "spans-actor": kill_actor,
-    "spans-driver": kill_driver,
-    "spans-join": kill_compaction,
-    "spans-power": power_off_in_compaction,
-    "spans-retry": retry_and_kill,
-    "spans-two": kill_first,
-    "spans-two-join": kill_first_in_compaction,
-    "spans-two-live": let_both_live,
 }
-USUAL = [fault for fault in FAULTS if not fault.startswith("spans")]
+USUAL = list(FAULTS)
+# Done to inputs that are cut into spans: a manifest, and tar shards.
+OF_SPANS: dict[str, Callable[[Job, Bench], None]] = {
+    "actor": kill_actor,
+    "driver": kill_driver,
+    "join": kill_compaction,
+    "power": power_off_in_compaction,
+    "retry": retry_and_kill,
+    "two": kill_first,
+    "two-join": kill_first_in_compaction,
+    "two-live": let_both_live,
+}
+FAULTS |= {f"{kind}-{name}": fault for kind in ("spans", "tars") for name, fault in OF_SPANS.items()}
+WHERE: dict[str, dict[str, Callable[[Job, Bench], None]]] = {
+    "disk": {},
+    "store": {"store": kill_store},
+    "nodes": {"node": lose_node, "node-join": lose_node_in_compaction},
+}
+FAULTS |= {
+    f"{kind}-{name}": fault for kind in ("spans", "tars") for more in WHERE.values() for name, fault in more.items()
+}
 
 
 @dataclass(frozen=True)
@@ -177,12 +194,12 @@ def run(bench: Bench, number: int, fault: str, seed: int) -> Row:
     begin, found = time.monotonic(), dict.fromkeys(("rows", "lost", "doubled", "different", "orphans"), 0)
     try:
         job.start()
-        if fault.startswith("spans-two"):
+        if "-two" in fault:
             job.reach(0.0)
             job.second().start("--wait")
         job.reach(max(0.0, rng.uniform(-0.15, 0.9)))
         FAULTS[fault](job, bench)
-        found = compared(job, job.output.held(), bench.clean_for(fault), joined=fault.startswith("spans"))
+        found = compared(job, job.output.held(), bench.clean_for(fault), joined="-" in fault)
     except Wrong as wrong:
         job.complaints.append(f"{wrong}: {job.last_words()}")
     finally:
@@ -237,15 +254,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    told = "which, in this order (default: those of a small input; all that begin with spans: spans)"
+    told = "which, in this order (default: those of a small input); spans, tars: all that are done to such an input"
     parser.add_argument("--faults", default=",".join(USUAL), help=told)
+    told = (
+        "where inputs of spans are: on the disk, in an object store, or explained by two nodes (default: %(default)s)"
+    )
+    parser.add_argument("--where", choices=WHERE, default="disk", help=told)
     arguments = parser.parse_args()
-    faults = [fault for fault in FAULTS if fault not in USUAL] if arguments.faults == "spans" else None
-    faults = faults or arguments.faults.split(",")
+    faults = arguments.faults.split(",")
+    if arguments.faults in ("spans", "tars"):
+        faults = [f"{arguments.faults}-{name}" for name in (*WHERE[arguments.where], *OF_SPANS)]
     folder = Path(tempfile.mkdtemp(prefix="kill"))  # short: the path of a socket has 107 characters at most
     rows: list[Row] = []
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # leave nothing running
-    with closing(Bench(folder)) as bench:
+    with closing(Bench(folder, where=arguments.where)) as bench:
         clean = bench.clean_for(faults[0])
         print(f"a quiet run: {clean.rows} rows in {clean.files} files; logs in {folder}")
         print(line(list(Row.__dataclass_fields__)), flush=True)

@@ -24,8 +24,8 @@ ROOT = Path(__file__).parents[2]
 PROGRAM = (str(ROOT / "jobs" / "explain_dataset.py"),)
 RUN_SECONDS, LEAVE_SECONDS = 400, 30
 RAYS = re.compile(r"\[\d{4}-\d\d-\d\d ")
-PIECE = re.compile(r"\d{6}-(\d+)-")
-JOINED = re.compile(r"-g\d+\.parquet$")
+PIECE = re.compile(r"(\d{6,})-(\d+)-")  # a span, and how many of its rows are there
+JOINED = re.compile(r"-g(\d+)(?:v\d+)?\.parquet$")
 MISSED = "missed"  # the fault came when the job was over
 
 
@@ -41,6 +41,7 @@ class Place:
     path: str
     filesystem: fsspec.AbstractFileSystem
     flags: list[str] = field(default_factory=list)
+    is_cluster: bool = False  # its workers are not the job's children, but this process's
 
 
 @dataclass(frozen=True)
@@ -77,12 +78,12 @@ class Output:
     def written(self) -> int:
         """Return how many files there are; those of spans as if they had never been joined, for two rows each."""
         names = (name.rpartition("/")[2] for folder in ("maps", "errors") for name in self.tables(folder))
-        return sum(-(-int(found[1]) // 2) if (found := PIECE.match(name)) else 1 for name in names)
+        return sum(-(-int(found[2]) // 2) if (found := PIECE.match(name)) else 1 for name in names)
 
     def half_joined(self) -> int:
         """Return how many times a folder has both the files of a span and what they were joined to."""
         files = (name.rpartition("/") for folder in ("maps", "errors") for name in self.tables(folder))
-        kinds = {(folder, name[:6], (JOINED.search(name) or [""])[0]) for folder, _, name in files}
+        kinds = {(folder, name.partition("-")[0], (JOINED.search(name) or ["", ""])[1]) for folder, _, name in files}
         return len(kinds) - len({kind[:2] for kind in kinds})
 
     def has(self, name: str) -> bool:
@@ -145,6 +146,7 @@ class Job:
         self.moment = MISSED
         self.complaints: list[str] = []
         self._files = files
+        self._is_cluster = place.is_cluster
         self._log = log
         self._env = env
         self._sessions: list[int] = []
@@ -240,7 +242,7 @@ class Job:
     def _busy(self, titles: tuple[str, ...]) -> Iterator[psutil.Process]:
         """Yield processes with such titles, one at a time, until the job is over: tasks last for milliseconds."""
         while self.driver.poll() is None:
-            processes, end = self.processes(), time.monotonic() + 0.5
+            processes, end = self.workers(), time.monotonic() + 0.5
             while time.monotonic() < end:
                 busy = {title: process for process in processes if (title := _title(process)).startswith(titles)}
                 if busy:
@@ -255,6 +257,9 @@ class Job:
 
     def processes(self) -> list[psutil.Process]:
         return [process for process in psutil.process_iter() if _session(process.pid) in self._sessions]
+
+    def workers(self) -> list[psutil.Process]:
+        return psutil.Process().children(recursive=True) if self._is_cluster else self.processes()
 
     def leave(self) -> None:
         """Wait until its workers are gone and complain of those that stay; end what is left.
