@@ -102,9 +102,9 @@ def test_the_engine_multiplies_by_its_precision_and_between_images_as_the_caller
     seen = []
     tap = Model.tap
 
-    def asked(self, patches):
+    def asked(self, patches, **options):
         seen.append(rounds())
-        return tap(self, patches)
+        return tap(self, patches, **options)
 
     monkeypatch.setattr(Model, "tap", asked)
     model = load_model(nets.Small(), layer="third", input_size=nets.SIDE)

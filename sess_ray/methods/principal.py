@@ -67,14 +67,17 @@ def _lanczos(times: Callable[[Tensor], Tensor], vectors: Tensor) -> Tensor:
             residuals = (last @ seen_images - largest[..., None] * found).norm(dim=2)
             if not (residuals > CONVERGED * gaps + ROUNDING * largest).any():
                 break
+        least = ROUNDING * row.norm(dim=-1, keepdim=True)
         for _ in range(2):  # once leaves what rounding leaves
             row = row - (row @ seen.mT) @ seen
-        row = _unit(row)
+        row = _unit(row, least)
     return (vectors[:, None] @ found.mT @ found)[:, 0]
 
 
-def _unit(vectors: Tensor) -> Tensor:
-    return vectors / vectors.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+def _unit(vectors: Tensor, least: float | Tensor = 0.0) -> Tensor:
+    """Return vectors of length 1; zeros where they are no longer than `least`, which is then but rounding."""
+    norms = vectors.norm(dim=-1, keepdim=True)
+    return torch.where(norms > least, vectors / norms, 0)
 
 
 def _projector(matrices: Tensor) -> Tensor:

@@ -88,14 +88,14 @@ def test_when_memory_ends_batches_become_smaller_and_nothing_that_failed_is_held
     explain = ExplainActor(model, {**OPTIONS, "device": device, "batch_size": 32})
     tap, held, sizes = Model.tap, [], []
 
-    def short_of_memory(self, patches):
+    def short_of_memory(self, patches, **asked):
         sizes.append(len(patches))
         assert not any(one() is not None for one in held)
         if len(patches) > 4:
             much = patches.new_empty(1000)
             held.append(weakref.ref(much))
             raise torch.OutOfMemoryError("out of memory")
-        return tap(self, patches)
+        return tap(self, patches, **asked)
 
     monkeypatch.setattr(Model, "tap", short_of_memory)
     found = rows_of(explain, images)

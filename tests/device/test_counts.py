@@ -44,9 +44,9 @@ def counted(device, monkeypatch):
         pytest.skip("counts are the pretend device's")
     tap = Model.tap
 
-    def forward(self, patches):
+    def forward(self, patches, **asked):
         with counting.COUNTS.under("forward"):
-            return tap(self, patches)
+            return tap(self, patches, **asked)
 
     monkeypatch.setattr(Model, "tap", forward)
     cheap = load_model(Cheap(), layer="cells", input_size=224)

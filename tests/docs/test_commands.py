@@ -17,7 +17,8 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 JOBS = {path.name: re.search(r'main\("(\w+)"\)', path.read_text())[1] for path in (ROOT / "jobs").glob("*.py")}
 BLOCK = re.compile(r"^ *```(?:\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 START = re.compile(r"(?:sess-ray|python -m sess_ray|(?:python |uv run )?jobs/(?P<job>\w+\.py))(?: (?P<rest>[^`|;]*))?")
-OTHERS = {"--working-dir", "--follow", "--num-gpus", "--extra", "--yes"}  # flags that pages name of other programs
+# Flags that pages name of other programs.
+OTHERS = {"--faults", "--where", "--working-dir", "--follow", "--num-gpus", "--extra", "--yes"}
 
 
 @cache

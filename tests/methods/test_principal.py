@@ -63,6 +63,15 @@ def test_few_positions(side):
     torch.testing.assert_close(principal.project(values, centred=False), expected, atol=1e-5, rtol=1e-5)
 
 
+def test_patches_of_few_components_wait_for_one_of_many():
+    few = [samples([1.0, 0.8, 0.3], channels=40, side=6, seed=seed) for seed in range(3)]
+    many = samples([1 - 0.02 * number for number in range(30)], channels=40, side=6, seed=9)
+    values, vectors = (torch.cat(parts) for parts in zip(*((one, u[None]) for one, u in (*few, many)), strict=True))
+    expected = vectors * (vectors * values.flatten(2).sum(1)).sum(1, keepdim=True)
+    found = principal.project(values.float(), centred=False).flatten(1).double()
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
+
+
 @pytest.mark.parametrize("name", ["eigencam", "kpcacam", "fem", "rise", "gradcam"])
 def test_what_needs_no_gradient_records_none(name):
     recording = []

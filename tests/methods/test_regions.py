@@ -73,7 +73,7 @@ def test_super_resolution_minimises_its_objective():
     truth[:, 8:20, 14:24] = 0.15
     angles = (torch.rand(1, 40, generator=generator) - 0.5) * (torch.arange(40) > 0)
     shifts = (torch.rand(1, 40, 2, generator=generator) * 20 - 10) * (torch.arange(40) > 0)[:, None]
-    reduction = augmented.Reduction((6, 6), angles, shifts, 32)
+    reduction = augmented.Reduction((6, 6), angles, shifts, (32, 32))
     cams = reduction(truth)
 
     def objective(fine):
@@ -81,11 +81,12 @@ def test_super_resolution_minimises_its_objective():
         return float((reduction(fine) - cams).square().sum() + 1e-3 * tv + 1e-3 * fine.square().sum())
 
     values = [
-        objective(augmented._super_resolved(cams, angles, shifts, 32, steps, 1e-3, 1e-3)) for steps in (1, 20, 60, 200)
+        objective(augmented._super_resolved(cams, angles, shifts, (32, 32), steps, 1e-3, 1e-3))
+        for steps in (1, 20, 60, 200)
     ]
     assert values == sorted(values, reverse=True)
     assert values[-1] < 0.2 * values[0]
-    found = augmented._super_resolved(cams, angles, shifts, 32, 200, 1e-3, 1e-3)[0]
+    found = augmented._super_resolved(cams, angles, shifts, (32, 32), 200, 1e-3, 1e-3)[0]
     assert found[truth[0] > 0].mean() > 5 * found[truth[0] == 0].mean()
 
 

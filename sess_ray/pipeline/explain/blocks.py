@@ -6,8 +6,6 @@ from math import ceil
 
 import pyarrow as pa
 
-from sess_ray import methods
-from sess_ray.engine.fusion import num_kept
 from sess_ray.io.items import is_shard, split_uri
 from sess_ray.pipeline.explain.config import ExplainConfig
 from sess_ray.windows import Size, sess_plan
@@ -29,6 +27,9 @@ TYPICAL_CHANNELS = 512
 
 def most_rows(config: ExplainConfig, input_size: Size, actors: int) -> int:
     """Return how many images of a common size a block may have, lest an actor works for hours before it is written."""
+    from sess_ray import methods  # both import torch, which a driver that only plans does without
+    from sess_ray.engine.fusion import num_kept
+
     plan = sess_plan(*TYPICAL_IMAGE, input_size, config.num_scales, config.step_size)
     windows = plan.num_patches or 1
     kept = num_kept(windows, config.ratio())

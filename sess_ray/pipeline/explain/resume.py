@@ -70,8 +70,13 @@ def settings(config: ExplainConfig, sess: SESS | None = None) -> dict[str, Any]:
         del found["several_classes"]  # it is about their labels
     for name in DECIDED:
         if found[name] is None and sess is not None:
-            found[name] = getattr(sess.settings, name)
+            found[name] = _step(sess) if name == "step_size" else getattr(sess.settings, name)
     return found
+
+
+def _step(sess: SESS) -> int | None:
+    """Return the step that is left to the model: a window's side; None where its sides differ, each a step along it."""
+    return sess.settings.window if isinstance(sess.settings.window, int) else None
 
 
 def made_with(config: ExplainConfig, model: Model, sess: SESS) -> dict[str, str]:
@@ -167,7 +172,7 @@ def _known(stored: dict[str, Any], config: ExplainConfig, sess: SESS | None) -> 
     for name in PLACES:
         found[name] = None if found[name] is None else public(resolved(found[name]))
     if found["step_size"] is None and sess is not None:
-        found["step_size"] = sess.model.input_size
+        found["step_size"] = _step(sess)
     return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
 
 

@@ -45,14 +45,14 @@ def test_what_a_failed_batch_held_is_free_when_its_images_are_tried_again(table,
     explain = actor.ExplainActor(model, {"num_scales": 3, "device": "cpu", "batch_size": 16})
     tap, held, sizes = Model.tap, [], []
 
-    def short_of_memory(self, patches):
+    def short_of_memory(self, patches, **asked):
         sizes.append(len(patches))
         assert not any(one() is not None for one in held)
         if len(patches) > 4:
             much = torch.empty(1000)
             held.append(weakref.ref(much))
             raise torch.OutOfMemoryError("out of memory")
-        return tap(self, patches)
+        return tap(self, patches, **asked)
 
     monkeypatch.setattr(Model, "tap", short_of_memory)
     found = list(explain._explained(table))

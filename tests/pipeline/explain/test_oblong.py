@@ -12,6 +12,8 @@ from PIL import Image
 from sess_ray import SESS, load_model, open_run
 from sess_ray.cli import command, gallery
 from sess_ray.cli import explain as command_line
+from sess_ray.pipeline.explain.config import ExplainConfig
+from sess_ray.pipeline.explain.prepare import prepare
 from tests import nets
 from tests.pipeline.explain.inside import stay_here
 from tests.pipeline.explain.jobs import explain, picture
@@ -46,6 +48,7 @@ def test_maps_are_those_of_the_library(method, given, monkeypatch):
         assert np.abs(row.saliency - found.saliency).max() < 0.5 / 255 + 1e-5
         assert (row.num_patches, row.num_kept) == (found.num_patches, found.num_kept)
         assert row.score == pytest.approx(found.score, abs=1e-6)
+    assert prepare(ExplainConfig(**given, method=method, num_scales=3)).tasks.num_rows == 0
 
 
 def test_the_dry_run_measures_it(given, capsys):
