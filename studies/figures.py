@@ -49,7 +49,7 @@ def crops(folder: Path, count: int, side: int, rng: np.random.Generator) -> np.n
         for _ in range(-(-count // len(files))):
             cut = int(rng.integers(min(picture.size) // 3, min(picture.size) + 1))
             x, y = (int(rng.integers(0, full - cut + 1)) for full in picture.size)
-            found.append(picture.resize((side, side), Image.Resampling.BILINEAR, (x, y, x + cut, y + cut)))
+            found.append(np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR, (x, y, x + cut, y + cut))))
     return np.stack(found)
 
 

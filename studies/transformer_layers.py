@@ -112,11 +112,15 @@ def right(net: nn.Module, held: Scenes) -> float:
 
 def maps_of(shown: Scenes, method: str) -> Callable[[Model], list[np.ndarray]]:
     """Return what makes the maps of all figures of images that are as large as the input, in pairs of an image."""
-    make, batch = methods.get(method).function, pixels(shown.images)
+    make, wanted, batch = methods.get(method).function, methods.get(method).looks_at, pixels(shown.images)
 
     def maps(model: Model) -> list[np.ndarray]:
         tap = model.prepared(torch.device("cpu"), "fp32").tap(batch)
-        pairs = [make(tap.activations, tap.gradients(torch.from_numpy(own))) for own in shown.classes.T]
+        layers = (
+            {"activations": tap.activations, "gradients": tap.gradients(torch.from_numpy(own))}
+            for own in shown.classes.T
+        )
+        pairs = [make(**{name: layer[name] for name in wanted}) for layer in layers]
         found = F.interpolate(torch.stack(pairs, 1), (SIDE, SIDE), mode="bilinear")
         return list(found.flatten(0, 1).numpy())
 
@@ -199,7 +203,8 @@ def _mean(what: str, rows: list[dict[str, Any]], layer: str) -> str:
 def _compared(what: str, rows: list[dict[str, Any]], layer: str) -> str:
     """Return the mean, the difference from the default's with its interval, and of how many nets it is above 0."""
     layers = [[row for row in rows if row["layer"] == each] for each in (layer, DEFAULT)]
-    metric, base = (PxAP(), PxAP()) if what == "pxap" else (PointingGame(), PointingGame())
+    kind: type[Any] = PxAP if what == "pxap" else PointingGame
+    metric, base = kind(), kind()
     for some, each in zip((metric, base), layers, strict=True):
         for row in each:
             some.add(row[what], key=str(row["image"]), label=str(row["target"]))
