@@ -33,14 +33,10 @@ _MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 _BELOW = [round(2**16 * share) for share in accumulate(exp(-1) / factorial(count) for count in range(8))]
 
 
-def replicate_weights(key: str) -> np.ndarray:
-    """Return how often an image counts in each replicate: once in the first, then Poisson numbers from its name."""
-    found: np.ndarray = weights_of([key])[0].astype(np.float64)
-    return found
-
-
 def weights_of(keys: Sequence[str]) -> np.ndarray:
-    """Return `replicate_weights` of each of some images, (n, 1 + replicates) uint8: a Poisson number of 1 is small.
+    """Return how often each of some images counts in each replicate, (n, 1 + replicates) uint8.
+
+    Once in the first replicate, then Poisson numbers from its name, which are small.
 
     >>> weights_of(["a.jpg", "b.jpg", "a.jpg"])[:, :5].tolist()
     [[1, 0, 0, 0, 2], [1, 0, 1, 1, 1], [1, 0, 0, 0, 2]]

@@ -6,7 +6,6 @@ are the same have a difference of 0, and not of some rounding that leaves 0 out 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
@@ -15,7 +14,6 @@ import numpy as np
 from sess_ray.metrics.bootstrap import REPLICATES, exact, weights_of
 
 CONFIDENCE = 0.95
-ROWS = 1024  # that are added up at once: their weights, as float64, are 8 MB
 
 
 @dataclass(frozen=True)
@@ -105,36 +103,13 @@ class Metric:
 
     def add(self, value: float | np.ndarray, *, key: str, label: str = "") -> None:
         """Count a value that was measured before."""
-        self.count(np.asarray(value, np.float64)[None], weights_of([key]), [label])
-
-    def count(self, values: np.ndarray, weights: np.ndarray, labels: Sequence[str | None]) -> None:
-        """Count many values that were measured before.
-
-        Parameters
-        ----------
-        values : ndarray, (n, ...)
-            One value for each map.
-        weights : ndarray, (n, 1 + replicates)
-            `weights_of` their images.
-        labels : sequence of str or None
-            Class of each map, for means over classes.
-        """
-        places: dict[str, list[int]] = {}
-        for place, label in enumerate(labels):
-            places.setdefault((self.per_class and label) or "", []).append(place)
-        for group, own in places.items():
-            for first in range(0, len(own), ROWS):
-                some = own[first : first + ROWS]
-                self._count(group, values[some].astype(np.float64), weights[some].astype(np.float64))
-
-    def _count(self, group: str, values: np.ndarray, weights: np.ndarray) -> None:
-        shape = values.shape[1:]
-        flat = values.reshape(len(values), -1)
-        coarse, rest = exact(flat)
-        _added(self._counts, group, weights.sum(0))
-        _added(self._sums, group, (weights.T @ coarse).reshape(-1, *shape))
+        coarse, rest = exact(np.asarray(value, np.float64))
+        [weights] = weights_of([key]).astype(np.float64)
+        group = label if self.per_class else ""
+        _added(self._counts, group, weights)
+        _added(self._sums, group, np.multiply.outer(weights, coarse))
         if rest.any():
-            _added(self._rests, group, (weights.T @ rest).reshape(-1, *shape))
+            _added(self._rests, group, np.multiply.outer(weights, rest))
 
     def merge(self, other: Self) -> Self:
         """Add everything that another part has counted; return self."""

@@ -11,7 +11,7 @@ import warnings
 import numpy as np
 import pytest
 
-from sess_ray.metrics.bootstrap import REPLICATES, _drawn, replicate_weights, weights_of
+from sess_ray.metrics.bootstrap import REPLICATES, _drawn, weights_of
 from sess_ray.metrics.metric import CONFIDENCE, Metric, Summary
 
 
@@ -72,9 +72,7 @@ def test_intervals_are_those_of_resampling_with_numpy(draw):
     apart = []
     for trial in range(60):
         values = rng.exponential(1, 80) if draw == "exponential" else (rng.random(80) < 0.3).astype(float)
-        metric = Value()
-        metric.count(values, weights_of([f"{trial}/{index}" for index in range(80)]), [""] * 80)
-        ours = metric.summary()
+        ours = counted(values.tolist(), [f"{trial}/{index}" for index in range(80)]).summary()
         means = values[rng.integers(0, 80, (1000, 80))].mean(1)
         low, high = np.percentile(means, [2.5, 97.5])
         apart.append(np.array([ours.low - low, ours.high - high]) / (high - low))
@@ -130,13 +128,14 @@ def test_sums_are_exact_in_whatever_order_and_parts(kind):
         for first in range(0, 3000, at_once):
             own = order[first : first + at_once]
             part = kind()
-            part.count(values[own], weights_of([keys[i] for i in own]), [labels[i] for i in own])
+            for index in own:
+                part.add(values[index], key=keys[index], label=labels[index])
             metric.merge(part)
         found.append(metric.replicates())
     for other in found[1:]:
         np.testing.assert_array_equal(other, found[0])
     # And they are the sums of the values themselves, to rounding.
-    weights = np.stack([replicate_weights(key) for key in keys])
+    weights = weights_of(keys).astype(float)
     shares = np.ones(3000)
     if kind is PerClass:
         shares = 1 / np.array([labels.count(label) for label in labels])
@@ -160,7 +159,7 @@ def test_means_over_classes():
     metric = counted(values, labels=labels, kind=PerClass)
     assert (metric.n, metric.summary().mean) == (4, 0.5)
     # Replicates: each cat weighs a third of the dog, in all of them.
-    weights = np.stack([replicate_weights(f"{index}.jpg") for index in range(4)])
+    weights = weights_of([f"{index}.jpg" for index in range(4)]).astype(float)
     cats, dog = weights[:3].sum(0) / 3, weights[3]
     with np.errstate(invalid="ignore"):
         expected = cats / (cats + dog)
@@ -186,7 +185,7 @@ def test_intervals_of_means_over_classes():
 
 def test_replicates_are_weighted_means():
     values, keys = [0.1, 0.7, 0.4], ["a", "b", "a"]
-    weights = np.stack([replicate_weights(key) for key in keys])
+    weights = weights_of(keys).astype(float)
     total = weights.sum(0)
     expected = np.divide(values @ weights, total, out=np.full(1 + REPLICATES, np.nan), where=total > 0)
     np.testing.assert_allclose(counted(values, keys).replicates(), expected, atol=1e-15)
@@ -195,7 +194,7 @@ def test_replicates_are_weighted_means():
 def test_curves_are_reduced_in_each_replicate():
     values = [np.array([1.0, 0.0]), np.array([0.0, 0.5])]
     metric = counted(values, kind=Best)
-    first, second = (replicate_weights(f"{index}.jpg") for index in range(2))
+    first, second = weights_of(["0.jpg", "1.jpg"]).astype(float)
     with np.errstate(invalid="ignore"):
         expected = np.maximum(first, 0.5 * second) / (first + second)
     np.testing.assert_array_equal(metric.replicates(), expected)
@@ -221,10 +220,10 @@ def test_weights_are_the_poisson_numbers_of_splitmix64():
 
 
 def test_weights_count_once_and_then_as_poisson_numbers():
-    weights = replicate_weights("a.jpg")
+    [weights] = weights_of(["a.jpg"])
     assert weights.shape == (1 + REPLICATES,)
     assert weights[0] == 1
-    drawn = np.stack([replicate_weights(f"{index}.jpg")[1:] for index in range(500)])
+    drawn = weights_of([f"{index}.jpg" for index in range(500)])[:, 1:]
     shares = [(drawn == count).mean() for count in range(4)]
     # e^-1 / k!; 500,000 numbers: the standard deviation of a share is below 0.0007.
     np.testing.assert_allclose(shares, [0.36788, 0.36788, 0.18394, 0.06131], atol=0.003)
@@ -235,9 +234,9 @@ def test_weights_count_once_and_then_as_poisson_numbers():
 
 @pytest.mark.slow
 def test_weights_are_those_of_any_process():
-    code = "from sess_ray.metrics.bootstrap import replicate_weights as w; print(*w('ä/b.jpg')[:40].astype(int))"
+    code = "from sess_ray.metrics.bootstrap import weights_of as w; print(*w(['ä/b.jpg'])[0, :40])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert [float(number) for number in found.stdout.split()] == replicate_weights("ä/b.jpg")[:40].tolist()
+    assert [float(number) for number in found.stdout.split()] == weights_of(["ä/b.jpg"])[0, :40].tolist()
 
 
 def test_maps_of_an_image_are_drawn_together():

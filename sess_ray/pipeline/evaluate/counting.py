@@ -20,12 +20,11 @@ from sess_ray.metrics.bootstrap import REPLICATES
 from sess_ray.metrics.metric import Summary
 from sess_ray.pipeline.cluster.calls import Calls, got
 from sess_ray.pipeline.evaluate.results import SIZES, Chunks, joined
-from sess_ray.pipeline.evaluate.sums import NO_LABEL, Plan, Sums, Totals, plus
+from sess_ray.pipeline.evaluate.sums import NO_LABEL, Grouping, Sums, Totals, plus
 
 CLASS_BYTES = 2**28  # of sums at a time, of a call
 LANES_BYTES = 2**31  # of sums of all lanes, which wait to be merged
 VALUES_BYTES = 2**25  # of a table that is summed up: the larger, the more rows of a class are together
-Group = Chunks  # reads the rows of some files
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ class Merged:
     by_class: dict[str, dict[str, Summary]]
 
 
-def counted(groups: Sequence[Group], metrics: Sequence[str], call: Calls) -> Counted:
+def counted(groups: Sequence[Chunks], metrics: Sequence[str], call: Calls) -> Counted:
     """Count all rows of a run.
 
     Parameters
@@ -104,11 +103,11 @@ def counted(groups: Sequence[Group], metrics: Sequence[str], call: Calls) -> Cou
     """
     seen = [got(one) for one in [call(_labels, group) for group in groups]]
     classes = sorted(set().union(*(labels for _, labels in seen)))
-    lots = list(summed([(group, ()) for group in groups], Plan(metrics, classes), call))
+    lots = list(summed([(group, ()) for group in groups], Grouping(metrics, classes), call))
     by_class = {name: {label: own for lot in lots for label, own in lot.by_class[name].items()} for name in metrics}
     whole = {name: plus(lot.whole[name] for lot in lots) for name in metrics}
     by_size: dict[str, dict[str, Summary]] = {name: {} for name in metrics}
-    makes = Plan(metrics, None).makes
+    makes = Grouping(metrics, None).makes
     for name in metrics:
         for place, size in enumerate(SIZES):
             if totals := plus(lot.by_size[name][place] for lot in lots):
@@ -116,7 +115,7 @@ def counted(groups: Sequence[Group], metrics: Sequence[str], call: Calls) -> Cou
     return Counted(sum(rows for rows, _ in seen), classes, replicates(whole, metrics), by_size, by_class)
 
 
-def _labels(group: Group) -> tuple[int, set[str]]:
+def _labels(group: Chunks) -> tuple[int, set[str]]:
     """Return the number of rows, and their labels."""
     rows, found = 0, set()
     for table in group(["label"]):
@@ -127,19 +126,19 @@ def _labels(group: Group) -> tuple[int, set[str]]:
 
 def replicates(whole: dict[str, Totals | None], metrics: Sequence[str]) -> dict[str, Replicates]:
     """Return metrics in each replicate."""
-    makes = Plan(metrics, None).makes
+    makes = Grouping(metrics, None).makes
     return {
         name: NOTHING if (own := whole[name]) is None else Replicates(own.n, own.replicates(makes[name]))
         for name in metrics
     }
 
 
-Lane = Sequence[tuple[Group, Sequence[Any]]]  # what reads rows, and references to which of them count: `counts`
+Lane = Sequence[tuple[Chunks, Sequence[Any]]]  # what reads rows, and references to which of them count: `counts`
 
 
-def summed(groups: Lane, plan: Plan, call: Calls) -> Iterator[Merged]:
-    """Yield what is summed up of some of the plan's classes, and of the next ones, until all are."""
-    waiting: deque[tuple[Plan, list[Any]]] = deque()
+def summed(groups: Lane, grouping: Grouping, call: Calls) -> Iterator[Merged]:
+    """Yield what is summed up of some of the grouping's classes, and of the next ones, until all are."""
+    waiting: deque[tuple[Grouping, list[Any]]] = deque()
     merged = []
 
     def merge() -> None:
@@ -147,7 +146,7 @@ def summed(groups: Lane, plan: Plan, call: Calls) -> Iterator[Merged]:
         call.wait(parts)
         merged.append(call(_merged, own, parts))
 
-    for own in _lots(plan):
+    for own in _lots(grouping):
         lanes = max(1, min(len(groups), call.lanes, LANES_BYTES // _bytes(own)))
         cuts = [len(groups) * lane // lanes for lane in range(lanes + 1)]
         waiting.append((own, [call(_summed, groups[a:b], own) for a, b in pairwise(cuts)]))
@@ -158,32 +157,32 @@ def summed(groups: Lane, plan: Plan, call: Calls) -> Iterator[Merged]:
     yield from map(got, merged)
 
 
-def _lots(plan: Plan) -> Iterator[Plan]:
-    """Cut a plan by its classes."""
-    if plan.classes is None:
-        yield plan
+def _lots(grouping: Grouping) -> Iterator[Grouping]:
+    """Cut a grouping by its classes."""
+    if grouping.classes is None:
+        yield grouping
         return
-    one, two = (_bytes(replace(plan, classes=[NO_LABEL] * count)) for count in (1, 2))
+    one, two = (_bytes(replace(grouping, classes=[NO_LABEL] * count)) for count in (1, 2))
     room = max(1, (CLASS_BYTES - one) // (two - one) + 1)
-    for first in range(0, len(plan.classes), room):
-        yield Plan(plan.metrics, plan.classes[first : first + room], plan.whole)
+    for first in range(0, len(grouping.classes), room):
+        yield Grouping(grouping.metrics, grouping.classes[first : first + room], grouping.whole)
 
 
-def _bytes(plan: Plan) -> int:
+def _bytes(grouping: Grouping) -> int:
     """Return how many bytes sums take at most."""
     return (
         8
         * (1 + REPLICATES)
-        * sum((2 * plan.makes[name].numbers + 1) * sum(plan.groups(name).values()) for name in plan.metrics)
+        * sum((2 * grouping.makes[name].numbers + 1) * sum(grouping.groups(name).values()) for name in grouping.metrics)
     )
 
 
-def _summed(lane: Lane, plan: Plan) -> Sums:
-    sums = Sums(plan)
-    numbers = sum(metric.numbers for metric in plan.makes.values())
+def _summed(lane: Lane, grouping: Grouping) -> Sums:
+    sums = Sums(grouping)
+    numbers = sum(metric.numbers for metric in grouping.makes.values())
     for group, counts in lane:
-        tables = group(plan.columns())
-        own = map(plan.own, counting(tables, counts) if counts else tables)
+        tables = group(grouping.columns())
+        own = map(grouping.own, counting(tables, counts) if counts else tables)
         for table in joined(own, VALUES_BYTES // 8 // numbers):
             sums.add(table)
     return sums
@@ -208,22 +207,22 @@ def counting(tables: Iterator[pa.Table], counts: Sequence[Any]) -> Iterator[pa.T
         yield table.append_column("counts", pa.array(np.pad(own, (0, len(table) - len(own)))))
 
 
-def _merged(plan: Plan, parts: Sequence[Any]) -> Merged:
-    sums = Sums(plan)
+def _merged(grouping: Grouping, parts: Sequence[Any]) -> Merged:
+    sums = Sums(grouping)
     for part in parts:
         sums.merge(got(part))
     found = Merged({}, {}, {})
-    for name, metric in plan.makes.items():
+    for name, metric in grouping.makes.items():
         both = metric.per_class
-        kind, classes = ("both" if both else "size"), len(plan.classes or [NO_LABEL])
-        places = np.arange(plan.groups(name)[kind]).reshape(classes if both else 1, plan.sizes)
+        kind, classes = ("both" if both else "size"), len(grouping.classes or [NO_LABEL])
+        places = np.arange(grouping.groups(name)[kind]).reshape(classes if both else 1, grouping.sizes)
         found.whole[name] = sums.totals(name, kind, places)
-        if plan.whole:
+        if grouping.whole:
             continue
         found.by_size[name] = [sums.totals(name, kind, places[:, size, None]) for size in range(len(SIZES))]
         own = places if both else np.arange(classes)[:, None]
         found.by_class[name] = {}
-        for place, label in enumerate(plan.classes or ()):
+        for place, label in enumerate(grouping.classes or ()):
             summary = sums.summary(name, "both" if both else "class", own[place])
             if summary and label != NO_LABEL:
                 found.by_class[name][label] = summary

@@ -16,13 +16,14 @@ import numpy as np
 import pyarrow as pa
 
 from sess_ray.pipeline.cluster.calls import Calls, got
-from sess_ray.pipeline.evaluate.counting import NOTHING, Counted, Group, Replicates, replicates, summed
-from sess_ray.pipeline.evaluate.sums import Plan, plus
+from sess_ray.pipeline.evaluate.counting import NOTHING, Counted, Replicates, replicates, summed
+from sess_ray.pipeline.evaluate.results import Chunks
+from sess_ray.pipeline.evaluate.sums import Grouping, plus
 
 PARTITION_ROWS = 2**20
 # What makes maps of two runs a pair: by label, that of a group is compared with that of one class in the other run.
 SAME = ("target", "label")
-Runs = tuple[Sequence[Group], Sequence[Group]]
+Runs = tuple[Sequence[Chunks], Sequence[Chunks]]
 # References to the rows of a partition: of each run, from each of its groups of files.
 Partition = tuple[list[Any], list[Any]]
 
@@ -58,7 +59,7 @@ def compared(
     return ours, theirs
 
 
-def _keys(metrics: Sequence[str], group: Group) -> Iterator[pa.Table]:
+def _keys(metrics: Sequence[str], group: Chunks) -> Iterator[pa.Table]:
     """Yield of each row its image, what makes a pair, a bit for each metric that it has, and its number."""
     first = 0
     for table in group(["image_id", *SAME, *metrics]):
@@ -95,17 +96,17 @@ def _shared(part: Partition) -> list[Any]:
 
 
 def _counted(
-    run: Sequence[Group], counts: Sequence[Sequence[Any]], found: Counted, call: Calls
+    run: Sequence[Chunks], counts: Sequence[Sequence[Any]], found: Counted, call: Calls
 ) -> dict[str, Replicates]:
     """Count rows of a run, those that `_shared` has found for each of its groups in each partition."""
     metrics = list(found.whole)
-    by_class = any(metric.per_class for metric in Plan(metrics, None).makes.values())
-    plan = Plan(metrics, found.classes if by_class else None, whole=True)
-    lots = list(summed(list(zip(run, zip(*counts, strict=True), strict=True)), plan, call))
+    by_class = any(metric.per_class for metric in Grouping(metrics, None).makes.values())
+    grouping = Grouping(metrics, found.classes if by_class else None, whole=True)
+    lots = list(summed(list(zip(run, zip(*counts, strict=True), strict=True)), grouping, call))
     return replicates({name: plus(lot.whole[name] for lot in lots) for name in metrics}, metrics)
 
 
-def partitions(runs: Runs, read: Callable[[Group], Iterator[pa.Table]], rows: int, call: Calls) -> list[Partition]:
+def partitions(runs: Runs, read: Callable[[Chunks], Iterator[pa.Table]], rows: int, call: Calls) -> list[Partition]:
     """Return references to the rows of two runs, those of an image together.
 
     Parameters
@@ -126,7 +127,7 @@ def partitions(runs: Runs, read: Callable[[Group], Iterator[pa.Table]], rows: in
     return list(zip(ours, theirs, strict=True))
 
 
-def _spread(count: int, read: Callable[[Group], Iterator[pa.Table]], group: Group) -> list[pa.Table]:
+def _spread(count: int, read: Callable[[Chunks], Iterator[pa.Table]], group: Chunks) -> list[pa.Table]:
     found: list[list[pa.Table]] = [[] for _ in range(count)]
     for table in read(group):
         if count == 1:

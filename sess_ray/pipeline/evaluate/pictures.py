@@ -23,9 +23,9 @@ from sess_ray.io.store import Store
 from sess_ray.metrics.suite import SUITE
 from sess_ray.pictures.overlay import blend
 from sess_ray.pipeline.cluster.calls import Calls, Here, got
-from sess_ray.pipeline.evaluate.counting import Group
 from sess_ray.pipeline.evaluate.pairing import Partition, Runs, gathered, matched, partitions
 from sess_ray.pipeline.evaluate.prepare import Evaluation
+from sess_ray.pipeline.evaluate.results import Chunks
 
 SIDE = 240  # of a thumbnail, in pixels
 EACH = 4  # images of a kind
@@ -103,7 +103,7 @@ def chosen(
 
 def pictures(
     evaluation: Evaluation,
-    results: Mapping[str, Sequence[Group]],
+    results: Mapping[str, Sequence[Chunks]],
     compared: Sequence[tuple[str, str]],
     call: Calls | None = None,
 ) -> tuple[str, list[Picture]]:
@@ -145,7 +145,7 @@ class _Ends:
     keys: set[Key]
 
 
-def _ends(groups: Sequence[Group], metric: str, better: str, call: Calls) -> _Ends:
+def _ends(groups: Sequence[Chunks], metric: str, better: str, call: Calls) -> _Ends:
     sign = 1 if better == "higher" else -1
     found = [got(one) for one in [call(_ends_of, group, metric, sign) for group in groups]]
     first = heapq.nsmallest(AMONG, (one for _, own, _ in found for one in own))
@@ -153,7 +153,7 @@ def _ends(groups: Sequence[Group], metric: str, better: str, call: Calls) -> _En
     return _Ends(sum(count for count, _, _ in found), {key for _, key in (*first, *last)})
 
 
-def _ends_of(group: Group, metric: str, sign: int) -> tuple[int, list[Ranked], list[Ranked]]:
+def _ends_of(group: Chunks, metric: str, sign: int) -> tuple[int, list[Ranked], list[Ranked]]:
     count = 0
     first: list[Ranked] = []
     last: list[Ranked] = []
@@ -166,7 +166,7 @@ def _ends_of(group: Group, metric: str, sign: int) -> tuple[int, list[Ranked], l
     return count, first, last
 
 
-def _known(metric: str, group: Group) -> Iterator[pa.Table]:
+def _known(metric: str, group: Chunks) -> Iterator[pa.Table]:
     return (table.filter(table[metric].is_valid()) for table in group(["image_id", "target", metric]))
 
 
@@ -195,7 +195,7 @@ def _keyed(table: pa.Table, values: np.ndarray, order: np.ndarray) -> Iterator[R
 
 
 def _told(
-    results: Mapping[str, Sequence[Group]], metric: str, among: set[Key], call: Calls
+    results: Mapping[str, Sequence[Chunks]], metric: str, among: set[Key], call: Calls
 ) -> tuple[dict[str, dict[Key, float]], dict[Key, str]]:
     """Return what each run says of some maps, and their labels."""
     values: dict[str, dict[Key, float]] = {}
@@ -208,7 +208,7 @@ def _told(
     return values, labels
 
 
-def _told_of(group: Group, metric: str, among: set[Key]) -> dict[Key, dict[str, Any]]:
+def _told_of(group: Chunks, metric: str, among: set[Key]) -> dict[Key, dict[str, Any]]:
     return {key: row for table in group(["image_id", "target", "label", metric]) for key, row in _of(table, among)}
 
 

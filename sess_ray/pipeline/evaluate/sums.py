@@ -29,7 +29,7 @@ NO_LABEL = ""
 
 
 @dataclass(frozen=True)
-class Plan:
+class Grouping:
     """What is summed up.
 
     Attributes
@@ -99,16 +99,16 @@ class Sums:
 
     Attributes
     ----------
-    plan : Plan
+    grouping : Grouping
     arrays : dict
         By metric, kind of group and part: (groups, numbers of a value, 1 + replicates) float64.
     """
 
-    plan: Plan
+    grouping: Grouping
     arrays: dict[tuple[str, str, str], np.ndarray] = field(default_factory=dict)
 
     def add(self, table: pa.Table) -> None:
-        """Count rows, of the plan's classes alone.
+        """Count rows, of the grouping's classes alone.
 
         Parameters
         ----------
@@ -116,8 +116,8 @@ class Sums:
             Its columns, and perhaps ``counts``: a bit for each metric for which the row counts.
         """
         blocks = list(self._blocks(table))
-        label, size = self.plan.places(table)
-        both = label * self.plan.sizes + size
+        label, size = self.grouping.places(table)
+        both = label * self.grouping.sizes + size
         order = np.argsort(both, kind="stable")
         places = {"both": both[order], "class": label[order], "size": size[order]}
         # Sums of rows of one class and size are added to those of the class, and of the size. Where that is a row or
@@ -135,7 +135,7 @@ class Sums:
                         array[own[kind][start]] += found[columns]
 
     def _blocks(self, table: pa.Table) -> Iterator[Block]:
-        for bit, name in enumerate(self.plan.metrics):
+        for bit, name in enumerate(self.grouping.metrics):
             valid = table[name].is_valid().to_numpy()
             values = _values(table[name], valid)
             if "counts" in table.column_names:
@@ -156,7 +156,7 @@ class Sums:
         targets = []
         first = 0
         for block in blocks:
-            groups = {kind: count for kind, count in self.plan.groups(block.name).items() if kind in kinds}
+            groups = {kind: count for kind, count in self.grouping.groups(block.name).items() if kind in kinds}
             if not groups:
                 continue
             values.append(block.values)
@@ -194,7 +194,7 @@ class Sums:
         there = counts[:, 0] > 0
         if not there.any():
             return None
-        metric = self.plan.makes[name]
+        metric = self.grouping.makes[name]
         coarse = self._picked(name, kind, COARSE, groups[there])
         rest = self._picked(name, kind, REST, groups[there]) if (name, kind, REST) in self.arrays else coarse * 0
         total, weight = metric.totals(coarse, rest, counts[there])
@@ -202,7 +202,7 @@ class Sums:
 
     def summary(self, name: str, kind: str, groups: np.ndarray) -> Summary | None:
         """Return the mean over some groups, which are parts of one class, and its interval; None as for `totals`."""
-        metric = self.plan.makes[name]
+        metric = self.grouping.makes[name]
         if metric.per_class or (name, kind, COUNT) not in self.arrays:
             totals = self.totals(name, kind, groups[None])
             return totals.summary(metric) if totals else None
@@ -221,7 +221,7 @@ class Sums:
     def _picked(self, name: str, kind: str, part: str, groups: np.ndarray) -> np.ndarray:
         """Return sums as metrics take them, (classes, 1 + replicates, ...)."""
         found: np.ndarray = self.arrays[name, kind, part][groups].sum(1).swapaxes(1, 2)
-        return found if self.plan.makes[name].curve else found[..., 0]
+        return found if self.grouping.makes[name].curve else found[..., 0]
 
 
 @dataclass(frozen=True)
