@@ -120,7 +120,7 @@ def refuse_other_settings(store: Store, config: ExplainConfig, sess: SESS | None
             )
         return None
     before, now = _known(started["settings"], config, sess), settings(config, sess)
-    different = [name for name in now if now[name] != before[name] and not _is_open(name, now, before)]
+    different = [name for name in now if now[name] != before[name] and not _is_open(name, sess, now, before)]
     if not config.num_scales:  # without SESS there are no windows
         different = [name for name in different if name not in DECIDED]
     moved = [name for name in different if name in PLACES]
@@ -150,8 +150,10 @@ def _started(store: Store) -> dict[str, Any] | None:
     )
 
 
-def _is_open(name: str, *settings: dict[str, Any]) -> bool:
+def _is_open(name: str, sess: SESS | None, *settings: dict[str, Any]) -> bool:
     """Say whether a setting is one that the model or the method has yet to decide."""
+    if name == "step_size" and sess is not None:
+        return False  # None is as it was decided: see `_step`
     return name in DECIDED and any(found[name] is None for found in settings)
 
 

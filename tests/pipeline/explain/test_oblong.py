@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sess_ray import SESS, load_model, open_run
+from sess_ray import SESS, SessError, load_model, open_run
 from sess_ray.cli import command, gallery
 from sess_ray.cli import explain as command_line
 from sess_ray.pipeline.explain.config import ExplainConfig
@@ -49,6 +49,16 @@ def test_maps_are_those_of_the_library(method, given, monkeypatch):
         assert (row.num_patches, row.num_kept) == (found.num_patches, found.num_kept)
         assert row.score == pytest.approx(found.score, abs=1e-6)
     assert prepare(ExplainConfig(**given, method=method, num_scales=3)).tasks.num_rows == 0
+
+
+@pytest.mark.parametrize(("first", "second"), [(None, 16), (16, None)])
+def test_a_run_with_another_step_is_refused(first, second, given):
+    """The step that is left to the model is None: the height of a window down, and its width across."""
+    prepare(ExplainConfig(**given, num_scales=2, step_size=first)).start()
+    assert prepare(ExplainConfig(**given, num_scales=2, step_size=first)).left == 2
+    told = {None: "not given", 16: "16"}
+    with pytest.raises(SessError, match=f"step_size was {told[first]} and is {told[second]}"):
+        prepare(ExplainConfig(**given, num_scales=2, step_size=second))
 
 
 def test_the_dry_run_measures_it(given, capsys):
