@@ -67,10 +67,10 @@ def read_alone(module: nn.Module, layer: str, patches: Tensor) -> nn.Module | No
         A module that shares its weights. None where the head reads several tokens, where the block has no second norm,
         or where scores change.
     """
-    norm = _second_norm(module, layer)
-    if norm is None:
-        return None
     try:
+        norm = _second_norm(module, layer)
+        if norm is None:
+            return None
         token, wanted = _read(module, norm, patches)
         if token is None:
             return None
@@ -78,7 +78,7 @@ def read_alone(module: nn.Module, layer: str, patches: Tensor) -> nn.Module | No
         changed = copy.deepcopy(module, shared)
         block = changed.get_submodule(norm.rpartition(".")[0])
         for name, part in list(block.named_children()):
-            if isinstance(part, nn.MultiheadAttention) and part.batch_first and part.in_proj_weight is not None:
+            if isinstance(part, nn.MultiheadAttention) and _is_plain(part):
                 block.set_submodule(name, OneQuery(part, token))
         changed.set_submodule(norm, nn.Sequential(changed.get_submodule(norm), Only(token)))
         with torch.no_grad():
@@ -97,6 +97,13 @@ def _second_norm(module: nn.Module, layer: str) -> str | None:
     siblings = module.get_submodule(block).named_children() if block else ()
     norms = [f"{block}.{name}" for name, child in siblings if isinstance(child, nn.LayerNorm)]
     return norms[1] if len(norms) == 2 and norms[0] == layer else None
+
+
+def _is_plain(attention: nn.MultiheadAttention) -> bool:
+    """Say whether `OneQuery` knows all that an attention does; scores in bfloat16 are compared too coarsely to tell."""
+    own = type(attention).forward is nn.MultiheadAttention.forward
+    keys_of_no_token = attention.bias_k is not None or attention.add_zero_attn
+    return own and attention.batch_first and attention.in_proj_weight is not None and not keys_of_no_token
 
 
 def _read(module: nn.Module, norm: str, patches: Tensor) -> tuple[int | None, Tensor]:
