@@ -18,13 +18,8 @@ from tests.models import huggingface_zoo as zoo
 from tests.models.huggingface_zoo import by_hand, normalised
 
 transformers = pytest.importorskip("transformers")
-pytestmark = pytest.mark.slow  # to import transformers alone takes seconds
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _no_hub():
-    with zoo.no_hub():
-        yield
+# To import transformers alone takes seconds.
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_hub")]
 
 
 @pytest.mark.parametrize("kind", ["vit", "swin", "dinov2_with_registers", "resnet", "mobilevit"])

@@ -12,13 +12,8 @@ from sess_ray.models import huggingface
 from tests.models import huggingface_zoo as zoo
 
 transformers = pytest.importorskip("transformers")
-pytestmark = pytest.mark.slow  # to import transformers alone takes seconds
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _no_hub():
-    with zoo.no_hub():
-        yield
+# To import transformers alone takes seconds.
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_hub")]
 
 
 @pytest.mark.parametrize("kind", ["resnet", "vit"])

@@ -12,15 +12,10 @@ from tests.models import huggingface_zoo as zoo
 from tests.models.huggingface_zoo import normalised
 
 transformers = pytest.importorskip("transformers")
-pytestmark = pytest.mark.slow  # to import transformers alone takes seconds
+# To import transformers alone takes seconds.
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_hub")]
 PROMPTS = ["a dog", "two cat, sleeping", "a photo of a dog"]
 ACTIVATIONS = {"clip": "softmax", "siglip": "sigmoid"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _no_hub():
-    with zoo.no_hub():
-        yield
 
 
 @pytest.fixture(scope="module", params=ACTIVATIONS)
