@@ -60,9 +60,9 @@ GIVEN = {
     "seed": "the run's seed, for random numbers that all patches share",
     "batch_size": "how many patches the model takes at a time",
 }
-LAYER = ("activations", "gradients")
 # The same for methods of family T.
 GIVEN_T = {"scored": "what else the scoring pass computed: `sess_ray.methods.registry.Scored`"}
+LAYER = ("activations", "gradients")  # of what is given, the layer's values in the scoring pass
 
 
 @dataclass(frozen=True)
