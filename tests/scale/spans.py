@@ -63,14 +63,19 @@ def write_output(store: Store, spans: Spans, rows_per_file: int) -> int:
         begin, end = spans.bounds(span)
         for first in range(begin, end, rows_per_file):
             rows = range(first, min(first + rows_per_file, end))
-            path = one.with_name(f"{piece(span, rows, len(rows), len(rows)).stem}.parquet")
-            if files % MOST_LINKS:
-                os.link(last, path)
-            else:
-                last = shutil.copy(one, path)
             files += 1
+            last = linked(last, one.with_name(f"{piece(span, rows, len(rows), len(rows)).stem}.parquet"), files)
     one.unlink()
     return files
+
+
+def linked(last: Path, path: Path, number: int) -> Path:
+    """Make a file that is another one, the `number`-th; return the file that the next one is linked to."""
+    if number % MOST_LINKS:
+        os.link(last, path)
+        return last
+    shutil.copy(last, path)
+    return path
 
 
 def peak(process: int) -> float:
@@ -99,16 +104,16 @@ def measure(given: Path, output: Path, is_new: Callable[[str], bool]) -> None:
     )
 
 
-def plan(manifest: Path, output: Path) -> None:
-    """Say what the driver's own steps take, which a busy machine does not change."""
+def plan(given: Path, output: Path, what: str) -> None:
+    """Say what the driver's own steps take for an input of rows or shards, which a busy machine does not change."""
     before, begin = peak(os.getpid()), time.process_time()
-    job = prepare(ExplainConfig(input=str(manifest), output=str(output), **SETTINGS))
+    job = prepare(ExplainConfig(input=str(given), output=str(output), **SETTINGS))
     planned = time.process_time() - begin
     assert job.large
     found = job.large.lines(1, MAX_BLOCK_ROWS)
     seconds = time.process_time() - begin
     print(
-        f"{job.left} rows left in {len(found)} lines: {planned:.1f} and {seconds - planned:.1f} s of CPU,"
+        f"{job.left} {what} left in {len(found)} lines: {planned:.1f} and {seconds - planned:.1f} s of CPU,"
         f" {before:.0f} MiB before and {peak(os.getpid()):.0f} after",
         flush=True,
     )
@@ -135,7 +140,7 @@ def main() -> None:
         print(
             f"{given.rows} rows, {job.large.source.spans.count} spans, {files} files of the finished half", flush=True
         )
-        plan(manifest, output)
+        plan(manifest, output, "rows")
         for _ in range(given.times):
             measure(manifest, output, _is_unfinished)
             for path in Path(output, "maps").iterdir():

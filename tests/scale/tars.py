@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
-import shutil
 import tarfile
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +20,9 @@ from PIL import Image
 from sess_ray.io.cuts import numbers_of
 from sess_ray.io.pieces import Whole, piece, piece_of
 from sess_ray.io.store import MAPS, Store
-from sess_ray.pipeline.explain.blocks import MAX_BLOCK_ROWS
 from sess_ray.pipeline.explain.config import ExplainConfig
 from sess_ray.pipeline.explain.prepare import prepare
-from tests.scale.spans import MOST_LINKS, SETTINGS, measure, peak
+from tests.scale.spans import SETTINGS, linked, measure, plan
 
 
 def write_shards(folder: Path, shards: int, images: int) -> list[str]:
@@ -47,15 +43,6 @@ def write_shards(folder: Path, shards: int, images: int) -> list[str]:
     return names
 
 
-def linked(last: Path, path: Path, number: int) -> Path:
-    """Make a file that is another one; return the file that the next one is linked to."""
-    if number % MOST_LINKS:
-        os.link(last, path)
-        return last
-    shutil.copy(last, path)
-    return path
-
-
 def write_output(store: Store, names: list[str], images: int, files_per_shard: int) -> None:
     """Leave every second shard as a finished run leaves it before it joins files."""
     store.replace_table("maps", "one", pa.Table.from_pylist([{"image_id": "one", "target": 1}], MAPS))
@@ -69,21 +56,6 @@ def write_output(store: Store, names: list[str], images: int, files_per_shard: i
             written += 1
             last = linked(last, one.with_name(f"{found.stem}.parquet"), written)
     one.unlink()
-
-
-def plan(folder: Path, output: Path) -> None:
-    """Say what the driver's own steps take, which a busy machine does not change."""
-    before, begin = peak(os.getpid()), time.process_time()
-    job = prepare(ExplainConfig(input=str(folder), output=str(output), **SETTINGS))
-    planned = time.process_time() - begin
-    assert job.large
-    found = job.large.lines(1, MAX_BLOCK_ROWS)
-    seconds = time.process_time() - begin
-    print(
-        f"{job.left} shards left in {len(found)} lines: {planned:.1f} and {seconds - planned:.1f} s of CPU,"
-        f" {before:.0f} MiB before and {peak(os.getpid()):.0f} after",
-        flush=True,
-    )
 
 
 def main() -> None:
@@ -100,7 +72,7 @@ def main() -> None:
         job.start()
         write_output(job.store, names, given.images, given.files_per_shard)
         print(f"{given.shards} shards of {given.images} images, half of them finished", flush=True)
-        plan(folder, output)
+        plan(folder, output, "shards")
         finished = set(numbers_of(names[::2]))
         if not given.plan:
             measure(folder, output, lambda name: (one := piece_of(name)) is not None and one.span not in finished)
