@@ -21,6 +21,7 @@ from tests.faults.jobs import ROOT, Held, Job, Place, Wrong
 IMAGES = 48
 MANIFEST = "images.parquet"
 TARS, OF_TAR = "tars", 12  # a folder of shards, and how many images are in one
+CUT = {"spans": MANIFEST, "tars": TARS}  # inputs that are cut into spans, by what names of their faults begin with
 GONE = 8  # images that it names and that are not there
 SLOW = Path(__file__).with_name("slow")
 NODE_CPUS = 3  # the actors and a task, when one node is left of two
@@ -74,6 +75,7 @@ class Bench:
     def __init__(self, folder: Path, images: int = IMAGES, where: str = "disk") -> None:
         self._folder = folder
         self._where = where
+        self._clean: dict[str, Held] = {}
         self._stack = ExitStack()
         self._env = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | {
             "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
@@ -87,26 +89,12 @@ class Bench:
         list_images(folder)
         pack_images(folder)
 
-    @cached_property
-    def clean(self) -> Held:
-        """What a quiet run leaves."""
-        return self._quiet(self.job("clean", "", random.Random()))
-
-    @cached_property
-    def clean_of_spans(self) -> Held:
-        """What a quiet run leaves of a manifest that is cut into spans."""
-        return self._quiet(self.job("clean-spans", "spans", random.Random()))
-
-    @cached_property
-    def clean_of_tars(self) -> Held:
-        """What a quiet run leaves of tar shards."""
-        return self._quiet(self.job("clean-tars", "tars", random.Random()))
-
     def clean_for(self, fault: str) -> Held:
-        """Return what a quiet run leaves where a fault is done to another."""
-        known = {"spans": "clean_of_spans", "tars": "clean_of_tars"}
-        found: Held = getattr(self, known.get(fault.partition("-")[0], "clean"))
-        return found
+        """Return what a quiet run leaves of the input that a fault is done to."""
+        kind = kind_of(fault)
+        if kind not in self._clean:
+            self._clean[kind] = self._quiet(self.job(f"clean-{kind or 'images'}", kind, random.Random()))
+        return self._clean[kind]
 
     def _quiet(self, job: Job) -> Held:
         try:
@@ -138,7 +126,7 @@ class Bench:
 
     def place(self, fault: str) -> Place:
         kind, _, what = fault.partition("-")
-        where = self._where if kind in ("spans", "tars") else "disk"
+        where = self._where if kind_of(fault) else "disk"
         if "store" in (where, kind, what):
             flags = [part for option in self.server.options for part in ("--storage-option", option)]
             return Place("s3://bench", "bench", self.server.filesystem(), flags)
@@ -151,14 +139,19 @@ class Bench:
         """Return a command on an output of this name, of what is cut into spans where the fault is one of theirs."""
         files = 0 if name.startswith("clean") else self.clean_for(fault).written
         log = self._folder / f"{name}.log"
-        kind = fault.partition("-")[0]
-        if kind not in ("spans", "tars"):
+        images = CUT.get(kind_of(fault))
+        if images is None:
             return Job(name, self.place(fault), files, rng, log, self._env)
-        images = MANIFEST if kind == "spans" else TARS
         return Job(name, self.place(fault), files, rng, log, self._of_spans, ("-m", "tests.faults.cut"), images)
 
     def close(self) -> None:
         self._stack.close()
+
+
+def kind_of(fault: str) -> str:
+    """Return which of the inputs in `CUT` a fault is done to; nothing where it is the folder of images."""
+    kind = fault.partition("-")[0]
+    return kind if kind in CUT else ""
 
 
 def draw_images(folder: Path, count: int) -> None:

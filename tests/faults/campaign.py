@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.faults.bench import Bench
+from tests.faults.bench import CUT, Bench
 from tests.faults.jobs import MISSED, Held, Job, Wrong
 
 ACTOR = "ray::MapWorker(MapBatches(ExplainActor))"
@@ -155,15 +155,13 @@ OF_SPANS: dict[str, Callable[[Job, Bench], None]] = {
     "two-join": kill_first_in_compaction,
     "two-live": let_both_live,
 }
-FAULTS |= {f"{kind}-{name}": fault for kind in ("spans", "tars") for name, fault in OF_SPANS.items()}
+FAULTS |= {f"{kind}-{name}": fault for kind in CUT for name, fault in OF_SPANS.items()}
 WHERE: dict[str, dict[str, Callable[[Job, Bench], None]]] = {
     "disk": {},
     "store": {"store": kill_store},
     "nodes": {"node": lose_node, "node-join": lose_node_in_compaction},
 }
-FAULTS |= {
-    f"{kind}-{name}": fault for kind in ("spans", "tars") for more in WHERE.values() for name, fault in more.items()
-}
+FAULTS |= {f"{kind}-{name}": fault for kind in CUT for more in WHERE.values() for name, fault in more.items()}
 
 
 @dataclass(frozen=True)
@@ -262,7 +260,7 @@ def main() -> int:
     parser.add_argument("--where", choices=WHERE, default="disk", help=told)
     arguments = parser.parse_args()
     faults = arguments.faults.split(",")
-    if arguments.faults in ("spans", "tars"):
+    if arguments.faults in CUT:
         faults = [f"{arguments.faults}-{name}" for name in (*WHERE[arguments.where], *OF_SPANS)]
     folder = Path(tempfile.mkdtemp(prefix="kill"))  # short: the path of a socket has 107 characters at most
     rows: list[Row] = []
