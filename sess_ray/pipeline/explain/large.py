@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from sess_ray.io.held import Held, held, settled
+from sess_ray.io.held import Held, held
 from sess_ray.io.items import ITEMS
 from sess_ray.io.spans import Known, cut
 from sess_ray.io.store import Store
 from sess_ray.pipeline.explain.config import ExplainConfig
 from sess_ray.pipeline.explain.lines import lines
+from sess_ray.pipeline.explain.resume import held_before
 from sess_ray.pipeline.explain.source import Source
 from sess_ray.pipeline.explain.stages import TASKS
 
@@ -97,16 +98,9 @@ def looked_at(
     resolve : callable
         Images, as `ITEMS` has them, to their tasks.
     """
-    if config.dry_run:
-        if store:
-            found.held = held(store, found.source.spans, ["maps"] if config.retry_errors else ["maps", "errors"])
-        return _sample(found, resolve)
     if store:
-        store.tidy()
-        if config.retry_errors:
-            store.clear(["errors"])
-        found.held = settled(store, found.source.spans)
-    return TASKS.empty_table()
+        found.held = held_before(store, found.source.spans, config)
+    return _sample(found, resolve) if config.dry_run else TASKS.empty_table()
 
 
 def _sample(found: Large, resolve: Callable[[pa.Table], pa.Table]) -> pa.Table:

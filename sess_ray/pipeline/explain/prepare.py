@@ -24,7 +24,14 @@ from sess_ray.pipeline.cluster.output import refuse_inside_run
 from sess_ray.pipeline.explain import large, tars
 from sess_ray.pipeline.explain.config import DEMO_MODEL, ExplainConfig
 from sess_ray.pipeline.explain.rehearsal import rehearse
-from sess_ray.pipeline.explain.resume import made_with, refuse_other_code, refuse_other_settings, remaining, settings
+from sess_ray.pipeline.explain.resume import (
+    made_with,
+    refuse_other_code,
+    refuse_other_settings,
+    remaining,
+    settings,
+    tidy,
+)
 from sess_ray.pipeline.explain.stages import TASKS
 
 if TYPE_CHECKING:
@@ -275,9 +282,7 @@ def _left(
     if config.dry_run:
         ledger = read_ledger(store, repair=False)
         return remaining(tasks, Ledger(ledger.maps, ledger.errors.slice(0, 0)) if config.retry_errors else ledger), None
-    store.tidy()
-    if config.retry_errors:
-        store.clear(["errors"])
+    tidy(store, config)
     return remaining(tasks, read_ledger(store)), None
 
 

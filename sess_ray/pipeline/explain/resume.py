@@ -18,6 +18,8 @@ import pyarrow.compute as pc
 
 from sess_ray.access import public
 from sess_ray.errors import SessError
+from sess_ray.io.cuts import Cut
+from sess_ray.io.held import Held, held, settled
 from sess_ray.io.items import shard_rows
 from sess_ray.io.ledger import Ledger
 from sess_ray.io.places import resolved
@@ -191,6 +193,24 @@ def refuse_other_code(started: dict[str, Any], made: dict[str, str], output: str
             f"output {public(output)} was made with other versions of {', '.join(other)}:"
             " add --resume-anyway to go on, --overwrite to replace it, or choose another --output"
         )
+
+
+def tidy(store: Store, config: ExplainConfig) -> None:
+    """Remove from an output what is half-written, and errors that are to be tried again."""
+    store.tidy()
+    if config.retry_errors:
+        store.clear(["errors"])
+
+
+def held_before(store: Store, cut: Cut, config: ExplainConfig) -> Held:
+    """Return what an output of spans holds, but for errors that are to be tried again.
+
+    Whatever it holds twice, or half-written, is removed before; not by a dry run, which changes nothing.
+    """
+    if config.dry_run:
+        return held(store, cut, ["maps"] if config.retry_errors else ["maps", "errors"])
+    tidy(store, config)
+    return settled(store, cut)
 
 
 def remaining(tasks: pa.Table, ledger: Ledger) -> pa.Table:

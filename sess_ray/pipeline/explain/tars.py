@@ -9,10 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sess_ray.io.cuts import Shards, numbers_of
-from sess_ray.io.held import Held, held, settled
+from sess_ray.io.held import Held, held
 from sess_ray.io.items import shard_rows
 from sess_ray.io.store import Store
 from sess_ray.pipeline.explain.config import ExplainConfig
+from sess_ray.pipeline.explain.resume import held_before
 from sess_ray.pipeline.explain.source import TarSource
 
 FILES = pa.field("files", pa.list_(pa.string()))  # of a shard that another run has begun: what they hold is left out
@@ -47,13 +48,11 @@ class Tars:
     @property
     def begun(self) -> int:
         """Number of images of these that are explained, or could not be."""
-        spans = numbers_of(self.tasks["image_id"].to_pylist())
-        return sum(self.held.rows.get(span, 0) for span in spans)
+        return sum(self.held.rows.get(span, 0) for span in _spans(self.tasks))
 
     def lines(self, *_: int) -> list[pa.Table]:
         """Return the shards, each a block of one line, whatever it holds."""
-        spans = numbers_of(self.tasks["image_id"].to_pylist())
-        files = pa.array([self.held.files.get(span) for span in spans], FILES.type)
+        files = pa.array([self.held.files.get(span) for span in _spans(self.tasks)], FILES.type)
         table = self.tasks.append_column(FILES, files).combine_chunks()
         return [table.slice(row, 1) for row in range(table.num_rows)]
 
@@ -75,7 +74,7 @@ def known(tasks: pa.Table, config: ExplainConfig, store: Store, started: dict[st
     """
     if config.annotations is not None or not tasks.num_rows or not pc.all(shard_rows(tasks["uri"])).as_py():
         return False
-    if len(set(numbers_of(tasks["image_id"].to_pylist()))) < tasks.num_rows:
+    if len(set(_spans(tasks))) < tasks.num_rows:
         return False
     told = Shards().told()
     return started is None or (started.get("spans") == told and not held(store, Shards()).strangers)
@@ -91,14 +90,12 @@ def planned(tasks: pa.Table, config: ExplainConfig, store: Store, *, resumed: bo
     resumed : bool
         Whether another run has written to the output.
     """
-    cut, found = Shards(), Held()
-    if resumed and config.dry_run:
-        found = held(store, cut, ["maps"] if config.retry_errors else ["maps", "errors"])
-    elif resumed:
-        store.tidy()
-        if config.retry_errors:
-            store.clear(["errors"])
-        found = settled(store, cut)
-    finished = [span in found.finished for span in numbers_of(tasks["image_id"].to_pylist())]
+    found = held_before(store, Shards(), config) if resumed else Held()
+    finished = [span in found.finished for span in _spans(tasks)]
     left = tasks.filter(pc.invert(pa.array(finished))) if any(finished) else tasks
     return Tars(TarSource(store.location), left, found)
+
+
+def _spans(tasks: pa.Table) -> list[int]:
+    """Return the spans that shards are."""
+    return numbers_of(tasks["image_id"].to_pylist())
