@@ -114,7 +114,7 @@ def is_grid(height: int, width: int, size: Size) -> bool:
     short, long = sorted((down, across))
     # With stride s, long / s - many = short / s - few is what is taken; each number of cells is rounded.
     least, most = (short * (many - few + rounding) / (long - short) - few for rounding in (-1, 1))
-    return few <= many and least <= few and most >= -1
+    return least <= few and most >= -1
 
 
 class _Layouts:
