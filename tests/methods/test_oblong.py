@@ -73,6 +73,9 @@ def test_a_fine_map_that_is_not_square_is_reduced_where_it_was_seen():
     spot = torch.tensor([[[31.0, 10.0]]])
     x, y = augmented._turned_back(spot, angles[0], shifts[0], (24, 48))[1, 0, 0].tolist()
     assert turned.argmax() == int((y + 0.5) // 6) * 8 + int((x + 0.5) // 6)
+    centre = torch.tensor([[[23.5, 11.5]]])  # turns in its place
+    back = augmented._turned_back(centre, angles[0], shifts[0], (24, 48))[1, 0, 0]
+    torch.testing.assert_close(back, torch.tensor([27.5, 8.5]))
 
 
 def test_the_smooth_mask_of_a_patch_has_its_shape():
