@@ -106,7 +106,7 @@ def test_tokens_of_no_known_grid_are_refused():
 
 @pytest.mark.parametrize("channels", [8, 16])
 def test_channels_may_be_last_where_an_input_is_not_square(channels):
-    """Of (4, 8, 16) the grid could be 4 x 8 or 8 x 16 cells over the input: the norm says which axis has channels."""
+    """A shape (4, 8, 16) could hold a grid of 4 x 8 or of 8 x 16 cells: the norm says which axis has the channels."""
     for layer, layout in (("norm", "NHWC"), ("block", "NHWC"), ("block.1", "NHWC"), ("patches", "NCHW")):
         assert find_layer(Last(channels), (16, 32), layer)[:2] == (layer, layout)
     assert find_layer(Last(channels), (16, 32), None)[:2] == ("block", "NHWC")
