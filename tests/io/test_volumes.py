@@ -160,3 +160,21 @@ def test_volumes_without_their_last_file_are_not_lost(scattered, spans):
     found = settled(store, spans)
     assert (found.images, found.disputed, found.finished) == (38 - len(gone), {}, set())
     assert sorted(seen(store)) == [row for row in expected if row[0] not in gone]
+
+
+def test_what_is_put_right_beside_volumes_without_a_last_file_does_not_make_them_count(scattered, spans):
+    """A block was written again with another image, and a run was killed before the last volume."""
+    store, expected = scattered
+    before = contents(store)
+    compact(store, spans, 0, files(store, spans), SMALL)
+    joined = contents(store)
+    for path in joined:
+        if not piece_of(str(path)).volume:
+            Path(store.url, path).unlink()
+    for path, content in before.items():
+        Path(store.url, path).write_bytes(content)
+    keep(store, [*blocks(0, 7)[0], blocks(0, 7)[1][0]])
+    found = settled(store, spans)
+    assert (found.images, found.errors, found.finished, found.disputed) == (38, 2, {0}, {})
+    assert sorted(seen(store)) == expected
+    assert not [name for name in store.tables("maps") if piece_of(name).generation]

@@ -184,6 +184,8 @@ def test_what_two_runs_have_written_is_kept_once(settings, quiet):
 def test_errors_are_explained_again(settings, quiet):
     go(settings, random.Random(5))
     joined(settings)
+    trial = go(settings, random.Random(5), retry_errors=True, dry_run=True)
+    assert (trial.left, sorted(set(ids(settings, "errors")))) == (3, sorted(WRONG))
     job = go(settings, random.Random(5), retry_errors=True)
     assert (job.left, job.begun) == (3, 11 + 4)
     assert job.tasks["image_id"].to_pylist() == ["c.tar", "d.tar", "e.tar"]
