@@ -247,7 +247,7 @@ def main() -> None:
     parser.add_argument("--num-scales", type=int, default=12)
     parser.add_argument("--ratio", type=float, default=0.9, help="pre-filter ratio")
     parser.add_argument("--precision", nargs="+", default=["fp32", "tf32", "bf16"])
-    parser.add_argument("--batch-size", nargs="+", type=int, default=[128])
+    parser.add_argument("--batch-size", nargs="+", type=int, default=[256])
     parser.add_argument("--images", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

@@ -75,7 +75,8 @@ class SESS:
     device : str or torch.device, optional
         By default ``cuda`` if it is available.
     batch_size : int, optional
-        Patches in one batch, from as many images as are needed to fill it. By default 8 on a CPU and 128 on a GPU.
+        Patches in one batch, from as many images as are needed to fill it. By default 8 on a CPU, and on a
+        GPU 256 of 224 x 224 pixels, more of smaller and fewer of larger ones.
     max_map_side : int, optional
         Make maps whose longer side has at most this many pixels, to save time and space if images are large. They are
         smoothed at their own size. By default every map has its image's size.
@@ -142,7 +143,7 @@ class SESS:
             dtype=DTYPES[precision],
             tf32=precision == "tf32",
             device=where,
-            batch_size=default_batch_size(where) if batch_size is None else batch_size,
+            batch_size=default_batch_size(where, loaded.input_size) if batch_size is None else batch_size,
             max_map_side=max_map_side,
             max_patches=max_patches,
             seed=seed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import torch
@@ -13,14 +14,22 @@ from sess_ray.errors import SessError, unknown
 from sess_ray.methods import Method
 from sess_ray.windows import Plan, Size, fitted, sess_plan, sides, whole_plan
 
-# On a CPU a small batch stays in the cache; a GPU needs a large one to be busy.
-BATCH_SIZES = {"cpu": 8, "cuda": 128}
+SMALL_BATCH = 8  # stays in a CPU's cache
+# A GPU needs a large batch, or it waits for the host that launches its kernels (docs/speed.md).
+BATCH_PIXELS, LARGEST_BATCH = 256 * 224 * 224, 1024
 WINDOWS = ("all", "guided")
 
 
-def default_batch_size(device: torch.device) -> int:
-    """Return the default number of patches in a batch."""
-    return BATCH_SIZES.get(device.type, BATCH_SIZES["cuda"])
+def default_batch_size(device: torch.device, window: Size) -> int:
+    """Return the default number of patches in a batch: on a GPU a power of two that takes alike memory for all windows.
+
+    >>> [default_batch_size(torch.device("cuda"), side) for side in (32, 224, 260, 384, (256, 128))]
+    [1024, 256, 128, 64, 256]
+    """
+    if device.type == "cpu":
+        return SMALL_BATCH
+    count = min(max(1, BATCH_PIXELS // prod(sides(window))), LARGEST_BATCH)
+    return 1 << (count.bit_length() - 1)
 
 
 MOST_SCALES = 1000  # 64,000 pixels a side; beyond that, even counting the windows would take too long

@@ -50,7 +50,8 @@ class EvaluateConfig(ReadsModel, RunsOnRay):
         The model's precision: fp32; bf16, which is faster on processors that support it; or tf32, which on a GPU rounds
         factors to 10 bits.
     batch_size
-        Images in one forward pass. By default 8 on a CPU and 128 on a GPU.
+        Images in one forward pass. By default 8 on a CPU, and on a GPU 256 of 224 x 224 pixels, more of smaller and
+        fewer of larger ones.
     actors
         Number of workers that hold the model, N or MIN-MAX. By default one for each GPU or, without GPUs, for each CPU.
     gpus_per_actor

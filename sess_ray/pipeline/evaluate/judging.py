@@ -169,7 +169,7 @@ class EvaluateActor:
         self._smooth = smooth or {}
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._model: Model | None = ray.get(model).prepared(where, precision) if model else None
-        self._batch_size = batch_size or default_batch_size(where)
+        self._batch_size = batch_size or (default_batch_size(where, self._model.input_size) if self._model else 1)
         self._annotations: Annotations | None
         self._annotations, self._classes = ray.get(known) if known else (None, {})
         self._kind = region_kind

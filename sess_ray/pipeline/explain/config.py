@@ -101,7 +101,8 @@ class ExplainConfig(ReadsModel, RunsOnRay, TakesOutput):
         The model's precision. bf16 is faster on GPUs, and on CPUs that support it. fp32 is exact on GPUs too; tf32 lets
         a GPU (Ampere or later) round the factors of products to 10 bits.
     batch_size
-        Windows in one forward pass. By default 8 on a CPU and 128 on a GPU.
+        Windows in one forward pass. By default 8 on a CPU, and on a GPU 256 of 224 x 224 pixels, more of smaller and
+        fewer of larger ones.
     actors
         Number of workers that hold the model, N or MIN-MAX (a cluster that grows is asked for MIN at once). By default
         one for each GPU or, without GPUs, for each CPU.
