@@ -60,11 +60,7 @@ def explain(model: Model, method: Method, patches: torch.Tensor, targets: torch.
 def costs(config: Annotated[CostConfig, Parameter(name="*")] = CostConfig()) -> int:
     """Print a line for each method; return the exit code."""
     torch.set_num_threads(1)
-    model = load_model(config.model, config.weights)
-    for parameter in model.module.parameters():
-        if parameter.ndim > 1 and not parameter.any():  # a head that starts at 0 reads nothing
-            torch.nn.init.normal_(parameter.data)
-    model = model.prepared(torch.device("cpu"), "fp32")
+    model = load_model(config.model, config.weights).prepared(torch.device("cpu"), "fp32")
     known = [methods.get(name) for name in methods.names()]
     cams = [method for method in known if method.family == "T" and not method.refusal(model)]
     generator = torch.Generator().manual_seed(0)

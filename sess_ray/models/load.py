@@ -307,7 +307,7 @@ def _weigh(name: str, source: Source, weights: str | Mapping[str, Tensor] | None
             raise SessError(f"no pretrained weights for {name} ({reason}): give --weights FILE") from shown(error)
     if weights == "random":
         kept = [] if source.known else [f"--weights {weights}: {name} keeps the weights that it comes with"]
-        return _empty(source, None), kept
+        return _empty(source, None, drawn=source.known), kept
     what = f"weights {public(weights)!r}" if isinstance(weights, str) else "these weights"
     given, inside = read_state(weights) if isinstance(weights, str) else opened(weights, what)
     module = _empty(source, None)
@@ -327,8 +327,15 @@ def _weigh(name: str, source: Source, weights: str | Mapping[str, Tensor] | None
     return module, notes
 
 
-def _empty(source: Source, classes: int | None) -> nn.Module:
-    """Build without weights from files: those that no file has are the same in every run."""
+def _empty(source: Source, classes: int | None, *, drawn: bool = False) -> nn.Module:
+    """Build without weights from files: those that no file has are the same in every run.
+
+    `drawn` draws linear layers that a constructor sets to 0 too: where the head is one, all classes would be alike.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return source.build("empty", classes)
+        module = source.build("empty", classes)
+        for part in module.modules() if drawn else ():
+            if isinstance(part, nn.Linear) and not part.weight.any():
+                part.reset_parameters()
+        return module

@@ -158,6 +158,14 @@ def test_the_layer_is_found(name):
     assert tap.gradients(torch.tensor([0, 1])).shape == tap.activations.shape
 
 
+@pytest.mark.slow
+def test_random_weights_are_drawn_where_a_constructor_leaves_zeros():
+    """Else all classes would be alike, and no method would see anything."""
+    first, second = (sess_ray.load_model("vit_b_32", "random").prepared(CPU, "fp32") for _ in range(2))
+    assert first.logits(patches(1, first.input_size)).std() > 0.05
+    assert torch.equal(first.module.heads.head.weight, second.module.heads.head.weight)
+
+
 def test_metadata():
     lite2 = sess_ray.load_model("tf_efficientnet_lite2", "random")
     assert (lite2.input_size, lite2.mean, lite2.std) == (260, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
