@@ -115,6 +115,8 @@ class Method:
         pixels for family B, else nothing.
     former : mapping
         Options that were removed, and what to use in their place.
+    sess_defaults : Defaults
+        What SESS uses for it. By default what it uses for methods of this cost.
     """
 
     name: str
@@ -125,6 +127,7 @@ class Method:
     check: Check | None = None
     former: Mapping[str, str] = field(default_factory=dict, compare=False)
     reaches: Place | None = None
+    sess_defaults: Defaults | None = None
 
     @property
     def summary(self) -> str:
@@ -187,10 +190,10 @@ class Method:
     def ratio(self, given: float | None = None) -> float:
         """Return the pre-filter ratio: the given one, or the method's own.
 
-        >>> [get(name).ratio() for name in ("gradcam", "gradient", "groupcam")], get("gradcam").ratio(0.9)
-        ([0.0, 0.5, 0.8], 0.9)
+        >>> [get(name).ratio() for name in ("gradcam", "shapleycam", "gradient", "groupcam")], get("gradcam").ratio(0.9)
+        ([0.0, 0.0, 0.5, 0.8], 0.9)
         """
-        return DEFAULTS[self.cost].ratio if given is None else given
+        return (self.sess_defaults or DEFAULTS[self.cost]).ratio if given is None else given
 
     def fade(self, given: float | None = None, fusion: str = "seamless") -> float:
         """Return the share of their side over which windows fade: the given one, or the method's own.
@@ -200,7 +203,7 @@ class Method:
         >>> [get(name).fade() for name in ("gradcam", "gradient", "groupcam")], get("groupcam").fade(0.0)
         ([0.0, 0.0, 0.25], 0.0)
         """
-        own = DEFAULTS[self.cost].fade if fusion == "seamless" else 0.0
+        own = (self.sess_defaults or DEFAULTS[self.cost]).fade if fusion == "seamless" else 0.0
         return own if given is None else given
 
     def refusal(self, model: Model) -> str | None:
@@ -251,6 +254,7 @@ def register(
     check: Check | None = None,
     former: Mapping[str, str] | None = None,
     reaches: Place | None = None,
+    sess_defaults: Defaults | None = None,
 ) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
     """Return a decorator that registers a base method under `name`; the parameters are the attributes of `Method`.
 
@@ -266,7 +270,8 @@ def register(
     def add(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         if name in _METHODS:
             raise SessError(f"a method named {name!r} is registered already")
-        _METHODS[name] = _fitting(Method(name, family, function, paper, passes, check, former or {}, reaches))
+        method = Method(name, family, function, paper, passes, check, former or {}, reaches, sess_defaults)
+        _METHODS[name] = _fitting(method)
         return function
 
     return add
@@ -332,9 +337,8 @@ def _of_function(function: Callable[..., Tensor], name: str | None = None) -> Me
     if not callable(function) or isinstance(function, type):
         raise SessError(f"method {function!r} is {type(function).__name__}: give a name or a function")
     registered = (method for method in _METHODS.values() if method.function is function)
-    own = (
-        name or f"{getattr(function, '__module__', None)}:{getattr(function, '__qualname__', type(function).__name__)}"
-    )
+    called = getattr(function, "__qualname__", type(function).__name__)
+    own = name or f"{getattr(function, '__module__', None)}:{called}"
     return next(registered, None) or _fitting(Method(own, "P", function))
 
 
