@@ -27,11 +27,13 @@ SETS = {"coco": "COCO", "boxes": "ImageNet", "227": "ImageNet, kept for confirma
 ARMS = {"base": "without SESS → with SESS", "before": "r = 0.9, nothing fades → by default"}
 # Methods that take minutes with their own options, as their walls are measured; the others have theirs.
 FEWER: dict[str, dict[str, object]] = {
+    "ablationcam": {},
     "scorecam": {},
     "cameras": {},
     "rise": {"masks": 500},
     "xrai": {"steps": 10},
-    "sscam": {"samples": 1},
+    "sscam": {"samples": 2},
+    "iscam": {"samples": 2},
     "augmented_gradcam": {"samples": 20, "steps": 50},
     "extremal_perturbation": {"areas": "0.1", "steps": 50},
 }

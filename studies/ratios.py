@@ -4,12 +4,13 @@
 
 DATA is that of `studies.adds`. Every window of an image is explained once, and each way to fuse them makes its map of
 these, so that the maps differ in nothing else. A new way is a function and a line in `WAYS`. `--ways "r = 0"` measures
-that one alone beside r = 0.9.
+that one alone beside r = 0.9, or beside `--base`.
 """
 
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -109,10 +110,9 @@ def filled(windows: Windows, ratio: float, soft: bool = False) -> Fused:
     return fused(windows, kept, scores * kept, match * scores * ~kept)
 
 
-BASE = "r = 0.9"
 WAYS: dict[str, Callable[[Windows], Fused]] = {
     **{f"r = {ratio:g}": partial(plain, ratio=ratio) for ratio in (0.9, 0.8, 0.7, 0.5, 0.0)},
-    **{f"r = {ratio:g}, fading": partial(plain, ratio=ratio, fade=FADE) for ratio in (0.9, 0.8)},
+    **{f"r = {ratio:g}, fading": partial(plain, ratio=ratio, fade=FADE) for ratio in (0.9, 0.8, 0.5)},
     **{f"r = {ratio:g}, from the cut on": partial(from_the_cut, ratio=ratio) for ratio in (0.9, 0.8)},
     **{f"r = {ratio:g}, filled": partial(filled, ratio=ratio) for ratio in (0.9, 0.8)},
     **{f"r = {ratio:g}, both": partial(filled, ratio=ratio, soft=True) for ratio in (0.9, 0.8)},
@@ -128,7 +128,7 @@ class Walls(Metric):
 
 
 class Board:
-    """The metrics of ways, by name."""
+    """The metrics of ways, by name; the first one is what the others are compared with."""
 
     def __init__(self, names: list[str]) -> None:
         self.walls = {name: Walls() for name in names}
@@ -155,16 +155,16 @@ class Board:
         self.boxes[name].add(self.boxes[name].measure(*small(found.saliency, thing.boxes)), key=image)
 
     def table(self) -> str:
-        """Return a row for each way: its walls, and in points how much it differs from `BASE`."""
+        """Return a row for each way: its walls, and in points how much it differs from the first one."""
         points: dict[str, Mapping[str, Metric]] = {
             "PxAP": self.pxap,
             "pointing game": self.hits,
             "MaxBoxAccV2": self.boxes,
             "energy": self.energy,
         }
-        rows = [("", "maps", "walls", *points)]
+        rows, base = [("", "maps", "walls", *points)], next(iter(self.walls))
         for name, own in self.walls.items():
-            differences = [metrics[name].difference(metrics[BASE]) for metrics in points.values()]
+            differences = [metrics[name].difference(metrics[base]) for metrics in points.values()]
             cells = [f"{100 * one.mean:+.1f} ({100 * one.low:+.1f} to {100 * one.high:+.1f})" for one in differences]
             rows.append((name, str(self.hits[name].n), f"{own.summary().mean:.2f}", *cells))
         return markdown(rows)
@@ -188,16 +188,25 @@ def main() -> None:
     parser.add_argument("--precision", default="bf16", choices=["fp32", "tf32", "bf16"])
     parser.add_argument("--batch", type=int, help="windows in one forward pass")
     parser.add_argument("--limit", type=int, help="images, in an order drawn with seed 0")
-    parser.add_argument("--ways", nargs="+", default=[*WAYS, HALF], choices=[*WAYS, HALF], help="beside r = 0.9; all")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="then what is known is printed")
+    parser.add_argument("--ways", nargs="+", default=[*WAYS, HALF], choices=[*WAYS, HALF], help="all")
+    parser.add_argument("--base", default="r = 0.9", choices=WAYS, help="what they are compared with")
     config = parser.parse_args()
-    names = list(dict.fromkeys((BASE, *config.ways)))
+    names = list(dict.fromkeys((config.base, *config.ways)))
     model = load_model(config.model, str(config.data / "weights" / f"{config.model}.safetensors"))
     sess = partial(SESS, model, num_scales=config.scales, precision=config.precision, batch_size=config.batch, fade=0.0)
     whole = sess(method=config.method, pre_filter_ratio=0.0, keep_maps=True)
-    free = whole if config.method == "gradcam" else sess(method="gradcam", pre_filter_ratio=0.0, keep_maps=True)
+    fills = any(isinstance(way, partial) and way.func is filled for way in map(WAYS.get, names))
+    free = (
+        whole
+        if config.method == "gradcam" or not fills
+        else sess(method="gradcam", pre_filter_ratio=0.0, keep_maps=True)
+    )
     half = sess(method=config.method, pre_filter_ratio=0.9, step_size=min(model.sides) // 2)
-    every, board = pictures(config.data, config.set), Board(names)
+    every, board, end = pictures(config.data, config.set), Board(names), time.monotonic() + config.seconds
     for number in np.random.default_rng(0).permutation(len(every))[: config.limit]:
+        if time.monotonic() > end:
+            break
         file, things = every[number]
         pixels, targets = np.array(Image.open(file).convert("RGB")), [[thing.target for thing in things]]
         [own] = whole.explain([pixels], targets)
@@ -210,7 +219,7 @@ def main() -> None:
             for thing, finer in zip(things, half.explain([pixels], targets)[0], strict=True):
                 board.add(HALF, Fused(finer.saliency, finer.plan, finer.patches["kept"]), thing, file.name)
         print(".", end="", flush=True)
-    print(f"\n\n{config.method}, {config.model}, {config.set}, {config.scales} scales, minus {BASE}:\n")
+    print(f"\n\n{config.method}, {config.model}, {config.set}, {config.scales} scales, minus {config.base}:\n")
     print(board.table())
 
 

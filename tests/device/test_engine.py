@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import timm
 import torch
+from torchvision.models import VisionTransformer
 
 from sess_ray import SESS, load_model, methods
+from sess_ray.models.tokens import Only
 from tests import nets
 
 pytestmark = pytest.mark.device
@@ -97,6 +100,35 @@ def test_kept_maps_come_along(model, pictures, device, tolerance):
 def test_an_input_that_is_not_square(pictures, device, tolerance, name):
     model = load_model(nets.Small(scale=15), layer="third", input_size=(48, 32))
     ours, theirs = (explained(model, name, pictures, where, **SETTINGS[name]) for where in (device, "cpu"))
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(one.patches["kept"], other.patches["kept"])
+        np.testing.assert_allclose(one.saliency, other.saliency, atol=tolerance)
+
+
+def torchvisions():
+    net = VisionTransformer(32, 8, num_layers=3, num_heads=2, hidden_dim=16, mlp_dim=32, num_classes=5)
+    torch.nn.init.normal_(net.heads.head.weight)
+    return net
+
+
+def timms():
+    net = timm.models.VisionTransformer(32, 8, depth=3, num_heads=2, embed_dim=16, num_classes=5)
+    torch.nn.init.normal_(net.head.weight)
+    return net
+
+
+@pytest.mark.parametrize(
+    ("make", "method"),
+    [
+        *((torchvisions, method) for method in ("gradcam", "layercam", "gradient")),
+        *((timms, method) for method in ("gradcam", "attention_rollout", "generic_attention")),
+    ],
+)
+def test_a_transformer_that_reads_one_token(pictures, device, tolerance, make, method):
+    model = load_model(make(), input_size=32)
+    alone = [part for part in model.prepared(device, "fp32").scorer.modules() if isinstance(part, Only)]
+    assert len(alone) == 1
+    ours, theirs = (explained(model, method, pictures, where, **FEW) for where in (device, "cpu"))
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(one.patches["kept"], other.patches["kept"])
         np.testing.assert_allclose(one.saliency, other.saliency, atol=tolerance)
