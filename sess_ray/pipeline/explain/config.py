@@ -79,8 +79,8 @@ class ExplainConfig(ReadsModel, RunsOnRay, TakesOutput):
         Pixels from one window to the next, along both axes. By default the model's input size.
     pre_filter_ratio
         Share of the windows that is dropped, those of lowest class score. By default 0 if a window's map costs nothing
-        beyond its score (family T of --list-methods), 0.5 if it costs one pass, else 0.8. The paper uses 0, 0.9 and
-        0.99.
+        beyond its score (family T of --list-methods) and for shapleycam, 0.5 if it costs one pass, else 0.8. The paper
+        uses 0, 0.9 and 0.99.
     fade
         Share of a window's side, at most 0.5, over which its map fades towards its borders inside the image, so that
         they do not show. By default 0.25 if a window's map costs more than one pass, else 0.
