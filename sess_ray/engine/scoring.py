@@ -100,9 +100,10 @@ class Scoring:
                 if self._holds(segment.work):
                     segment.work.patches.hold(segment.places, patches[segment.rows])
         if self.settings.method.looks_at or self.settings.guides:
+            maps: Tensor | None = None
             for slot in range(slots):
                 active = [one for one in segments if slot < one.work.goal.count and one.windows]
-                self._look(tap, classes[:, slot], slot, active)
+                maps = self._look(tap, classes[:, slot], slot, active, maps)
 
     def _holds(self, work: Work) -> bool:
         """Whether patches are kept for the method: not on a CPU, where they would take most of an image's memory."""
@@ -111,10 +112,11 @@ class Scoring:
             return False
         return work.plan.num_patches * 3 * prod(sides(settings.window)) * settings.dtype.itemsize <= PATCH_BYTES
 
-    def _look(self, tap: Tap, classes: Tensor, slot: int, active: list[Segment]) -> None:
+    def _look(self, tap: Tap, classes: Tensor, slot: int, active: list[Segment], maps: Tensor | None) -> Tensor | None:
         """Take the layer's values for windows that may survive the pre-filter, or that guide.
 
-        Methods of family T make their maps from them at once; for other methods they are remembered.
+        Methods of family T make their maps from them at once; for other methods they are remembered. If the maps do not
+        depend on the target, those of the whole batch are returned, to be given for the next one.
         """
         settings, method = self.settings, self.settings.method
         chosen = [self._promising(segment, slot) for segment in active]
@@ -128,17 +130,15 @@ class Scoring:
             rows = torch.cat([segment.first + own for segment, own in zip(active, parts, strict=True)])
             firsts = [0, *torch.tensor([len(own) for own in parts]).cumsum(0).tolist()]
             if not len(rows):
-                return
+                return None
         names = LAYER if settings.guides else method.looks_at
         values = of_layer(tap, classes, rows, names)
-        maps = guides = None
+        guides = None
         if settings.guides:
             guides = min_max(gradcam(*values.values()), settings.window)
         layer = [values[name] for name in method.looks_at]
-        if method.family == "T":
-            offers = self._offers(tap, classes[rows], rows) if "scored" in method.given else {}
-            found = method.function(*layer, **offers, **settings.method_options)
-            maps = checked_maps(method, found, len(classes[rows]))
+        if method.family == "T" and (maps is None or not isinstance(rows, slice)):
+            maps = self._maps(tap, layer, classes[rows], rows)
         for segment, own, first in zip(active, chosen, firsts, strict=False):
             windows = segment.windows if own is None else [segment.windows[place] for place in own.tolist()]
             if not windows:
@@ -151,10 +151,15 @@ class Scoring:
                 segment.work.place_maps(slot, places, maps[part])
             elif layer:
                 self._remember(segment.work, slot, windows, tuple(value[part] for value in layer))
+        return maps if isinstance(rows, slice) and not method.pulls else None
 
-    def _offers(self, tap: Tap, targets: Tensor, rows: Tensor | slice) -> dict[str, Scored]:
-        """Return what the method asks for in addition to activations and gradients."""
-        return {"scored": Scored(self.model, targets, tap.logits[rows], lambda weights: tap.pull(weights, rows))}
+    def _maps(self, tap: Tap, layer: list[Tensor], targets: Tensor, rows: Tensor | slice) -> Tensor:
+        """Return a family T method's maps of some rows, from the layer's values and whatever else it asks for."""
+        method, offers = self.settings.method, {}
+        if "scored" in method.given:
+            pull = lambda weights: tap.pull(weights, rows)  # noqa: E731
+            offers["scored"] = Scored(self.model, targets, tap.logits[rows], pull)
+        return checked_maps(method, method.function(*layer, **offers, **self.settings.method_options), len(targets))
 
     def _remember(self, work: Work, slot: int, windows: list[int], values: tuple[Tensor, ...]) -> None:
         few = work.num_kept if self.on_cpu else None

@@ -118,6 +118,26 @@ def test_the_layer_is_remembered_from_the_scoring_pass(name, monkeypatch, photog
         np.testing.assert_allclose(one.saliency, other.saliency, atol=1e-5)
 
 
+@pytest.mark.parametrize(("ratio", "times"), [(0.0, 1), (0.8, 3)])
+def test_maps_that_are_the_same_for_every_target_are_made_once(ratio, times):
+    """Where the pre-filter drops windows, a CPU makes only maps of those that each target may keep."""
+    model = load_model(nets.Small(scale=15), layer="third", input_size=nets.SIDE)
+    pixels, counts = np.random.default_rng(4).integers(0, 256, (60, 90, 3), np.uint8), []
+
+    def brightest(activations):
+        counts.append(len(activations))
+        return activations.amax(1)
+
+    method = methods.Method("brightest", "T", brightest)
+    sess = SESS(model, method=method, num_scales=3, pre_filter_ratio=ratio, device="cpu", batch_size=64)
+    [together] = sess.explain([pixels], [[1, 2, 4]])
+    assert len(counts) == times
+    for found in together:
+        [[alone]] = sess.explain([pixels], [[found.target]])
+        np.testing.assert_array_equal(found.saliency, alone.saliency)
+    assert np.abs(together[0].saliency - together[1].saliency).max() > 0.01
+
+
 def test_a_method_may_look_at_gradients_alone(photographs):
     def steepness(_model, _patches, _targets, *, gradients):
         return gradients.abs().sum(1)
