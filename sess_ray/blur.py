@@ -62,5 +62,21 @@ def blurred(images: Tensor, kernel: Tensor, border: Literal["reflect", "replicat
         What lies beyond: the image mirrored without its border pixel (reflect 101), its border pixel, or zeros.
     """
     reach = len(kernel) // 2
-    padded = F.pad(images.float(), (reach, reach, reach, reach), mode=border)
+    if border == "reflect" and reach >= min(images.shape[2:]):  # torch mirrors an image only once
+        padded = images.float()
+        for axis in (2, 3):
+            padded = padded.index_select(axis, upload(_mirrored(images.shape[axis], reach), images.device))
+    else:
+        padded = F.pad(images.float(), (reach, reach, reach, reach), mode=border)
     return convolved(padded, kernel).to(images.dtype)
+
+
+def _mirrored(count: int, reach: int) -> Tensor:
+    """Return which of `count` pixels lie in a row that goes on for `reach` more at both ends, mirrored again and again.
+
+    >>> _mirrored(3, 5).tolist()
+    [1, 0, 1, 2, 1, 0, 1, 2, 1, 0, 1, 2, 1]
+    """
+    last = count - 1
+    places = torch.arange(-reach, count + reach) % max(1, 2 * last)
+    return last - (places - last).abs()
