@@ -112,7 +112,12 @@ def filled(windows: Windows, ratio: float, soft: bool = False) -> Fused:
 
 WAYS: dict[str, Callable[[Windows], Fused]] = {
     **{f"r = {ratio:g}": partial(plain, ratio=ratio) for ratio in (0.9, 0.8, 0.7, 0.5, 0.0)},
-    **{f"r = {ratio:g}, fading": partial(plain, ratio=ratio, fade=FADE) for ratio in (0.9, 0.8, 0.5)},
+    **{f"r = {ratio:g}, fading": partial(plain, ratio=ratio, fade=FADE) for ratio in (0.9, 0.8)},
+    **{
+        f"r = {ratio:g}, fading {fade:g}": partial(plain, ratio=ratio, fade=fade)
+        for ratio in (0.5, 0.0)
+        for fade in (0.05, 0.1, 0.15, 0.25)
+    },
     **{f"r = {ratio:g}, from the cut on": partial(from_the_cut, ratio=ratio) for ratio in (0.9, 0.8)},
     **{f"r = {ratio:g}, filled": partial(filled, ratio=ratio) for ratio in (0.9, 0.8)},
     **{f"r = {ratio:g}, both": partial(filled, ratio=ratio, soft=True) for ratio in (0.9, 0.8)},

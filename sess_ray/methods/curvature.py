@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from sess_ray.methods.registry import Defaults, register
+from sess_ray.methods.registry import DEFAULTS, register
 from sess_ray.models import Model
 
 
@@ -42,7 +42,7 @@ def _curves(model: Model) -> str | None:
     paper="Cai, CAMs as Shapley Value-based Explainers, 2025",
     passes="1 forward + 2 head backwards",
     check=_curves,
-    sess_defaults=Defaults(ratio=0.0, fade=0.0),  # borders show with the ratio of its cost (docs/research.md)
+    sess_defaults=DEFAULTS["nothing"],  # borders show with the ratio of its cost (docs/research.md)
 )
 def shapleycam(model: Model, patches: Tensor, targets: Tensor) -> Tensor:
     """Weigh channels by their mean Shapley value, to second order: ReLU(sum_k mean(g_k - (H A)_k / 2) A_k).

@@ -41,10 +41,10 @@ class Defaults:
     fade: float
 
 
-# By what a window's map costs beyond its score. The fewer windows are kept, the more their borders show: from a ratio
-# of 0.8 on, only fading hides them (docs/research.md, "Which windows").
+# By what a window's map costs beyond its score. The fewer windows are kept, the more their borders show, and the more
+# they have to fade (docs/research.md, "Which windows").
 DEFAULTS: dict[Cost, Defaults] = {
-    "nothing": Defaults(0.0, 0.0),
+    "nothing": Defaults(0.0, 0.1),
     "one pass": Defaults(0.5, 0.0),
     "more": Defaults(0.8, 0.25),
 }
@@ -201,7 +201,7 @@ class Method:
         The fusion `reference` has no fading: with it the default is 0.
 
         >>> [get(name).fade() for name in ("gradcam", "gradient", "groupcam")], get("groupcam").fade(0.0)
-        ([0.0, 0.0, 0.25], 0.0)
+        ([0.1, 0.0, 0.25], 0.0)
         """
         own = (self.sess_defaults or DEFAULTS[self.cost]).fade if fusion == "seamless" else 0.0
         return own if given is None else given

@@ -33,7 +33,7 @@ def test_sess_is_its_literal_definition(pixels, size, turned, fusion, ratio):
     image = np.ascontiguousarray(pixels.transpose(1, 0, 2)) if turned else pixels
     model, settings = small(size), {"num_scales": 3, "fusion": fusion}
     expected, scores, kept = nets.literally(literal.sess, model, image, 2, step=size, ratio=ratio, **settings)
-    sess = SESS(model, pre_filter_ratio=ratio, normalize=False, smooth=False, device="cpu", **settings)
+    sess = SESS(model, pre_filter_ratio=ratio, fade=0.0, normalize=False, smooth=False, device="cpu", **settings)
     [[found]] = sess.explain([image], [[2]])
     np.testing.assert_allclose(found.patches["score"], scores, atol=1e-5)
     assert set(np.flatnonzero(found.patches["kept"])) == kept
@@ -44,7 +44,7 @@ def test_sess_is_its_literal_definition(pixels, size, turned, fusion, ratio):
 def test_guided_windows_are_those_of_the_literal_definition(pixels):
     settings = {"num_scales": 5, "whole": 2, "share": 0.3}
     expected = nets.literally(literal.guided, small(TALL), pixels, 3, **settings)
-    sess = SESS(small(TALL), num_scales=5, windows="guided", whole_scales=2, window_share=0.3, device="cpu")
+    sess = SESS(small(TALL), num_scales=5, fade=0.0, windows="guided", whole_scales=2, window_share=0.3, device="cpu")
     [[found]] = sess.explain([pixels], [[3]])
     assert set(np.flatnonzero(found.patches["scored"])) == expected
     assert found.num_scored < found.num_patches

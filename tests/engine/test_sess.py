@@ -18,7 +18,7 @@ def compare_with_literal(model, pixels, target, *, fusion, ratio, num_scales, si
     settings = {"num_scales": num_scales, "step": model.input_size, "ratio": ratio, "fusion": fusion, "size": size}
     expected, scores, kept = nets.literally(literal.sess, model, pixels, target, **settings)
     options |= {"num_scales": num_scales, "pre_filter_ratio": ratio, "fusion": fusion}
-    sess = SESS(model, normalize=False, smooth=False, device="cpu", **options)
+    sess = SESS(model, fade=0.0, normalize=False, smooth=False, device="cpu", **options)
     [[found]] = sess.explain([pixels], targets=[[target]])
     np.testing.assert_allclose(found.patches["score"], scores, atol=1e-5)
     assert set(np.flatnonzero(found.patches["kept"])) == kept

@@ -26,7 +26,7 @@ def windows():
 
 
 @pytest.mark.parametrize(
-    ("way", "ratio", "fade"), [("r = 0.9", 0.9, 0.0), ("r = 0", 0.0, 0.0), ("r = 0.5, fading", 0.5, 0.25)]
+    ("way", "ratio", "fade"), [("r = 0.9", 0.9, 0.0), ("r = 0", 0.0, 0.0), ("r = 0.5, fading 0.25", 0.5, 0.25)]
 )
 def test_a_way_that_the_engine_knows_makes_its_map(windows, way, ratio, fade):
     every, explained = windows

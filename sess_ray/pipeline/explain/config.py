@@ -83,7 +83,7 @@ class ExplainConfig(ReadsModel, RunsOnRay, TakesOutput):
         uses 0, 0.9 and 0.99.
     fade
         Share of a window's side, at most 0.5, over which its map fades towards its borders inside the image, so that
-        they do not show. By default 0.25 if a window's map costs more than one pass, else 0.
+        they do not show. By default 0.1 where --pre-filter-ratio is 0 by default, 0.25 where it is 0.8, else 0.
     windows
         Which windows are scored: all; or guided, of fine scales only those where the map so far is brightest.
     whole_scales

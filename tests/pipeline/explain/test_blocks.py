@@ -95,18 +95,20 @@ def test_slow_methods_stay_short_among_many():
 @pytest.mark.parametrize(
     ("settings", "ratio", "fade"),
     [
-        ({}, 0.0, 0.0),
-        ({"method": "gradcam++"}, 0.0, 0.0),
+        ({}, 0.0, 0.1),
+        ({"method": "gradcam++"}, 0.0, 0.1),
+        ({"method": "shapleycam"}, 0.0, 0.1),
         ({"method": "gradient"}, 0.5, 0.0),
         ({"method": "smoothgrad"}, 0.8, 0.25),
         ({"method": "groupcam"}, 0.8, 0.25),
         ({"method": "tests.fragile:brightness"}, 0.8, 0.25),
         ({"method": "groupcam", "fusion": "reference"}, 0.8, 0.0),
         ({"method": "groupcam", "num_scales": 0}, 0.0, 0.0),
-        ({"pre_filter_ratio": 0.9}, 0.9, 0.0),
+        ({"fusion": "reference"}, 0.0, 0.0),
+        ({"pre_filter_ratio": 0.9}, 0.9, 0.1),
         ({"method": "groupcam", "pre_filter_ratio": 0.0}, 0.0, 0.25),
         ({"method": "groupcam", "fade": 0.0}, 0.8, 0.0),
-        ({"fade": 0.1}, 0.0, 0.1),
+        ({"fade": 0.2}, 0.0, 0.2),
     ],
 )
 def test_what_is_not_given_is_the_methods_own(settings, ratio, fade):

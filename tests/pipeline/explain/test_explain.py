@@ -128,7 +128,7 @@ def test_run_json_and_pictures(explained):
     assert record["config"]["targets"] == "label"
     assert record["config"]["num_scales"] == 2
     assert (record["config"]["pre_filter_ratio"], record["pre_filter_ratio"], record["share_kept"]) == (None, 0, 1)
-    assert (record["config"]["fade"], record["fade"]) == (None, 0)
+    assert (record["config"]["fade"], record["fade"]) == (None, 0.1)
     assert len(record["model"]["weights_sha256"]) == 64
     assert record["counts"] == {"inputs": 3, "images": 3, "maps": 3, "errors": 0}
     windows = sum(row["num_patches"] for row in rows(output))

@@ -145,7 +145,7 @@ def test_what_is_left_to_the_model_is_compared_as_it_was_decided(images, tmp_pat
     job.start()
     decided = {name: job.settings[name] for name in ("step_size", "pre_filter_ratio", "fade")}
     assert decided["step_size"] == 224
-    assert (decided["pre_filter_ratio"], decided["fade"]) == (0.0, 0.0)
+    assert (decided["pre_filter_ratio"], decided["fade"]) == (0.0, 0.1)
     assert prepare(ExplainConfig(**given, **decided))
     with pytest.raises(SessError, match="step_size was 224 and is 112"):
         prepare(ExplainConfig(**given, step_size=112))
@@ -154,9 +154,9 @@ def test_what_is_left_to_the_model_is_compared_as_it_was_decided(images, tmp_pat
     started["settings"]["step_size"] = None  # as versions before wrote it
     del started["settings"]["fade"]
     path.write_text(json.dumps(started))
-    assert prepare(ExplainConfig(**given, step_size=224))
+    assert prepare(ExplainConfig(**given, step_size=224, fade=0.0))
     with pytest.raises(SessError, match=r"fade was 0\.0 and is 0\.1"):
-        prepare(ExplainConfig(**given, fade=0.1))
+        prepare(ExplainConfig(**given))
     with pytest.raises(SessError, match="step_size was 224 and is 112"):
         prepare(ExplainConfig(**given, step_size=112))
 
