@@ -7,7 +7,7 @@ import difflib
 import io
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePath
 from types import SimpleNamespace
 from typing import Any
@@ -40,8 +40,8 @@ SHOWN = 3  # keys, of those that are too many
 LIKE = 0.5  # of difflib: how alike a name has to be
 
 
-def read_state(path: str) -> tuple[State, tuple[str, ...]]:
-    """Read a state dict, without running anything that may be in the file.
+def read_state(path: str, wanted: Iterable[str] = ()) -> tuple[State, tuple[str, ...]]:
+    """Read a state dict, by the names that are wanted, without running anything that may be in the file.
 
     Returns
     -------
@@ -64,7 +64,7 @@ def read_state(path: str) -> tuple[State, tuple[str, ...]]:
             return load(content), ()
         except Exception as error:
             raise SessError(f"{place} are not a safetensors file: {one_line(error)}") from error
-    return opened(_unpickled(content, place), place)
+    return opened(_unpickled(content, place), place, wanted)
 
 
 def _unpickled(content: bytes, place: str) -> object:
@@ -96,43 +96,60 @@ def _is_script(content: bytes) -> bool:
     return any(name.rpartition("/")[2] == "constants.pkl" for name in names)
 
 
-def opened(found: object, place: str) -> tuple[State, tuple[str, ...]]:
+def opened(found: object, place: str, wanted: Iterable[str] = ()) -> tuple[State, tuple[str, ...]]:
     """Return the state dict inside of what a training loop has saved, and the names of what is around it.
+
+    If there are several, such as an optimiser's, the one that has the wanted names, behind any prefix, is taken.
 
     Examples
     --------
     >>> weight = torch.zeros(1)
     >>> opened({"epoch": 3, "model": {"net": {"fc.bias": weight}}}, "these weights")
     ({'fc.bias': tensor([0.])}, ('model', 'net'))
+    >>> opened({"optim": {"state": {0: {"step": weight}}}, "model": {"fc.bias": weight}}, "these weights", ["fc.bias"])
+    ({'fc.bias': tensor([0.])}, ('model',))
     """
-    if isinstance(found, Mapping):
-        own = {str(key): value for key, value in found.items() if not str(key).endswith("_extra_state")}
-        if own and all(isinstance(value, Tensor) for value in own.values()):
-            return own, ()
-        inside = {}
-        for key, value in own.items():
-            try:
-                inside[key] = opened(value, place) if isinstance(value, Mapping) else None
-            except SessError:
-                if _state_dicts(value) > 1:
-                    raise
-        states = {key: value for key, value in inside.items() if value}
-        if len(states) > 1:
-            raise SessError(
-                f"{place} hold {len(states)} state dicts ({', '.join(states)}): save the one that is meant, such as"
-                f" torch.save(torch.load(FILE)[{next(iter(states))!r}], OTHER)"
-            )
-        for key, value in states.items():
-            return value[0], (key, *value[1])
-    raise SessError(f"{place} hold no state dict (a dict of tensors), but {_described(found)}")
+    states = dict(_state_dicts(found))
+    if not states:
+        raise SessError(f"{place} hold no state dict (a dict of tensors), but {_described(found)}")
+    names = set(wanted)
+    counts = {path: len({name for key in state for name in _ends(key)} & names) for path, state in states.items()}
+    best = max(counts.values())
+    if best:
+        states = {path: state for path, state in states.items() if 2 * counts[path] > best}
+    elif names:  # none fits: say so of the largest
+        states = dict([max(states.items(), key=lambda one: len(one[1]))])
+    (path, state), *others = states.items()
+    if others:
+        listed = _few([" / ".join(one) for one in states])
+        opening = "".join(f"[{key!r}]" for key in path)
+        raise SessError(
+            f"{place} hold {len(states)} state dicts ({listed}): save the one that is meant, such as"
+            f" torch.save(torch.load(FILE){opening}, OTHER)"
+        )
+    return state, path
 
 
-def _state_dicts(found: object) -> int:
+def _state_dicts(found: object, *path: str) -> Iterator[tuple[tuple[str, ...], State]]:
+    """Yield the dicts of tensors in what was saved, each behind the names of what is around it."""
     if not isinstance(found, Mapping):
-        return 0
-    if found and all(isinstance(value, Tensor) for value in found.values()):
-        return 1
-    return sum(map(_state_dicts, found.values()))
+        return
+    own = {str(key): value for key, value in found.items() if not str(key).endswith("_extra_state")}
+    if own and all(isinstance(value, Tensor) for value in own.values()):
+        yield path, own
+        return
+    for key, value in own.items():
+        yield from _state_dicts(value, *path, key)
+
+
+def _ends(key: str) -> list[str]:
+    """Return a name, and what is left of it without the first parts.
+
+    >>> _ends("module.fc.bias")
+    ['module.fc.bias', 'fc.bias', 'bias']
+    """
+    parts = key.split(".")
+    return [".".join(parts[number:]) for number in range(len(parts))]
 
 
 def _described(found: object) -> str:
@@ -160,9 +177,7 @@ def renamed(state: Mapping[str, Tensor], wanted: Iterable[str], what: str) -> tu
     names = set(wanted)
     counts: Counter[str] = Counter()
     for key in state:
-        for place in [number + 1 for number, letter in enumerate(key) if letter == "."]:
-            if key[place:] in names:
-                counts[key[:place]] += 1
+        counts.update(key.removesuffix(end) for end in _ends(key)[1:] if end in names)
     if not names or names <= state.keys() or not counts:
         return dict(state), ""
     whole = [prefix for prefix, count in counts.items() if count == len(names)]
@@ -225,8 +240,11 @@ def new_head(state: Mapping[str, Tensor], module: nn.Module) -> int | None:
     return len(head) if head is not None and getattr(module, "num_classes", None) == 0 else None
 
 
-def filled(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+def filled(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
     """Load weights that fit; what only training needs is loaded where it fits, too."""
     expected: Any = module.state_dict()
     own = {key: value for key, value in state.items() if key in expected and value.shape == expected[key].shape}
-    module.load_state_dict(own, strict=False)
+    try:
+        module.load_state_dict(own, strict=False)
+    except RuntimeError as error:  # of sparse tensors, and of those without values
+        raise SessError(f"{what} cannot be loaded: {one_line(error)}") from error

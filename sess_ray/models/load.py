@@ -309,9 +309,10 @@ def _weigh(name: str, source: Source, weights: str | Mapping[str, Tensor] | None
         kept = [] if source.known else [f"--weights {weights}: {name} keeps the weights that it comes with"]
         return _empty(source, None, drawn=source.known), kept
     what = f"weights {public(weights)!r}" if isinstance(weights, str) else "these weights"
-    given, inside = read_state(weights) if isinstance(weights, str) else opened(weights, what)
     module = _empty(source, None)
-    state, prefix = renamed(given, needed(module), what)
+    wanted = needed(module)
+    given, inside = read_state(weights, wanted) if isinstance(weights, str) else opened(weights, what, wanted)
+    state, prefix = renamed(given, wanted, what)
     classes = other_classes(state, module) or new_head(state, module)
     if classes is not None:
         module = _empty(source, classes)
@@ -319,7 +320,7 @@ def _weigh(name: str, source: Source, weights: str | Mapping[str, Tensor] | None
     if wrong:
         raise SessError(f"{what} do not fit {name}: {wrong}")
     module = copy.deepcopy(module)
-    filled(module, state)
+    filled(module, state, what)
     notes = [f"{what}: taken from {' / '.join(inside)}"] if inside else []
     if prefix:
         left = len(given) - len(state)

@@ -28,6 +28,16 @@ def behind(prefix):
     return {f"{prefix}{key}": value for key, value in state().items()}
 
 
+def trained(optimiser):
+    """Return the state of an optimiser after a step, which has tensors for each weight."""
+    net = nets.Small()
+    options = {"momentum": 0.9} if optimiser is torch.optim.SGD else {}
+    loop = optimiser(net.parameters(), lr=0.1, **options)
+    net(nets.patches(2)).sum().backward()
+    loop.step()
+    return loop.state_dict()
+
+
 def load(weights):
     return sess_ray.load_model(nets.Small(), weights, "third", input_size=nets.SIDE)
 
@@ -53,6 +63,9 @@ def saved(tmp_path):
          ["taken from state_dict", "the keys' prefix model. is taken off"]),
         ({"model_state_dict": state(), "optimizer_state_dict": {"state": {}, "param_groups": [{"lr": 0.1}]}},
          ["taken from model_state_dict"]),
+        ({"optimizer": trained(torch.optim.AdamW), "model": behind("module."), "acc": {"best": torch.ones(1)}},
+         ["taken from model", "the keys' prefix module. is taken off"]),
+        ({"optimizer": trained(torch.optim.SGD), "model": state()}, ["taken from model"]),
         ({"net": state(), "acc": 93.1}, ["taken from net"]),
         ({"ema": collections.OrderedDict(behind("module."))},
          ["taken from ema", "the keys' prefix module. is taken off"]),
@@ -89,8 +102,16 @@ def test_a_model_whose_own_names_begin_alike_keeps_them():
     ("content", "message"),
     [
         ({"model": state(), "ema": state()}, "hold 2 state dicts .model, ema.: save the one that is meant"),
-        ({"a": {"model": state(), "ema": state()}}, "hold 2 state dicts .model, ema."),
+        (
+            {"a": {"model": state(), "ema": state()}},
+            "hold 2 state dicts .a / model, a / ema.: .*.torch.load.FILE..'a'..'model'., OTHER",
+        ),
         ({**behind("student."), **behind("teacher.")}, "hold the model 2 times, behind student., teacher."),
+        (
+            {"optimizer": trained(torch.optim.AdamW), "model": dict.fromkeys("abcd", torch.ones(1))},
+            "do not fit Small: 8 of 8 missing .such as first.weight., 4 unexpected .a, b, c, ...",
+        ),
+        ({key: value.to_sparse() for key, value in state().items()}, "cannot be loaded: "),
         ({"epoch": 3, "lr": 0.1}, "hold no state dict .a dict of tensors., but a dict of epoch, lr"),
         ([1, 2], "but a list"),
         ({}, "but a dict of nothing"),
