@@ -27,5 +27,5 @@ def imported(kind: str, spec: str) -> Any:
         raise
     except (ModuleNotFoundError, AttributeError, ValueError) as error:
         raise SessError(f"{kind} {spec!r}: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # as argparse leaves
         raise SessError(f"{kind} {spec!r} failed with {type(error).__name__}: {error}".split("\n")[0]) from error

@@ -51,8 +51,7 @@ def pixels_of(image: ImageLike) -> np.ndarray:
         return _read(image)
     if isinstance(image, Image.Image):
         return as_seen(image)
-    as_array: Any = image
-    array = as_array.detach().cpu().numpy() if _is_tensor(image) else np.asarray(image)
+    array = _array_of(image) if _is_tensor(image) else np.asarray(image)
     if array.ndim == 3 and array.dtype == np.uint8 and array.shape[2] == 3:
         return array
     shape = f"is {array.dtype} {array.shape}"
@@ -72,7 +71,12 @@ def pixels_of(image: ImageLike) -> np.ndarray:
 
 
 def _is_tensor(given: Any) -> bool:
-    return hasattr(given, "detach")
+    return hasattr(given, "detach") and hasattr(given, "dtype")  # streams have the first
+
+
+def _array_of(tensor: Any) -> np.ndarray:
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()  # NumPy has no such type
 
 
 def _channels_last(array: np.ndarray, shape: str) -> np.ndarray:

@@ -5,7 +5,6 @@ Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from torch import nn
 from sess_ray.errors import SessError, unknown
 from sess_ray.metrics.localization import min_max
 from sess_ray.models import Model
+from sess_ray.models.copies import copied
 
 Kind = Literal["cascading", "independent"]
 KINDS = get_args(Kind)
@@ -97,7 +97,7 @@ def _held(layer: nn.Module) -> list[torch.Tensor]:
 
 
 def _reinitialized(model: Model, names: Sequence[str], seed: int) -> Model:
-    module = copy.deepcopy(model.module)
+    module = copied(model.module)
     for name in names:
         _reinitialize(module.get_submodule(name), f"{seed} {name}")
     return replace(model, module=module)
@@ -107,7 +107,7 @@ def _reinitialized(model: Model, names: Sequence[str], seed: int) -> Model:
 def _reinitialize(layer: nn.Module, key: str) -> None:
     """Give a layer new weights that depend only on the key."""
     # A copy on the CPU: the same numbers on every device, and what lies inside of the layer is not touched.
-    fresh = copy.deepcopy(layer).cpu()
+    fresh = copied(layer).cpu()
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "little"))
         reset: Any = getattr(fresh, "reset_parameters", None)

@@ -6,7 +6,7 @@ There is no list of architectures: a probe runs once through the model and recor
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import isqrt, prod
 from typing import Literal, NamedTuple
@@ -23,6 +23,16 @@ _POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d
 _NOTHING = (nn.Identity, nn.Dropout, nn.Dropout2d)
 # What libraries call a transformer block's first norm.
 _TRANSFORMER_NORMS = ("norm1", "ln_1", "layernorm_before", "layer_norm1", "layer_norm_1")
+
+
+# What to do, by words of torch's for why a module does not take images.
+_TODO = {
+    ("channel",): "images are RGB, so give a model that takes those",
+    ("positional argument", "keyword argument"): "its forward is called with the images alone",
+    ("require gradient", "retain_grad"): "leave the hooks on tensors out of its forward, where gradients may be off",
+    ("dtype", "bias type", "scalar type"): "it runs in float32, so leave casts out of its forward",
+    ("NVIDIA", "CUDA", "cuda"): "leave the device out of its forward, it is moved to the one it runs on",
+}
 
 
 class Found(NamedTuple):
@@ -90,9 +100,8 @@ def hooked(module: nn.Module, hook: Callable[..., object]) -> Iterator[None]:
 def refused(size: Size, error: Exception) -> str:
     """Say that a module does not accept images of a size, and what to do."""
     reason = (str(error) or type(error).__name__).split("\n")[0]
-    todo = "if it wants another size, give it (--input-size, input_size=)"
-    if "channel" in reason:
-        todo = "images are RGB, so give a model that takes those"
+    size_wanted = "if it wants another size, give it (--input-size, input_size=)"
+    todo = next((todo for words, todo in _TODO.items() if any(word in reason for word in words)), size_wanted)
     return f"the model does not take N x 3 x {in_words(sides(size))} images ({reason}): {todo}"
 
 
@@ -214,6 +223,34 @@ def _positions(chosen: _Output, outputs: list[_Output], layouts: _Layouts) -> tu
     return None if square else (u, v)
 
 
+def _last_read(module: nn.Module, size: Size, candidates: list[_Output]) -> _Output:
+    """Return the last of some layers of tokens of which the logits depend on more than one.
+
+    Behind the last attention a head that reads the class token alone depends on no position: there all maps are flat.
+    """
+    found: dict[str, Tensor] = {}
+
+    def watch(name: str) -> Callable[..., None]:
+        return lambda _, __, output: found.update({name: output})
+
+    names = {output.name for output in candidates}
+    parameter = next(module.parameters(), torch.zeros(1))
+    images = torch.randn(1, 3, *sides(size), generator=torch.Generator().manual_seed(0)).to(parameter)
+    with torch.enable_grad(), ExitStack() as stack:
+        for name in names:
+            stack.enter_context(hooked(module.get_submodule(name), watch(name)))
+        logits = module(images.requires_grad_())
+    if not logits.requires_grad:
+        return candidates[-1]
+    weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1)).to(logits)
+    kept = [output for output in candidates if found[output.name].requires_grad]
+    slopes = torch.autograd.grad(logits, [found[output.name] for output in kept], weights, allow_unused=True)
+    for output, slope in zip(reversed(kept), reversed(slopes), strict=True):
+        if slope is not None and (slope.ndim != 3 or int(slope.any(2).sum()) > 1):
+            return output
+    return candidates[-1]
+
+
 def find_layer(module: nn.Module, size: Size, layer: str | None) -> Found:
     """Return the layer for class activation maps.
 
@@ -257,10 +294,10 @@ def find_layer(module: nn.Module, size: Size, layer: str | None) -> Found:
     ]
     norms = [output for output in candidates if output.name.endswith(_TRANSFORMER_NORMS) and _leads(output, outputs)]
     if norms and layouts.of(norms[-1].tensor) != "NCHW":
-        candidates = norms
+        candidates = [*candidates, norms[-1]]
     if not candidates:
         raise SessError("found no layer to look at in this model: name one with layer=")
-    chosen = candidates[-1]
+    chosen = _last_read(module, size, candidates) if layouts.of(candidates[-1].tensor) == "NTC" else candidates[-1]
     layout = layouts.of(chosen.tensor)
     assert layout is not None
     positions = _positions(chosen, outputs, layouts) if layout == "NTC" else None

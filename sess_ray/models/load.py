@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -15,6 +14,7 @@ from sess_ray.access import public, public_text, shown
 from sess_ray.errors import SessError, unknown
 from sess_ray.models import huggingface, timm_hub, zero_shot
 from sess_ray.models.checkpoints import filled, misfit, needed, new_head, opened, other_classes, read_state, renamed
+from sess_ray.models.copies import copied
 from sess_ray.models.given import Given, aliases_of, checked_size, colours
 from sess_ray.models.layers import Found, find_layer
 from sess_ray.models.model import Model
@@ -187,7 +187,7 @@ def _own(spec: str) -> tuple[str, Source | Model]:
         made = function()
     except SessError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise SessError(f"model {spec!r} failed with {type(error).__name__}: {error}".split("\n")[0]) from error
     if isinstance(made, Model):
         return spec, made
@@ -319,7 +319,7 @@ def _weigh(name: str, source: Source, weights: str | Mapping[str, Tensor] | None
     wrong = misfit(state, module)
     if wrong:
         raise SessError(f"{what} do not fit {name}: {wrong}")
-    module = copy.deepcopy(module)
+    module = copied(module)
     filled(module, state, what)
     notes = [f"{what}: taken from {' / '.join(inside)}"] if inside else []
     if prefix:

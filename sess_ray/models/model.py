@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from sess_ray.errors import SessError
 from sess_ray.models import cudnn, onednn
+from sess_ray.models.copies import copied
 from sess_ray.models.groups import Group
 from sess_ray.models.heads import known_head
 from sess_ray.models.layers import Layout, hooked, to_grid
@@ -114,11 +114,11 @@ class Model(Targets):
 
         In bfloat16 batch norms keep float32 parameters, because 8 bits are too few for their running statistics.
         """
-        original = copy.deepcopy(self.module).eval().requires_grad_(requires_grad=False).to(device).float()
+        original = copied(self.module).eval().requires_grad_(requires_grad=False).to(device).float()
         module = original
         if DTYPES[precision] != torch.float32:
             originals = dict(original.named_modules())
-            module = copy.deepcopy(original).to(DTYPES[precision])
+            module = copied(original).to(DTYPES[precision])
             for name, layer in module.named_modules():
                 if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
                     layer.float().load_state_dict(originals[name].state_dict())

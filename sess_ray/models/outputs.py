@@ -5,7 +5,6 @@ A probe runs a few noisy images through it, and what is changed is said.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
@@ -15,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from sess_ray.errors import SessError
+from sess_ray.models.copies import copied
 from sess_ray.models.layers import hooked
-from sess_ray.models.reading import PROBES, Reading, Step, in_colour, probes, replaced, run
+from sess_ray.models.reading import PROBES, Reading, Step, in_colour, left_alone, probes, replaced, run
 from sess_ray.models.scores import Activation, probabilities
 from sess_ray.windows import Size
 
@@ -36,6 +36,7 @@ _MOVES = (
     "Select",
     "Slice",
 )
+_LINEAR = ("Addmm", "Mm", "Convolution")  # the functions of linear layers, which bound nothing
 _UNDO: dict[str, Step]
 
 
@@ -57,9 +58,9 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 
 def in_full_precision(module: nn.Module) -> nn.Module:
-    """Return a module whose weights are float32, or more: itself where they are."""
-    half = any(weight.dtype in (torch.float16, torch.bfloat16) for weight in module.state_dict().values())
-    return copy.deepcopy(module).float() if half else module
+    """Return a module whose weights are float32: itself where they are."""
+    other = any(weight.is_floating_point() and weight.dtype != torch.float32 for weight in module.state_dict().values())
+    return copied(module).float() if other else module
 
 
 def refuse_opaque(module: nn.Module, name: str) -> None:
@@ -107,6 +108,7 @@ def as_logits(module: nn.Module, name: str, size: Size, activation: Activation |
         If the module does not take images of this size, or gives what may be read in two ways.
     """
     given, images, notes = activation, probes(module, size), []
+    module = left_alone(module, images)
     coloured, found = in_colour(module, images)
     if coloured is not module:
         notes.append("it takes one channel: images are made grey, 0.299 R + 0.587 G + 0.114 B")
@@ -234,9 +236,11 @@ def _own_activation(found: Tensor, name: str, *, sure: bool) -> Activation | Non
     if values.shape[1] > 1 and bool(((values.sum(1) - 1).abs() < 1e-3).all()):
         return "softmax"
     function = _last_function(found)
+    if _last_function(found, also=("Mul", "Div")) in _LINEAR:  # a layer's, scaled or not
+        return None
     if function == "Sigmoid" or (function == "Softmax" and values.shape[1] == 1):
         return "sigmoid"  # of two logits a softmax is the sigmoid of their difference
-    if sure or not bool(((values > 0) & (values < 1)).all()) or values.shape[1] == 1:
+    if sure or values.min() == values.max():
         return None
     raise SessError(
         f"what {name} gives is between 0 and 1 for all that it was shown: say with activation= (--activation) whether"
@@ -257,12 +261,15 @@ def _refuse_odd_scales(found: Tensor, name: str, activation: Activation | None) 
         )
 
 
-def _last_function(found: Tensor) -> str:
-    """Return the name of the function that a tensor comes from, as autograd has it; empty where it has none."""
+def _last_function(found: Tensor, also: tuple[str, ...] = ()) -> str:
+    """Return the name of the function that a tensor comes from, as autograd has it; empty where it has none.
+
+    Moves do not count, nor do the functions named in `also`.
+    """
     node = found.grad_fn
     while node is not None:
         name = node.name().partition("Backward")[0]
-        if name not in _MOVES:
+        if name not in (*_MOVES, *also):
             return name
         node = node.next_functions[0][0]
     return ""
@@ -328,7 +335,7 @@ def _two(module: nn.Module, images: Tensor, activation: Activation | None) -> nn
 
 def _doubled(layer: nn.Linear | nn.Conv2d) -> nn.Module:
     """Return a layer that gives -z and z for the one z of a linear layer."""
-    double = copy.deepcopy(layer)
+    double = copied(layer)
     double.weight = nn.Parameter(torch.cat([-layer.weight.detach(), layer.weight.detach()]))
     if layer.bias is not None:
         double.bias = nn.Parameter(torch.cat([-layer.bias.detach(), layer.bias.detach()]))

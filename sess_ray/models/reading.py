@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sess_ray.errors import SessError
+from sess_ray.models.copies import copied
 from sess_ray.models.layers import refused
 from sess_ray.windows import Size, sides
 
@@ -63,11 +63,19 @@ def run(module: nn.Module, images: Tensor) -> Any:
         raise SessError(refused((images.shape[2], images.shape[3]), error)) from error
 
 
+def left_alone(module: nn.Module, images: Tensor) -> nn.Module:
+    """Return a module that leaves the images as they are: itself, or behind a copy if it changes them in place."""
+    seen = images.clone()
+    with suppress(Exception), torch.no_grad():  # what it does not take is told later
+        module(seen)
+    return module if torch.equal(seen, images) else Reading(module, before=torch.clone)
+
+
 def replaced(module: nn.Module, name: str, layer: nn.Module) -> nn.Module:
     """Return a copy with another layer in the place of one."""
     if not name:
         return layer
-    changed = copy.deepcopy(module)
+    changed = copied(module)
     parent, _, last = name.rpartition(".")
     setattr(changed.get_submodule(parent), last, layer)
     return changed
