@@ -178,6 +178,12 @@ def test_the_layer_is_in_front_of_the_last_attention(norm_first, token, layer):
     assert gradients(torch.tensor([3])).any(1).sum() > 1
 
 
+def test_what_another_library_cannot_do_with_a_layer_is_told():
+    pytest.importorskip("pytorch_grad_cam")
+    with pytest.raises(SessError, match="AblationCAM cannot explain Patches: pytorch_grad_cam says: AttributeError"):
+        explained(Patches(norm_first=True), None, "pytorch_grad_cam:AblationCAM")
+
+
 def leaving():
     raise SystemExit(3)
 

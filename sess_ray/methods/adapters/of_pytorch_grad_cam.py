@@ -15,7 +15,8 @@ from pytorch_grad_cam.ablation_layer import AblationLayer, AblationLayerVit
 from pytorch_grad_cam.base_cam import BaseCAM
 from torch import Tensor
 
-from sess_ray.errors import unknown
+from sess_ray.access import one_line
+from sess_ray.errors import SessError, unknown
 from sess_ray.methods.adapters import ONCE, layer_of, module_of, seeded
 from sess_ray.models import Model
 
@@ -71,6 +72,9 @@ class GradCam:
                     with seeded(generator):
                         found.append(maps(slice(row, row + 1)))
                 return torch.cat(found).to(patches.device)
+            except (AttributeError, TypeError, ValueError) as error:  # of what was too much for a try
+                told = f"pytorch_grad_cam says: {one_line(error)}"
+                raise SessError(f"pytorch_grad_cam:{self.name} cannot explain {model.name}: {told}") from error
             finally:
                 cam.activations_and_grads.release()
 
