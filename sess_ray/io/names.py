@@ -37,6 +37,8 @@ def read_class_names(path: str, what: str = "class names") -> list[str]:
             f"{place}: line {unlike} has {len(rows[unlike - 1])} columns between tabs, and line 1 has {len(rows[0])}:"
             " write an index, a tab and a name in each, or a name"
         )
+    if len(rows[0]) > 1 and all(name.isdecimal() for name in names) and not all(row[0].isdecimal() for row in rows):
+        raise SessError(f"{place}: the last column, where names are, has numbers alone: put the names there")
     indexed = len(rows[0]) > 1 and all(row[0].isdecimal() for row in rows)
     if not indexed or (len(rows[0]) > 2 and {int(row[0]) for row in rows} != set(range(len(rows)))):
         return names

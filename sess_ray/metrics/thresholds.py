@@ -245,7 +245,8 @@ class PooledPxAP(Metric):
 
     def reduce(self, means: np.ndarray) -> np.ndarray:
         inside, outside = np.split(means[..., ::-1], 2, axis=-1)[::-1]
-        return _average_precision(inside, inside + outside)
+        found = _average_precision(inside, inside + outside)
+        return np.where(np.isnan(means[..., 0]), np.nan, found)  # of a replicate without maps
 
 
 def _counting(saliency: np.ndarray, region: np.ndarray, ignored: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

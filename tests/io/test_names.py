@@ -50,6 +50,7 @@ def test_commas_and_odd_letters_are_part_of_a_name(written):
         (b"\xff\xfea\x00", "are no text in UTF-8: write one a line"),
         (b"", "line 1 is empty"),
         (b"2\tcat\n0\t\n1\tbee\n", "line 2 is empty, and lines count"),
+        (b"ant\t0\nbee\t1\n", "the last column, where names are, has numbers alone"),
         (b"2\tcat\nant\n1\tbee\n", "line 2 has 1 columns between tabs, and line 1 has 2: write an index, a tab"),
     ],
 )

@@ -143,6 +143,14 @@ def test_names():
     ]
 
 
+@pytest.mark.parametrize("kind", METRICS)
+def test_replicates_without_maps_do_not_count(kind):
+    metric = kind()
+    metric.update(REGION.astype(np.float32), BOX if kind in OF_BOXES else REGION, key="a")
+    found = metric.summary()
+    assert found.low == found.high == found.mean
+
+
 @pytest.mark.parametrize("kind", [PointingGame, EnergyPointingGame, MaskIoU, PxAP, PooledPxAP])
 @pytest.mark.parametrize("region", [np.ones((80, 99), bool), np.ones((80, 100), np.uint8)])
 def test_a_region_is_a_bool_for_each_pixel(kind, region):
