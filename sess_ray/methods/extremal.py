@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from math import ceil, prod
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from sess_ray.blur import blurred, gaussian_kernel
+from sess_ray.methods.options import Above0
 from sess_ray.methods.registry import register
 from sess_ray.models import Model
 from sess_ray.windows import Size, sides
@@ -37,7 +38,7 @@ def extremal_perturbation(
     targets: Tensor,
     *,
     batch_size: int,
-    areas: tuple[float, ...] = (0.025, 0.05, 0.1, 0.2),
+    areas: tuple[Annotated[float, Above0(1)], ...] = (0.025, 0.05, 0.1, 0.2),
     steps: int = 800,
     border: Border = "replicate",
     canvas: Canvas = "whole",

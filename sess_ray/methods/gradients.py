@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from sess_ray.methods.options import Above0
 from sess_ray.methods.passes import input_gradients, noisy
 from sess_ray.methods.registry import register
 from sess_ray.models import Model
@@ -74,7 +75,7 @@ def guided_backprop(
     targets: Tensor,
     *,
     channels: Literal["sum", "max"] = "sum",
-    percentile: float = 99.0,
+    percentile: Annotated[float, Above0(100)] = 99.0,
 ) -> Tensor:
     """Take gradients that are positive at every rectifier they pass: sum_c |.|, clipped at its 99th percentile.
 

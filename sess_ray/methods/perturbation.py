@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import ceil
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
 from sess_ray.blur import blurred, gaussian_kernel
+from sess_ray.methods.options import Above0
 from sess_ray.methods.passes import Shared, probabilities, up_sampled
 from sess_ray.methods.registry import register
 from sess_ray.models import Model
@@ -278,7 +279,7 @@ def rise(
     seed: int,
     masks: int = 6000,
     cells: int = 8,
-    probability: float = 0.1,
+    probability: Annotated[float, Above0(1, reached=False)] = 0.1,
 ) -> Tensor:
     """Average random masks, weighted by the score of the patch through each: sum p(x M) M / (N probability).
 

@@ -234,7 +234,7 @@ class Method:
     def _kind(self, name: str) -> Any:
         """Return the type of an option: its annotation's or, if that cannot be read, its default's."""
         try:
-            hints = get_type_hints(self.function)
+            hints = get_type_hints(self.function, include_extras=True)
         except NameError:  # a name that is imported only for type checkers
             hints = {}
         return hints.get(name, type(self.options[name]))

@@ -83,6 +83,22 @@ def mine(
 
 
 @pytest.mark.parametrize(
+    ("method", "option", "value", "message"),
+    [
+        ("rise", "probability", "0", "probability=0: use a number above 0 and below 1"),
+        ("rise", "probability", "1", "use a number above 0 and below 1"),
+        ("guided_backprop", "percentile", "0", "use a number above 0 and up to 100"),
+        ("guided_backprop", "percentile", "101", "use a number above 0 and up to 100"),
+        ("extremal_perturbation", "areas", "0.1,1.5", "areas=1.5: use a number above 0 and up to 1"),
+    ],
+)
+def test_values_that_make_no_map_are_refused(method, option, value, message):
+    with pytest.raises(SessError, match=message):
+        methods.get(method).parsed({option: value})
+    assert methods.get("guided_backprop").parsed({"percentile": "100"}) == {"percentile": 100.0}
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"powr": 1}, "unknown option of mine 'powr': choose one of: count, power, way"),
