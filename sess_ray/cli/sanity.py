@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from itertools import islice
+from math import isnan
 from typing import Annotated, Any
 
 import numpy as np
@@ -75,8 +76,10 @@ def reading(found: Mapping[str, Mapping[str, Summary]]) -> list[str]:
         (ANOTHER_CLASS, "the maps are of the class", "the maps of two classes are much alike"),
     ):
         summary = found[name]["spearman"]
-        numbers = f"Spearman {summary.mean:.2f} ({summary.low:.2f} to {summary.high:.2f})"
-        if summary.high < LOST:
+        numbers = f"Spearman {_cell(summary)}"
+        if isnan(summary.low):
+            told.append(f"{name}: {numbers}: one image has no interval; more images would decide.")
+        elif summary.high < LOST:
             told.append(f"{name}: {numbers}: {lost}.")
         elif summary.low >= LOST:
             told.append(f"{name}: {numbers}: {kept}.")
@@ -132,7 +135,7 @@ def main(
     table = markdown([("random weights, or another class", "SSIM", "Spearman"), *cells])
     text = "\n".join([f"# {title}\n", *reading(found), "", table]) + "\n"
     store.write("sanity.md", text.encode())
-    means = {name: {measure: asdict(own) for measure, own in both.items()} for name, both in found.items()}
+    means = {name: {measure: _recorded(own) for measure, own in both.items()} for name, both in found.items()}
     record = {"config": config.public(), "steps": steps, "ssim": ssim, "images": names, "similarity": means}
     store.write_json("sanity.json", record | {"command": public_command(sys.argv)})
     print(f"\n\n{text}\nwritten: {public(store.url)}: {', '.join(RESULTS)}")
@@ -140,4 +143,10 @@ def main(
 
 
 def _cell(summary: Summary) -> str:
-    return f"{summary.mean:.2f} ({summary.low:.2f} to {summary.high:.2f})"
+    interval = "" if isnan(summary.low) else f" ({summary.low:.2f} to {summary.high:.2f})"
+    return f"{summary.mean:.2f}{interval}"
+
+
+def _recorded(summary: Summary) -> dict[str, float | None]:
+    """Return a summary as JSON takes it."""
+    return {name: None if isnan(value) else value for name, value in asdict(summary).items()}

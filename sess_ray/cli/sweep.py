@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import io
 from collections.abc import Collection, Mapping, Sequence
+from importlib.util import find_spec
 from itertools import product, zip_longest
 from math import ceil
 from typing import Annotated, Any
@@ -192,6 +193,7 @@ def main(
     chosen = points(sweep, dataclasses.replace(config, overwrite=True, overlays=0), baseline)
     for point in chosen:  # before the first of them takes hours
         methods.get(point.config.method).parsed(point.config.method_options())
+    _check_evaluation(config, metrics)
     urls = {point.name: f"{config.output}/runs/{point.name.replace(', ', '_').replace(' ', '-')}" for point in chosen}
     costs = {}
     for point in chosen:
@@ -232,6 +234,17 @@ def main(
     return 0
 
 
+def _check_evaluation(config: ExplainConfig, metrics: str | None) -> None:
+    """Say before anything is explained why it could not be evaluated, or drawn."""
+    from sess_ray.metrics.suite import choose
+    from sess_ray.pipeline.evaluate.prepare import check_packages
+
+    names = EvaluateConfig(metrics=metrics).metric_names()
+    check_packages(choose(names, annotated=config.annotations is not None), None)
+    if find_spec("matplotlib") is None:
+        raise SessError("the plot needs matplotlib: install sess-ray[plot]")
+
+
 def _evaluated(settings: EvaluateConfig) -> tuple[list[Line], list[str], str]:
     """Return the lines, the metrics and the text of an evaluation: one that an earlier sweep has made, or a new one."""
     from sess_ray.pipeline.evaluate import job
@@ -254,10 +267,8 @@ def plot(
 
     A curve joins the values of the last setting.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise SessError("the plot needs matplotlib: install sess-ray[plot]") from error
+    from matplotlib.figure import Figure
+
     found = {(line.run, line.metric): line.summary for line in lines if line.group == "all" and not line.base}
     drawn = [metric for metric in metrics if any((point.name, metric) in found for point in chosen)]
     columns = min(4, len(drawn))

@@ -14,6 +14,8 @@ import numpy as np
 from sess_ray.metrics.bootstrap import REPLICATES, exact, weights_of
 
 CONFIDENCE = 0.95
+# Of the replicates, the share that draws no image at all is 1/e for one image, and 1/e^2 for two.
+ONE_IMAGE = 0.25
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class Summary:
     n : int
         Number of maps.
     mean, low, high : float
-        The metric, and its 95 % confidence interval; NaN if there are no maps.
+        The metric, and its 95 % confidence interval; NaN if there are no maps. If all maps are of one image there is
+        no interval, because nothing says how images differ: low and high are NaN.
     """
 
     n: int
@@ -37,7 +40,7 @@ class Summary:
     def of(cls, n: int, replicates: np.ndarray) -> Summary:
         """Summarise replicates; the first one counts each image once."""
         rest = replicates[1:]
-        if not np.isfinite(rest).any():
+        if np.isnan(rest).mean() > ONE_IMAGE:
             return cls(n, float(replicates[0]), float("nan"), float("nan"))
         tail = 50 * (1 - CONFIDENCE)
         low, high = np.nanpercentile(rest, [tail, 100 - tail])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import nan
 
 import pytest
 from PIL import Image
@@ -57,6 +58,7 @@ def test_images_may_be_in_a_column_of_any_name(tmp_path, photographs):
         ((0.1, 0.0, 0.2), "the maps depend on what the model has learnt"),
         ((0.8, 0.7, 0.9), "the maps show the image more than the model"),
         ((0.3, 0.1, 0.5), "more images would decide"),
+        ((0.1, nan, nan), "Spearman 0.10: one image has no interval; more images would decide"),
     ],
 )
 def test_how_to_read_them(numbers, expected):

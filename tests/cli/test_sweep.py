@@ -37,6 +37,8 @@ def run(*arguments):
         ),
         (["--sweep", "num_scales=1,2", "--overlays", 3], "sess-ray sweep has no use for --overlays: leave it out"),
         (["--sweep", "num_scales=1,2", "--baseline", "seed=0"], "unknown setting in --baseline 'seed'"),
+        (["--sweep", "num_scales=1,2", "--metrics", "pxapp"], "unknown metric 'pxapp': choose of pxap, pointing_game"),
+        (["--sweep", "num_scales=1,2", "--metrics", "pxap"], "metric pxap needs --annotations"),
     ],
 )
 def test_wrong_usage_is_one_line(given, message, capsys):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -106,3 +108,6 @@ def test_pixels_of_all_maps_are_pooled():
         values += numbers.ravel().tolist()
         inside += region.ravel().tolist()
     assert metric.summary().mean == pytest.approx(precision_by_hand(values, inside))
+    # A replicate that draws none of the images has no precision: it is not the 0 at which the interval would begin.
+    assert np.isnan(metric.replicates()).mean() == pytest.approx(math.exp(-3), abs=0.03)
+    assert metric.summary().low > 0

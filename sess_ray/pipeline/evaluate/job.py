@@ -135,7 +135,7 @@ def as_text(evaluation: Evaluation, outcome: Outcome) -> str:
     config = evaluation.config
     parts = [
         f"# {public(config.output)}: {evaluation.maps} maps, {evaluation.model.name}\n",
-        _read_as(evaluation) + "\n",
+        read_as(evaluation) + "\n",
         as_markdown(outcome.lines, list(evaluation.runs), evaluation.metrics),
     ]
     if outcome.problems:
@@ -151,29 +151,33 @@ def callers(config: EvaluateConfig, results: Mapping[str, Sequence[Chunks]]) -> 
 
 
 def _report(evaluation: Evaluation, outcome: Outcome, results: Mapping[str, Sequence[Chunks]], call: Calls) -> Report:
-    metric, shown = pictures(evaluation, results, evaluation.config.compared(), call)
+    ordered, shown = pictures(evaluation, results, evaluation.config.compared(), call)
     return Report(
         title=f"Evaluation of {' and '.join(evaluation.runs)}",
         subtitle=f"{evaluation.maps} maps, {evaluation.model.name}",
-        notes=_read_as(evaluation),
+        notes=read_as(evaluation),
         runs=list(evaluation.runs),
         metrics=evaluation.metrics,
         settings=evaluation.settings,
         lines=outcome.lines,
         problems=[(run or "annotations", kind, count) for (run, kind), count in sorted(outcome.problems.items())],
-        metric=metric,
+        ordered=ordered,
         pictures=shown,
     )
 
 
-def _read_as(evaluation: Evaluation) -> str:
+def read_as(evaluation: Evaluation) -> str:
     """Return what one has to know to read the tables."""
     told = ["In percent, with 95 % intervals (bootstrap over images)."]
-    if "pointing_game" in evaluation.metrics:
-        told.append("pointing_game is the mean over classes.")
+    if pointing := [name for name in evaluation.metrics if name.startswith("pointing_game")]:
+        told.append(f"{pointing[0]} is the mean over classes.")
+        why = "As in its benchmark, maps" if evaluation.config.pointing_smooth is None else "By --pointing-smooth, maps"
         for share in sorted(set(evaluation.smooth.values()) - {0.0}):
             runs = ", ".join(name for name, own in evaluation.smooth.items() if own == share)
-            told.append(f"As in its benchmark, maps of {runs} are blurred for it: sigma {share:g} of the longer side.")
+            told.append(f"{why} of {runs} are blurred for it: sigma {share:g} of the longer side.")
+    aiming = [name for name in evaluation.metrics if name.startswith(("pointing", "pxap"))]
+    if aiming and evaluation.config.region == "boxes":
+        told.append("By --region, the pointing game and PxAP aim at boxes, also of objects that have segments.")
     if "energy_pointing_game" in evaluation.metrics:
         told.append("Sharpening alone raises energy_pointing_game; pxap and pointing do not change by it.")
     return "\n".join(told)

@@ -33,8 +33,8 @@ class Report:
     lines : sequence of Line
     problems : sequence of (str, str, int)
         Run, problem, number of rows.
-    metric : str
-        By which images are ordered; empty for none.
+    ordered : str
+        By what images are ordered.
     pictures : sequence of Picture
     """
 
@@ -46,7 +46,7 @@ class Report:
     settings: dict[str, dict[str, object]]
     lines: Sequence[Line]
     problems: Sequence[tuple[str, str, int]]
-    metric: str
+    ordered: str
     pictures: Sequence[Picture]
 
 
@@ -162,7 +162,7 @@ def _pictures(report: Report) -> str:
     cards = "".join(
         f"<h3>{title}</h3><div class=cards>{''.join(map(_card, own))}</div>" for title, own in by_title.items() if own
     )
-    return f"<h2>Images</h2><p>By {escape(report.metric)} {arrow(report.metric)}, in percent.</p>{cards}"
+    return f"<h2>Images</h2><p>{escape(report.ordered)}</p>{cards}"
 
 
 def _card(picture: Picture) -> str:

@@ -25,6 +25,7 @@ from sess_ray.pictures.overlay import blend
 from sess_ray.pipeline.cluster.calls import Calls, Here, got
 from sess_ray.pipeline.evaluate.pairing import Partition, Runs, gathered, matched, partitions
 from sess_ray.pipeline.evaluate.prepare import Evaluation
+from sess_ray.pipeline.evaluate.report import arrow
 from sess_ray.pipeline.evaluate.results import Chunks
 
 SIDE = 240  # of a thumbnail, in pixels
@@ -101,13 +102,27 @@ def chosen(
     return sorted(((title, key) for key, title in found.items()), key=lambda one: order[one[0]])
 
 
+def ordered_by(metric: str, pair: tuple[str, str] | None, runs: Sequence[str]) -> str:
+    """Say by what images are chosen, as `chosen` does.
+
+    >>> ordered_by("pxap", ("sess", "base"), ["base", "sess"])
+    'By pxap ↑, in percent: the best and the worst of sess, and the most different of sess and base.'
+    >>> ordered_by("deletion_rise", None, ["sess"])
+    'By deletion_rise ↓, in percent.'
+    """
+    said = f"By {metric} {arrow(metric)}, in percent"
+    if pair:
+        return f"{said}: the best and the worst of {pair[0]}, and the most different of {pair[0]} and {pair[1]}."
+    return f"{said}: the best and the worst of {runs[0]}." if len(runs) > 1 else f"{said}."
+
+
 def pictures(
     evaluation: Evaluation,
     results: Mapping[str, Sequence[Chunks]],
     compared: Sequence[tuple[str, str]],
     call: Calls | None = None,
 ) -> tuple[str, list[Picture]]:
-    """Return the metric that images are ordered by, empty for none, and the images to show."""
+    """Return in a sentence what images are ordered by, and the images to show: both empty where there are none."""
     call = call or Here()
     metric = telling(evaluation.metrics)
     if metric is None:
@@ -125,7 +140,7 @@ def pictures(
     values = {run: values[run] for run in there}
     wanted = chosen(values, pair, better)
     places = _places(evaluation, {key for _, key in wanted})
-    return metric, [
+    return ordered_by(metric, pair, list(there)), [
         Picture(
             title,
             key[0],

@@ -103,9 +103,11 @@ def prepare(config: EvaluateConfig) -> Evaluation:
     refuse_used(store, EVALUATION, "an evaluation", overwrite=config.overwrite)
     model = _model(config, runs)
     annotations = read_annotations(config.annotations) if config.annotations else None
-    _check_packages(metrics, annotations if config.region == "segments" else None)
+    check_packages(metrics, annotations if config.region == "segments" else None)
     classes = label_classes(annotations, config.class_map, model) if annotations else {}
     selection = select_maps(runs, files, config.limit, Moved(config.images) if config.images else None)
+    if annotations:
+        _check_fit(annotations, selection, config)
     missing = _without_map(annotations, classes, selection) if annotations else []
     smooth = {name: _smooth(config, found, files[name]) for name, found in runs.items()}
     settings = {name: (found.read_json(STARTED) or {}).get("settings", {}) for name, found in runs.items()}
@@ -131,7 +133,7 @@ def benchmark_blur(method: str) -> float:
     return BLUR if known and methods.get(method).family == "B" else 0.0
 
 
-def _check_packages(metrics: list[str], annotations: Annotations | None) -> None:
+def check_packages(metrics: list[str], annotations: Annotations | None) -> None:
     """Say before any work starts which package is missing; `annotations` where their segments are wanted."""
     needed = {SUITE[name].package: name for name in metrics if SUITE[name].package}
     if annotations and any(thing.segments for found in annotations.by_id.values() for thing in found.objects):
@@ -157,6 +159,21 @@ def _model(config: EvaluateConfig, runs: dict[str, Store]) -> Model:
     reading = ReadsModel(**{field.name: first[field.name] for field in fields(ReadsModel) if field.name in first})
     told_of = reading.reading() | {"prompts": prompts_of(first)}
     return load_model(first["model"], first["weights"], first["layer"], class_names=names, **told_of)
+
+
+def _check_fit(annotations: Annotations, selection: Selection, config: EvaluateConfig) -> None:
+    """Raise `SessError` where no map is of an annotated image: the annotations are of another dataset."""
+    seen = None
+    for _, _, table in selection.stream(["target"]):
+        for image_id in table["image_id"].to_pylist():
+            if annotations.find(image_id):
+                return
+            seen = seen or image_id
+    if seen and annotations.by_id:
+        raise SessError(
+            f"--annotations {public(config.annotations or '')}: none of the images of --run is annotated there; they "
+            f"are named like {seen!r}, those that are annotated like {next(iter(annotations.by_id))!r}"
+        )
 
 
 def _without_map(

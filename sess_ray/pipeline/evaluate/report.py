@@ -90,12 +90,15 @@ def _cell(summary: Summary | None, n: int, *, signed: bool = False) -> str:
 
     >>> _cell(Summary(65, 0.9538, 0.9, 1.0), 65), _cell(Summary(20, 0.5, 0.4, 0.6), 65)
     ('95.4 (90.0 to 100.0)', '50.0 (40.0 to 60.0; n = 20)')
+    >>> _cell(Summary(1, 0.5, nan, nan), 1), _cell(Summary(1, 0.5, nan, nan), 2)
+    ('50.0', '50.0 (n = 1)')
     """
     if summary is None or isnan(summary.mean):
         return ""
     values = (100 * value for value in (summary.mean, summary.low, summary.high))
     mean, low, high = (f"{value:+.1f}" if signed else f"{value:.1f}" for value in values)
-    return f"{mean} ({low} to {high})" if summary.n == n else f"{mean} ({low} to {high}; n = {summary.n})"
+    told = [*([] if isnan(summary.low) else [f"{low} to {high}"]), *([] if summary.n == n else [f"n = {summary.n}"])]
+    return f"{mean} ({'; '.join(told)})" if told else mean
 
 
 Table = list[list[str]]  # the first row is its header

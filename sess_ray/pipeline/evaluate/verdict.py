@@ -25,7 +25,7 @@ class Difference:
     ----------
     line : Line
     side : {"better", "worse", "even"}
-        Even where the interval holds 0: the difference may be luck.
+        Even where the interval holds 0, the difference may be luck; and where there is no interval.
     """
 
     line: Line
@@ -41,7 +41,13 @@ class Difference:
         ('better', 'pxap +3.1 (+1.2 to +5.2)')
         """
         mean, low, high = (100 * value for value in (self.line.summary.mean, *_interval(self.line)))
-        return f"{self.line.metric} {mean:+.1f} ({low:+.1f} to {high:+.1f})"
+        interval = f" ({low:+.1f} to {high:+.1f})" if self.certain else ""
+        return f"{self.line.metric} {mean:+.1f}{interval}"
+
+    @property
+    def certain(self) -> bool:
+        """Whether there is an interval: of the maps of one image there is none."""
+        return isfinite(self.line.summary.low)
 
 
 def _interval(line: Line) -> tuple[float, float]:
@@ -76,30 +82,37 @@ def verdict(run: str, base: str, found: Sequence[Difference]) -> list[str]:
         The first is the verdict, over the metrics that contrast alone cannot move.
     """
     counted = [one for one in found if one.line.metric not in CONTRAST]
-    sides = {one.side for one in counted}
+    even = [one for one in counted if one.side == "even"]
     n = max((one.line.summary.n for one in found), default=0)
-    if not counted:
-        head = f"Nothing decides between {run} and {base}: no metric that has a say was measured on maps of both."
-    elif sides == {"even"}:
-        head = f"{run} and {base} cannot be told apart: no difference is more than luck."
-    elif "worse" not in sides:
-        head = f"{run} is better than {base}."
-    elif "better" not in sides:
-        head = f"{run} is worse than {base}."
-    else:
-        head = f"{run} is better than {base} by some metrics and worse by others."
-    told = [head]
-    for side, text in (("better", "Better by more than luck"), ("worse", "Worse by more than luck")):
-        if own := [one.words for one in counted if one.side == side]:
-            told.append(f"{text}: {', '.join(own)}.")
-    if own := [one.words for one in counted if one.side == "even"]:
-        told.append(f"May be luck, the interval holds 0: {', '.join(own)}.")
-    if own := [one.words for one in found if one.line.metric in CONTRAST]:
-        told.append(f"Without a say, because contrast alone moves them: {', '.join(own)}.")
+    told = [_head(run, base, counted)]
+    for text, own in (
+        ("Better by more than luck", [one for one in counted if one.side == "better"]),
+        ("Worse by more than luck", [one for one in counted if one.side == "worse"]),
+        ("May be luck, the interval holds 0", [one for one in even if one.certain]),
+        ("May be luck, one image has no interval", [one for one in even if not one.certain]),
+        ("Without a say, because contrast alone moves them", [one for one in found if one.line.metric in CONTRAST]),
+    ):
+        if own:
+            told.append(f"{text}: {', '.join(one.words for one in own)}.")
     told.append(f"In points of percent, with 95 % intervals, over up to {n} maps that both have.")
     if n < FEW:
         told.append(f"So few maps vouch for little: the intervals themselves are uncertain below about {FEW}.")
     return told
+
+
+def _head(run: str, base: str, counted: Sequence[Difference]) -> str:
+    sides = {one.side for one in counted}
+    if not counted:
+        return f"Nothing decides between {run} and {base}: no metric that has a say was measured on maps of both."
+    if not any(one.certain for one in counted):
+        return f"Nothing decides between {run} and {base}: maps of one image have no intervals."
+    if sides == {"even"}:
+        return f"{run} and {base} cannot be told apart: no difference is more than luck."
+    if "worse" not in sides:
+        return f"{run} is better than {base}."
+    if "better" not in sides:
+        return f"{run} is worse than {base}."
+    return f"{run} is better than {base} by some metrics and worse by others."
 
 
 def settings_that_differ(settings: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:

@@ -51,6 +51,14 @@ def test_maps_of_pixel_gradients_are_blurred_before_they_point(runs, annotations
     assert "maps of gradient are blurred for it: sigma 0.02" in (tmp_path / "out" / "summary.md").read_text()
     told = EvaluateConfig(run=(f"gradient={gradient}",), output=str(tmp_path / "sharp"), **given, pointing_smooth=0.0)
     assert prepare_evaluation(told).smooth == {"gradient": 0.0}
+    given["metrics"] = "pointing_game_difficult"
+    given |= {"region": "boxes", "pointing_smooth": 0.05}
+    blurred = prepare_evaluation(EvaluateConfig(run=(f"cam={runs['base']}",), output=told.output, **given))
+    assert evaluate.read_as(blurred).splitlines()[1:] == [
+        "pointing_game_difficult is the mean over classes.",
+        "By --pointing-smooth, maps of cam are blurred for it: sigma 0.05 of the longer side.",
+        "By --region, the pointing game and PxAP aim at boxes, also of objects that have segments.",
+    ]
 
 
 def test_a_class_of_difficult_objects_alone_is_left_out():
@@ -130,6 +138,9 @@ def test_an_evaluation_is_refused_in_one_line(runs, whole, tmp_path):
     labels = tmp_path / "labels.jsonl"
     labels.write_text(json.dumps({"image_id": "cat.png", "objects": [{"label": "unicorn", "box": [0, 0, 9, 9]}]}))
     with pytest.raises(SessError, match=r"knows no label of .*: give a --class-map"):
+        evaluated(runs, tmp_path / "out", annotations=str(labels))
+    labels.write_text(json.dumps({"image_id": "a/dog.png", "objects": [{"label": 207, "box": [0, 0, 9, 9]}]}))
+    with pytest.raises(SessError, match=r"none of the images of --run is annotated there; .* like 'a/dog\.png'"):
         evaluated(runs, tmp_path / "out", annotations=str(labels))
     with pytest.raises(SessError, match="unknown run in --compare 'best': choose one of: base, sess"):
         evaluated(runs, tmp_path / "out", compare=("best=base",))

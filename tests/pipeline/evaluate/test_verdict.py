@@ -61,6 +61,16 @@ def test_the_verdict_in_words(measured, head):
     assert "So few maps vouch for little" in verdict("sess", "base", differences([few]))[-1]
 
 
+def test_maps_of_one_image_decide_nothing():
+    told = verdict("sess", "base", differences([line("pxap", (0.2, nan, nan))]))
+    assert told[0] == "Nothing decides between sess and base: maps of one image have no intervals."
+    assert told[1] == "May be luck, one image has no interval: pxap +20.0."
+    lines = [line("pxap", BETTER), line("pointing_game_difficult", (0.2, nan, nan))]
+    told = verdict("sess", "base", differences(lines))
+    assert told[0] == "sess is better than base."
+    assert "May be luck, one image has no interval: pointing_game_difficult +20.0." in told
+
+
 def test_settings_that_do_not_make_a_map_are_no_difference():
     runs = {
         "a": {"method": "cam", "num_scales": 0, "output": "x", "batch_size": 1, "method_option": []},
@@ -128,7 +138,7 @@ def test_the_page_is_whole_and_names_are_text(compared):
         settings={"base": {"num_scales": 0}, evil: {"num_scales": evil}} if compared else {evil: {}},
         lines=lines,
         problems=[(evil, "no map", 3)],
-        metric="pxap",
+        ordered="By pxap ↑, in percent.",
         pictures=[picture, Picture("Worst", "gone.jpg", "cat", {}, {})],
     )
     found = Balanced()
