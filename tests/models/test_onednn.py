@@ -162,7 +162,9 @@ def test_what_can_not_be_fused_is_scored_as_it_is(join):
     assert model.scorer is model.module
 
 
-def test_transformers_stay():
+def test_transformers_score_the_same():
     model = sess_ray.load_model("vit_b_32", "random").prepared(CPU, "fp32")
-    assert torch.equal(scores(model.scorer, side=224), scores(model.module, side=224))
+    wanted = scores(model.module, side=224)
+    assert wanted.std() > 0.05
+    torch.testing.assert_close(scores(model.scorer, side=224), wanted, atol=1e-5, rtol=1e-5)
     assert model.fused is None or TAP in dict(model.fused.named_modules())

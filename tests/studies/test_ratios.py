@@ -50,7 +50,8 @@ def test_the_first_way_is_what_others_are_compared_with(windows):
     every, _ = windows
     board, thing = ratios.Board(["r = 0.5", "r = 0"]), Thing("2", (2,), np.array([[10, 5, 50, 40]]))
     for name in board.walls:
-        board.add(name, ratios.WAYS[name](every), thing, "a.jpg")
+        for image in ("a.jpg", "b.jpg"):
+            board.add(name, ratios.WAYS[name](every), thing, image)
     first, second = board.table().split("\n")[2:4]
     assert first.count("+0.0 (+0.0 to +0.0)") == 4
     change = 100 * (board.pxap["r = 0"].summary().mean - board.pxap["r = 0.5"].summary().mean)

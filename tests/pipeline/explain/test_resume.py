@@ -164,7 +164,7 @@ def test_what_is_left_to_the_model_is_compared_as_it_was_decided(images, tmp_pat
 def test_an_output_of_the_version_before_goes_on(tmp_path):
     shutil.copytree(GOLDEN, tmp_path / "out")
     settings = {"output": str(tmp_path / "out"), "num_scales": 2, "max_map_side": 64, "overlays": 0, "limit": 4}
-    settings |= {"pre_filter_ratio": 0.9}  # the default then
+    settings |= {"pre_filter_ratio": 0.9, "fade": 0.0}  # the defaults then
     before = {row["image_id"]: row["saliency"] for row in rows(tmp_path / "out")}
     assert len(before) == 3
     with pytest.raises(SessError, match=r"other versions of sess_ray \(38e937b275fd then, .*--resume-anyway"):
