@@ -19,6 +19,7 @@ from sess_ray.io.store import Store, whole
 from tests.io.scattering import FAILED, IDS, blocks, contents, files, filled, keep, rows_of, seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [3, 64])
 def test_however_a_span_was_cut_its_joined_files_are_the_same(spans, tmp_path, step):
     found = []

@@ -270,6 +270,7 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     assert Path("manifest.parquet").exists()
 
 
+@pytest.mark.slow
 def test_what_is_held_does_not_grow_with_the_list(tmp_path, monkeypatch):
     """200,000 names of 300 characters, twice each, are 120 MB; a list of a fifth of them has held what is held."""
     monkeypatch.setattr(job, "PART", 16_384)

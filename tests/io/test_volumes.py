@@ -27,6 +27,7 @@ def ordered(store):
 KEYS = ["image_id", "target", "saliency"]
 
 
+@pytest.mark.slow
 def test_a_large_span_becomes_several_files_the_same_however_it_was_cut(spans, tmp_path):
     found = []
     for seed, count in ((0, 7), (1, 7), (2, 40)):
@@ -53,6 +54,7 @@ def test_a_large_span_becomes_several_files_the_same_however_it_was_cut(spans, t
     assert piece_of(errors).volume == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [0, 3, 7, 12, 17])
 def test_nobody_sees_volumes_before_the_last_or_after_it_what_they_replace(scattered, spans, monkeypatch, at):
     """A run is killed after any of its writes and removals; the next one ends with the same files."""

@@ -28,6 +28,7 @@ class Lanes(Here):
         return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("at_once", "files", "classes", "partition"),
     [(7, 1000, 2**28, 2**20), (1000, 40, 1, 10), (30, 13, 28 * 10**6, 100)],
@@ -68,6 +69,7 @@ def test_summaries_are_those_of_metrics_that_count_one_map_after_the_other(group
     assert of_group == {place: metric.summary() for place, metric in expected.items()}
 
 
+@pytest.mark.slow
 def test_a_lane_whose_sums_are_lost_is_missed():
     """The comparison above would see it: here one is left out on purpose."""
 

@@ -61,6 +61,7 @@ def test_a_run_with_another_step_is_refused(first, second, given):
         prepare(ExplainConfig(**given, num_scales=2, step_size=second))
 
 
+@pytest.mark.slow
 def test_the_dry_run_measures_it(given, capsys):
     settings = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
     assert command.run(command_line.app, [*settings, "--dry-run", "--num-scales", "1"]) == 0

@@ -152,6 +152,7 @@ def test_what_is_finished_is_skipped_without_a_look_into_it(settings, monkeypatc
     assert (job.large.held.images, job.large.held.maps, job.large.held.errors) == (len(GOOD), 2 * len(GOOD), len(WRONG))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
 def test_wherever_runs_are_killed_the_files_end_the_same(settings, quiet, seed):
     """Some of them leave volumes without the last file, or what a joined file stands for."""
@@ -170,6 +171,7 @@ def test_wherever_runs_are_killed_the_files_end_the_same(settings, quiet, seed):
     assert sorted(ids(settings, "errors")) == sorted(WRONG)
 
 
+@pytest.mark.slow
 def test_what_two_runs_have_written_is_kept_once(settings, quiet):
     """One that seemed lost goes on: its blocks are others, and each has the last image and so says what there is."""
     go(settings, random.Random(3))
@@ -181,6 +183,7 @@ def test_what_two_runs_have_written_is_kept_once(settings, quiet):
     same(joined(settings), quiet)
 
 
+@pytest.mark.slow
 def test_errors_are_explained_again(settings, quiet):
     go(settings, random.Random(5))
     joined(settings)
