@@ -157,8 +157,7 @@ class Scoring:
         """Return a family T method's maps of some rows, from the layer's values and whatever else it asks for."""
         method, offers = self.settings.method, {}
         if "scored" in method.given:
-            pull = lambda weights: tap.pull(weights, rows)  # noqa: E731
-            offers["scored"] = Scored(self.model, targets, tap.logits[rows], pull)
+            offers["scored"] = Scored(self.model, targets, tap.logits[rows], lambda weights: tap.pull(weights, rows))
         return checked_maps(method, method.function(*layer, **offers, **self.settings.method_options), len(targets))
 
     def _remember(self, work: Work, slot: int, windows: list[int], values: tuple[Tensor, ...]) -> None:
